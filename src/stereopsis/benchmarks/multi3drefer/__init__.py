@@ -1,0 +1,1 @@
+"""Multi3DRefer: prompt, metric and card of this benchmark."""

@@ -1,0 +1,83 @@
+"""Multi3DRefer: F1 of the set of proposals picked for a description of none, one or several objects."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from stereopsis.benchmarks.boxes import IOU_THRESHOLDS, matched_f1
+from stereopsis.benchmarks.records import Metric, Prediction, SampleScore, require_unique, sample_score
+from stereopsis.errors import StereopsisError
+
+METRICS = tuple(Metric(name=f"f1@{threshold}") for threshold in IOU_THRESHOLDS)
+TYPES = ("zt_w_d", "zt_wo_d", "st_w_d", "st_wo_d", "mt")
+TEMPERATURE = 0.07
+THRESHOLD = 0.4
+
+
+def select(
+    scores: Float[np.ndarray, " proposals"],
+    zero_target_score: float,
+    *,
+    temperature: float = TEMPERATURE,
+    threshold: float = THRESHOLD,
+) -> Int[np.ndarray, " chosen"]:
+    """Which proposals are the answer, best first.
+
+    None where the zero target scores above every proposal. Else the proposals in falling order of
+    softmax(score / temperature), taken over proposals AND zero target, until their probabilities sum to the
+    threshold; so at least one. Equal scores keep the proposals' order.
+
+    Args:
+        scores: cosine similarities, one per proposal.
+        zero_target_score: cosine similarity of "no such object".
+        temperature: of the grounding loss.
+        threshold: cumulative probability at which to stop (0.4 in Video-3D-LLM's released code).
+    """
+    if len(scores) == 0 or zero_target_score > scores.max():
+        return np.zeros(0, dtype=np.int64)
+    logits = np.append(scores.astype(np.float64), zero_target_score) / temperature
+    weights = np.exp(logits - logits.max())
+    probabilities = weights[:-1] / weights.sum()
+    order = np.argsort(-probabilities, kind="stable")
+    enough = np.cumsum(probabilities[order]) >= threshold
+    count = int(np.argmax(enough)) + 1 if enough.any() else len(order)
+    return order[:count]
+
+
+def score_sample(
+    prediction: Prediction, *, temperature: float = TEMPERATURE, threshold: float = THRESHOLD
+) -> dict[str, float]:
+    """F1@0.25 and F1@0.5 of the selected proposals (see `select` and `matched_f1`).
+
+    Raises:
+        StereopsisError: proposals have no scores, the zero-target score is missing, or the scores are no
+            cosines.
+    """
+    if len(prediction.boxes) and len(prediction.scores) == 0:
+        raise StereopsisError(f"{prediction.label}: its {len(prediction.boxes)} proposals have no scores")
+    if prediction.zero_target_score is None:
+        raise StereopsisError(
+            f"{prediction.label}: needs zero_target_score, the similarity of 'no such object'"
+        )
+    largest = float(np.abs(np.append(prediction.scores, prediction.zero_target_score)).max())
+    if largest > 1.01:
+        raise StereopsisError(
+            f"{prediction.label}: scores must be cosine similarities within [-1, 1], got {largest:.3g}; "
+            "pass them before the division by the temperature"
+        )
+    chosen = select(
+        prediction.scores, prediction.zero_target_score, temperature=temperature, threshold=threshold
+    )
+    values = matched_f1(prediction.boxes[chosen], prediction.targets)
+    return {metric.name: value for metric, value in zip(METRICS, values, strict=True)}
+
+
+def score(predictions: Sequence[Prediction]) -> list[SampleScore]:
+    """F1 of every prediction, in order.
+
+    Raises:
+        StereopsisError: as `score_sample`, or an annotation was predicted twice.
+    """
+    require_unique(predictions)
+    return [sample_score(prediction, score_sample(prediction)) for prediction in predictions]

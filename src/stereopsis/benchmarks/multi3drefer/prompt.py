@@ -1,0 +1,17 @@
+"""The words of a Multi3DRefer sample."""
+
+from stereopsis.benchmarks.scanrefer.prompt import PREFIX
+from stereopsis.benchmarks.wording import GROUND_TOKEN, required_text
+from stereopsis.scenes.annotations import Annotation
+
+SUFFIX = "There may be no corresponding object, or there may be one or more objects."
+
+
+def prompt(annotation: Annotation) -> str:
+    """Instruction, description and the warning about the number of objects, on lines of their own."""
+    return f"{PREFIX}\n{required_text(annotation, 'description')}\n{SUFFIX}"
+
+
+def target(annotation: Annotation) -> str:
+    """The one special token at which the grounding head reads its query."""
+    return GROUND_TOKEN

@@ -1,0 +1,1 @@
+"""Scan2Cap: prompt, metric and card of this benchmark."""

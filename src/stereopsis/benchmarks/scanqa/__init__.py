@@ -1,0 +1,1 @@
+"""ScanQA: prompt, metric and card of this benchmark."""

@@ -1,0 +1,1 @@
+"""ScanRefer: prompt, metric and card of this benchmark."""

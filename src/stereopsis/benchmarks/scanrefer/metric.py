@@ -1,0 +1,47 @@
+"""ScanRefer: does the best-scoring proposal overlap the described object?"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from stereopsis.benchmarks.boxes import IOU_THRESHOLDS
+from stereopsis.benchmarks.records import Metric, Prediction, SampleScore, require_unique, sample_score
+from stereopsis.errors import StereopsisError
+from stereopsis.geometry.boxes import iou
+
+METRICS = tuple(Metric(name=f"acc@{threshold}") for threshold in IOU_THRESHOLDS)
+
+
+def score_sample(prediction: Prediction) -> dict[str, float]:
+    """Acc@0.25 and Acc@0.5: 1.0 where the best-scoring proposal's IoU reaches the threshold.
+
+    The zero target never competes: there always is an object. Of equal scores the first proposal wins;
+    without proposals the answer is wrong.
+
+    Raises:
+        StereopsisError: there is not exactly one target box, or proposals have no scores.
+    """
+    if len(prediction.targets) != 1:
+        raise StereopsisError(
+            f"{prediction.label}: needs exactly one target box, got {len(prediction.targets)}"
+        )
+    if len(prediction.boxes) == 0:
+        return {metric.name: 0.0 for metric in METRICS}
+    if len(prediction.scores) == 0:
+        raise StereopsisError(f"{prediction.label}: its {len(prediction.boxes)} proposals have no scores")
+    best = int(np.argmax(prediction.scores))
+    overlap = iou(prediction.boxes[best : best + 1], prediction.targets).item()
+    return {
+        metric.name: float(overlap >= threshold)
+        for metric, threshold in zip(METRICS, IOU_THRESHOLDS, strict=True)
+    }
+
+
+def score(predictions: Sequence[Prediction]) -> list[SampleScore]:
+    """Acc of every prediction, in order.
+
+    Raises:
+        StereopsisError: as `score_sample`, or an annotation was predicted twice.
+    """
+    require_unique(predictions)
+    return [sample_score(prediction, score_sample(prediction)) for prediction in predictions]

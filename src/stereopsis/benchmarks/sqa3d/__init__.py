@@ -1,0 +1,1 @@
+"""SQA3D: prompt, metric and card of this benchmark."""

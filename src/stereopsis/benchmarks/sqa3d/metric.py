@@ -1,0 +1,96 @@
+"""SQA3D: exact match after the data set's own cleaning of answers.
+
+The rules are those of the data set's authors, as this line of work (LEO, Video-3D-LLM, Ross3D, 3DRS) applies
+them to prediction and answer alike. They are kept to the letter, oddities included ("none" means "zero", a
+digit that ends a word is dropped): another cleaning is another metric.
+"""
+
+import re
+from collections.abc import Sequence
+
+from stereopsis.benchmarks.records import (
+    Metric,
+    Prediction,
+    SampleScore,
+    references,
+    require_unique,
+    sample_score,
+)
+
+METRICS = (Metric(name="em"),)
+QUESTION_TYPES = ("what", "is", "how", "can", "which", "others")
+
+_SPELLING = {
+    "letf": "left",
+    "let": "left",
+    "tehre": "there",
+    "rigth": "right",
+    "rght": "right",
+    "behine": "behind",
+    "tv": "TV",
+    "chai": "chair",
+    "wasing": "washing",
+    "waslked": "walked",
+    "oclock": "o'clock",
+}
+# fmt: off
+_NUMBERS = {
+    "none": "zero", "0": "zero", "1": "one", "2": "two", "3": "three", "4": "four", "5": "five", "6": "six",
+    "7": "seven", "8": "eight", "9": "nine", "10": "ten", "11": "eleven", "12": "twelve", "13": "thirteen",
+    "14": "fourteen", "15": "fifteen", "16": "sixteen", "17": "seventeen", "18": "eighteen", "19": "nineteen",
+    "20": "twenty", "23": "twenty-three",
+}
+# fmt: on
+_WORDS = {**_SPELLING, **_NUMBERS}
+_KNOWN_WORD = re.compile(r"\b(?:" + "|".join(sorted(_WORDS, key=len, reverse=True)) + r")\b")
+_OUTER_SPACES = re.compile("^ +| +$")
+_SPACES = re.compile(" {2,}")
+_FORBIDDEN = re.compile(r"[^a-zA-Z0-9,'\s\-:]+")
+_SPLIT_OCLOCK = re.compile(r"\bo' +clock\b")
+_NUMBERED_WORD = re.compile(r"\b([a-zA-Z]+)[0-9]\b")
+_ARTICLES = tuple(re.compile(rf"\b{article}\b ([a-zA-Z]+)") for article in ("a", "an", "the"))
+_BACKWARDS = re.compile(r"\bbackwards\b")
+
+
+def clean_answer(text: str) -> str:
+    """Bring an answer to the form that is compared.
+
+    In this order: lower case; outer spaces off, runs of spaces to one; characters other than letters, digits,
+    whitespace and , ' - : removed; known misspellings corrected ("tv" becomes "TV"); numbers 0-20 and 23, and
+    "none", to words; the last digit of a word removed ("mat2"); a, an, the before a word removed; "backwards"
+    to "backward".
+    """
+    text = _SPACES.sub(" ", _OUTER_SPACES.sub("", text.lower()))
+    text = _FORBIDDEN.sub("", text)
+    text = _KNOWN_WORD.sub(lambda found: _WORDS[found.group()], text)
+    text = _SPLIT_OCLOCK.sub("o'clock", text)
+    text = _NUMBERED_WORD.sub(r"\1", text)
+    for article in _ARTICLES:
+        text = article.sub(r"\1", text)
+    return _BACKWARDS.sub("backward", text)
+
+
+def question_type(question: str) -> str:
+    """What, is, how, can, which or others: how the question begins, in any case ("What's" is "what")."""
+    start = question.lstrip().lower()
+    return next((name for name in QUESTION_TYPES[:-1] if start.startswith(name)), "others")
+
+
+def score_sample(prediction: Prediction) -> dict[str, float]:
+    """EM: 1.0 where the cleaned text equals a cleaned answer.
+
+    Raises:
+        StereopsisError: the annotation has no answer.
+    """
+    accepted = {clean_answer(answer) for answer in references(prediction.annotation)}
+    return {"em": float(clean_answer(prediction.text.strip()) in accepted)}
+
+
+def score(predictions: Sequence[Prediction]) -> list[SampleScore]:
+    """EM of every prediction, in order.
+
+    Raises:
+        StereopsisError: an annotation has no answer, or was predicted twice.
+    """
+    require_unique(predictions)
+    return [sample_score(prediction, score_sample(prediction)) for prediction in predictions]

@@ -1,0 +1,146 @@
+"""From per-sample scores to a table's numbers: overall, by type and averaged over types, with intervals."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from stereopsis.benchmarks.records import Metric, SampleScore
+from stereopsis.benchmarks.statistics import Interval, draw_scenes, percentile_interval, ratio
+from stereopsis.benchmarks.text import BLEU_COUNTS, bleu_of_counts
+from stereopsis.errors import StereopsisError
+from stereopsis.scenes.annotations import Task
+
+POINTS = 100.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Summary:
+    """A benchmark's numbers in POINTS, as papers print them (EM 0-100; CIDEr 102.1 is a mean of 1.021).
+
+    Attributes:
+        task: the benchmark.
+        count: samples.
+        scene_count: scenes.
+        overall: metric name -> value over all samples.
+        macro: metric name -> mean over the question types' values.
+        by_type: question type -> metric name -> value.
+        type_counts: question type -> samples.
+    """
+
+    task: Task
+    count: int
+    scene_count: int
+    overall: Mapping[str, Interval]
+    macro: Mapping[str, Interval]
+    by_type: Mapping[str, Mapping[str, Interval]]
+    type_counts: Mapping[str, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class _Block:
+    """One metric's columns and the statistic of their sums, [..., columns] -> [...]."""
+
+    columns: Float[np.ndarray, "samples columns"]
+    statistic: Callable[[np.ndarray], np.ndarray]
+
+
+def summarise_task(
+    samples: Sequence[SampleScore],
+    metrics: Sequence[Metric],
+    *,
+    n: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Summary:
+    """Average the samples of one benchmark, with intervals from resampling scenes.
+
+    All intervals come from the same draws. A value that rests on one scene only has no bounds (NaN).
+
+    Args:
+        samples: per-sample scores of one task.
+        metrics: which to report (each benchmark's `METRICS`).
+        n: bootstrap draws.
+        seed: of the draws.
+        level: of the intervals.
+
+    Raises:
+        StereopsisError: no samples, several tasks, a missing metric, or a value that is not finite.
+    """
+    tasks = sorted({sample.task for sample in samples})
+    if len(tasks) != 1:
+        raise StereopsisError(f"a summary needs samples of one task, got {len(samples)} samples of {tasks}")
+    types = sorted({sample.type for sample in samples})
+    type_counts = Counter(sample.type for sample in samples)
+    scene_count = len({sample.scene_id for sample in samples})
+    scenes_of_type = [len({s.scene_id for s in samples if s.type == name}) for name in types]
+    blocks = [_block(samples, metric) for metric in metrics]
+    draws = _draws_by_type(
+        samples, types, np.concatenate([block.columns for block in blocks], axis=1), n, seed
+    )
+
+    overall: dict[str, Interval] = {}
+    macro: dict[str, Interval] = {}
+    by_type: dict[str, dict[str, Interval]] = {name: {} for name in types}
+    start = 0
+    for metric, block in zip(metrics, blocks, strict=True):
+        here = slice(start, start + block.columns.shape[1])
+        start = here.stop
+        sums = draws[:, :, here]
+        # Row 0 is the data itself, the other rows are draws.
+        whole, each = block.statistic(sums.sum(axis=1)), block.statistic(sums)
+        overall[metric.name] = _points(whole, level, scene_count)
+        macro[metric.name] = _points(np.nanmean(each, axis=1), level, scene_count)
+        for place, name in enumerate(types):
+            by_type[name][metric.name] = _points(each[:, place], level, scenes_of_type[place])
+    return Summary(
+        task=samples[0].task,
+        count=len(samples),
+        scene_count=scene_count,
+        overall=overall,
+        macro=macro,
+        by_type=by_type,
+        type_counts={name: type_counts[name] for name in types},
+    )
+
+
+def _draws_by_type(
+    samples: Sequence[SampleScore],
+    types: Sequence[str],
+    columns: Float[np.ndarray, "samples columns"],
+    n: int,
+    seed: int,
+) -> Float[np.ndarray, "rows types columns"]:
+    """Column sums per question type: of all samples first, then of each bootstrap draw."""
+    place = {name: index for index, name in enumerate(types)}
+    one_hot = np.eye(len(types))[[place[sample.type] for sample in samples]]
+    spread = (one_hot[:, :, None] * columns[:, None, :]).reshape(len(samples), -1)
+    draws = draw_scenes(spread, [sample.scene_id for sample in samples], n, seed)
+    return np.vstack([draws.observed, draws.drawn]).reshape(n + 1, len(types), -1)
+
+
+def _points(values: Float[np.ndarray, " rows"], level: float, scenes: int) -> Interval:
+    return percentile_interval(float(values[0]), values[1:], level, scenes=scenes).scaled(POINTS)
+
+
+def _block(samples: Sequence[SampleScore], metric: Metric) -> _Block:
+    if metric.bleu_order:
+        order = metric.bleu_order - 1
+        for sample in samples:
+            if len(sample.bleu_counts) != BLEU_COUNTS:
+                raise StereopsisError(f"{sample.task} '{sample.id}' has no BLEU counts; score its text again")
+        counts = np.array([sample.bleu_counts for sample in samples])
+        return _Block(columns=counts, statistic=lambda sums: bleu_of_counts(sums)[..., order])
+    for sample in samples:
+        if metric.name not in sample.scores:
+            raise StereopsisError(
+                f"{sample.task} '{sample.id}' has no score '{metric.name}' (it has: "
+                f"{', '.join(sample.scores)}); score it again with this version"
+            )
+    values = np.array([sample.scores[metric.name] for sample in samples])
+    return _Block(
+        columns=np.column_stack([values, np.ones(len(samples))]),
+        statistic=lambda sums: ratio(sums[..., 0], sums[..., 1]),
+    )

@@ -1,0 +1,204 @@
+"""The command line: demo, prepare, train, evaluate, report, info."""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from stereopsis import __version__
+from stereopsis.errors import StereopsisError
+
+app = typer.Typer(
+    name="stereopsis",
+    help="Give a multimodal LLM a sense of 3D space by supervising what it outputs at its visual tokens.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console()
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", help="Override a recipe key, e.g. -s training.steps=50; may be repeated."),
+]
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        console.print(f"stereopsis {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    """Quiet the libraries that would talk over our own output."""
+    import os
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+@app.command(epilog="Example: stereopsis demo --output demo")
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for everything the demo makes.")
+    ] = Path("demo"),
+    overrides: Overrides = None,
+    seed: Annotated[int, typer.Option(help="Seed of training.")] = 0,
+) -> None:
+    """Train three small models on procedural rooms, compare them, and write a report to look at.
+
+    The three: one that never looks (the language prior), one trained on words and grounding alone, and one that is
+    also supervised at its visual tokens (Ross3D's reconstructions, 3DRS's alignment). About 10 minutes on 2 cores.
+    """
+    from stereopsis.experiment import COMPARISON_FILE, demo_arms
+    from stereopsis.experiment import compare as run_comparison
+    from stereopsis.report import text_table, write_report
+
+    if output.exists() and any(output.iterdir()) and not (output / COMPARISON_FILE).is_file():
+        unfinished = (output / "data").is_dir()
+        if not unfinished:
+            raise StereopsisError(f"{output} is not empty and holds no earlier demo; choose another --output")
+    arms = demo_arms(seed, [f"data.cache={output / 'data'}", *(overrides or [])])
+    run_comparison(arms, output, title="Demo on procedural rooms", console=console)
+    page = write_report(output)
+    console.print(text_table(output))
+    console.print(f"\nReport: [bold]{page.resolve()}[/bold]  (open it in a browser)")
+
+
+@app.command(
+    epilog="Examples: stereopsis prepare rooms --count 200 --output data/rooms   |   "
+    "stereopsis prepare ~/scans/kitchen --output data/kitchen"
+)
+def prepare(
+    source: Annotated[str, typer.Argument(help="'rooms' for procedural rooms, or a folder with a capture.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the prepared scenes go.")],
+    count: Annotated[int, typer.Option(help="How many rooms.")] = 100,
+    split: Annotated[str, typer.Option(help="Rooms: train, val or test (disjoint seeds).")] = "train",
+    workers: Annotated[int, typer.Option(help="Processes; 0 = one per CPU.")] = 0,
+    skip_bad_frames: Annotated[
+        bool, typer.Option(help="Skip unusable frames (counted; at most 20 %).")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace a prepared scene that is there.")] = False,
+    inspect: Annotated[
+        bool, typer.Option(help="Also write a contact sheet and a drawn bird's-eye view.")
+    ] = False,
+) -> None:
+    """Turn a capture (or procedural rooms) into prepared scenes: aligned, checked, seen from above."""
+    from stereopsis.scenes.draw import contact_sheet, draw_birdseye
+    from stereopsis.scenes.stored import read_scene
+    from stereopsis.training.sources import prepare_capture, prepare_rooms, room_seeds
+
+    if source == "rooms":
+        folders = prepare_rooms(room_seeds(split, count), output, workers=workers, console=console)
+        console.print(f"{len(folders)} rooms in {output}")
+    else:
+        prepared = prepare_capture(
+            Path(source), output, on_bad_frame="skip" if skip_bad_frames else "raise", overwrite=overwrite
+        )
+        folders = [prepared.folder]
+        console.print(prepared.summary())
+    if inspect:
+        for folder in folders[:8]:
+            scene = read_scene(folder)
+            contact_sheet(scene).save(output / f"{scene.id}.contact.png")
+            draw_birdseye(scene).save(output / f"{scene.id}.above.png")
+            console.print(f"drawn: {output / scene.id}.contact.png, {output / scene.id}.above.png")
+
+
+@app.command(epilog="Example: stereopsis train stereopsis-tiny --output runs/first -s training.steps=100")
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one in recipes/.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Run folder to make.")],
+    overrides: Overrides = None,
+    resume: Annotated[
+        bool, typer.Option(help="Continue the run in --output from its newest checkpoint.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace the run in --output.")] = False,
+    pictures: Annotated[int, typer.Option(help="Draw reconstructions of so many scenes at the end.")] = 3,
+) -> None:
+    """Train a recipe; writes the model, loss curves, pictures of reconstructions and a report."""
+    from stereopsis.experiment import train_and_draw
+    from stereopsis.report import write_report
+    from stereopsis.training.recipe import load_recipe
+
+    plan = load_recipe(recipe, overrides or [])
+    train_and_draw(plan, output, resume=resume, overwrite=overwrite, pictures=pictures, console=console)
+    console.print(f"Model:  [bold]{(output / 'model').resolve()}[/bold]")
+    console.print(f"Report: [bold]{write_report(output).resolve()}[/bold]")
+
+
+@app.command(epilog="Example: stereopsis evaluate runs/first --rooms 50")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder made by 'train'.")],
+    overrides: Overrides = None,
+    rooms: Annotated[int, typer.Option(help="So many unseen test rooms (instead of the recipe's).")] = 0,
+) -> None:
+    """Answer, describe and point on unseen scenes; prints the table and keeps every single answer."""
+    from stereopsis.experiment import evaluate_run
+    from stereopsis.report import text_table, write_report
+
+    changes = list(overrides or [])
+    if rooms:
+        changes.append(f"evaluation.sources=[{{rooms: {rooms}, split: test}}]")
+    evaluate_run(run, changes, console=console)
+    console.print(text_table(run))
+    console.print(f"Report: [bold]{write_report(run).resolve()}[/bold]")
+
+
+@app.command(epilog="Example: stereopsis report demo")
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run folder, or a comparison made by 'demo'.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The HTML file to write.")] = None,
+) -> None:
+    """Make the one-file HTML report of a run or of a comparison again."""
+    from stereopsis.report import write_report
+
+    console.print(f"Report: [bold]{write_report(folder, output).resolve()}[/bold]")
+
+
+@app.command(
+    epilog="Examples: stereopsis info   |   stereopsis info stereopsis-tiny   |   stereopsis info data/kitchen"
+)
+def info(
+    what: Annotated[str | None, typer.Argument(help="A recipe, a scene folder or a run folder.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Tell about this installation, a recipe, a scene or a run."""
+    from stereopsis.experiment import describe
+
+    table = Table(show_header=False, box=None)
+    for key, value in describe(what, overrides or []).items():
+        table.add_row(f"[bold]{key}[/bold]", _plain(value))
+    console.print(table)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def main() -> None:
+    """Entry point: errors made for people are printed without a traceback."""
+    try:
+        app()
+    except StereopsisError as error:
+        Console(stderr=True).print(f"[bold red]error:[/bold red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

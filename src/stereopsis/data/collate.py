@@ -1,0 +1,171 @@
+"""Packing: scenes with their conversations become one padded batch."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from stereopsis.data.batch import Batch
+from stereopsis.data.layout import VisualLayout
+from stereopsis.data.pack import COORD_TOKEN, GROUND_TOKEN, Conversation, ScenePack
+from stereopsis.data.prompt import ChatTemplate, ViewTemplate
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Row:
+    """One sample's sequence while it grows."""
+
+    ids: list[int] = dataclasses.field(default_factory=list)
+    positions: list[int] = dataclasses.field(default_factory=list)
+    segments: list[int] = dataclasses.field(default_factory=list)
+    labels: list[int] = dataclasses.field(default_factory=list)
+
+    def extend(self, ids: Sequence[int], start: int, segment: int) -> None:
+        self.ids += ids
+        self.positions += range(start, start + len(ids))
+        self.segments += [segment] * len(ids)
+        self.labels += [-100] * len(ids)
+
+
+def attention_allowed(segments: Int64[Tensor, "batch tokens"]) -> Bool[Tensor, "batch tokens tokens"]:
+    """Who sees whom: causal; a conversation sees the shared prefix and itself, never another conversation.
+
+    Padding positions see themselves only, so that no row of a softmax is empty.
+    """
+    tokens = segments.shape[1]
+    causal = torch.ones(tokens, tokens, dtype=torch.bool, device=segments.device).tril()
+    query, key = segments[:, :, None], segments[:, None, :]
+    allowed = causal & (key >= 0) & (query >= 0) & ((key == 0) | (key == query))
+    return allowed | torch.eye(tokens, dtype=torch.bool, device=segments.device)
+
+
+class Collator:
+    """Turns scene packs into a `Batch`.
+
+    Args:
+        tokenizer: the backbone's tokenizer (with <coord> and <ground> as special tokens).
+        chat: its chat template, split.
+        view: how the family writes one view.
+        generation: leave the answers out (evaluation): every conversation ends where the answer would begin;
+            grounding conversations keep their <ground> token.
+    """
+
+    def __init__(
+        self, tokenizer: Any, chat: ChatTemplate, view: ViewTemplate, *, generation: bool = False
+    ) -> None:
+        self.tokenizer, self.chat, self.view, self.generation = tokenizer, chat, view, generation
+        self.ground_id = tokenizer.convert_tokens_to_ids(GROUND_TOKEN)
+        self.coord_id = tokenizer.convert_tokens_to_ids(COORD_TOKEN)
+        self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self._known: dict[str, list[int]] = {}
+
+    def __call__(self, packs: Sequence[ScenePack]) -> Batch:
+        """Pack scenes; all views of a batch must share one image size and one token grid."""
+        rows = [self._row(pack) for pack in packs]
+        width = max(len(row.ids) for row in rows)
+
+        def pad(field: str, value: int) -> Int64[Tensor, "batch tokens"]:
+            tensors = [torch.tensor(getattr(row, field), dtype=torch.int64) for row in rows]
+            return pad_sequence(tensors, batch_first=True, padding_value=value)
+
+        input_ids, segments = pad("ids", self.pad_id), pad("segments", -1)
+        cached = [pack.encoder_tokens for pack in packs]
+        flat = torch.arange(input_ids.numel()).view_as(input_ids)
+        queries = flat[(input_ids == self.ground_id) & (segments > 0)]
+        coords = flat[(input_ids == self.coord_id) & (segments > 0)]
+        points = [c.point for pack in packs for c in pack.conversations if c.point is not None]
+        return Batch(
+            input_ids=input_ids,
+            position_ids=pad("positions", 0),
+            segments=segments,
+            labels=pad("labels", -100),
+            layout=self._layout(packs, width),
+            images=torch.cat([p.images for p in packs]),
+            coordinates=torch.cat([p.coordinates for p in packs]),
+            coordinates_valid=torch.cat([p.coordinates_valid for p in packs]),
+            cameras=torch.cat([p.cameras for p in packs]),
+            intrinsics=torch.cat([p.intrinsics for p in packs]),
+            encoder_tokens=None
+            if any(c is None for c in cached)
+            else torch.cat([c for c in cached if c is not None]),
+            proposals=tuple(p.proposals for p in packs),
+            query_index=queries,
+            query_scene=queries // width,
+            query_targets=_query_targets(packs),
+            coord_index=coords,
+            coord_xyz=torch.tensor(points, dtype=torch.float32).reshape(-1, 3),
+            targets=_targets(packs),
+            scene_ids=tuple(p.scene_id for p in packs),
+            conversation_ids=tuple(tuple(c.id for c in p.conversations) for p in packs),
+        )
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a piece of text, without special additions; remembered, since rooms repeat themselves."""
+        if text not in self._known:
+            if len(self._known) > 200_000:
+                self._known.clear()
+            self._known[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self._known[text]
+
+    def prefix_ids(self, views: int) -> list[int]:
+        """Ids of the shared prefix of a scene with this many views."""
+        return [*self.chat.before_views, *(self.view.token_ids * views), *self.chat.after_views]
+
+    def conversation_ids(self, conversation: Conversation) -> tuple[list[int], list[int]]:
+        """Ids of the question (with what leads to the answer) and of the answer (with what ends it)."""
+        question = [*self.tokenize(conversation.prompt), *self.chat.after_question]
+        if conversation.grounds:
+            return [*question, self.ground_id], []
+        if self.generation:
+            return question, []
+        return question, [*self.tokenize(conversation.answer), *self.chat.after_answer]
+
+    def _row(self, pack: ScenePack) -> _Row:
+        row = _Row()
+        row.extend(self.prefix_ids(len(pack.images)), 0, 0)
+        start = len(row.ids)
+        for number, conversation in enumerate(pack.conversations, start=1):
+            question, answer = self.conversation_ids(conversation)
+            first = len(row.ids)
+            row.extend([*question, *answer], start, number)
+            for offset, token in enumerate(answer):
+                row.labels[first + len(question) + offset - 1] = token
+        return row
+
+    def _layout(self, packs: Sequence[ScenePack], width: int) -> VisualLayout:
+        template = torch.tensor(self.view.cells)
+        cells = torch.nonzero(template >= 0).flatten()
+        order = cells[torch.argsort(template[cells])].view(self.view.rows, self.view.cols)
+        index, scene = [], []
+        for number, pack in enumerate(packs):
+            for view in range(len(pack.images)):
+                index.append(order + len(self.chat.before_views) + view * len(template) + number * width)
+                scene.append(number)
+        return VisualLayout(index=torch.stack(index), scene=torch.tensor(scene))
+
+
+def _query_targets(packs: Sequence[ScenePack]) -> Bool[Tensor, "queries max_proposals"]:
+    """[queries, widest proposal list] True for each query's right proposals."""
+    widest = max(len(pack.proposals.boxes) for pack in packs)
+    asked = [c for pack in packs for c in pack.conversations if c.grounds]
+    targets = torch.zeros(len(asked), widest, dtype=torch.bool)
+    for row, conversation in enumerate(asked):
+        targets[row, list(conversation.positives)] = True
+    return targets
+
+
+def _targets(packs: Sequence[ScenePack]) -> dict[str, Tensor]:
+    """Teachers' targets that every pack of the batch has."""
+    joined = {
+        key: torch.cat([p.view_targets[key] for p in packs])
+        for key in packs[0].view_targets
+        if all(key in p.view_targets for p in packs)
+    }
+    for key in packs[0].scene_targets:
+        if all(key in p.scene_targets for p in packs):
+            joined[key] = torch.stack([p.scene_targets[key] for p in packs])
+    return joined

@@ -1,0 +1,78 @@
+"""Chat template and visual placeholders: how words and views become one token sequence."""
+
+import dataclasses
+from typing import Any
+
+from stereopsis.errors import CheckpointError
+
+_SLOT = "§QUESTION§"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViewTemplate:
+    """How one view is written as tokens; each model family has its own.
+
+    Attributes:
+        token_ids: placeholder and separator ids of one view, in order.
+        cells: for each of them the row-major cell it stands for, -1 for newlines and separators.
+        rows: rows of the token grid.
+        cols: columns of the token grid.
+    """
+
+    token_ids: tuple[int, ...]
+    cells: tuple[int, ...]
+    rows: int
+    cols: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChatTemplate:
+    """The fixed parts of a one-turn conversation, tokenized.
+
+    Attributes:
+        before_views: ids up to the first view.
+        after_views: ids between the last view and the question (shared by all conversations of a scene).
+        after_question: ids between question and answer.
+        after_answer: ids that end the answer; the model learns to say them.
+    """
+
+    before_views: tuple[int, ...]
+    after_views: tuple[int, ...]
+    after_question: tuple[int, ...]
+    after_answer: tuple[int, ...]
+
+
+def chat_template(tokenizer: Any, image_token: str, instruction: str = "") -> ChatTemplate:
+    """Split the tokenizer's own chat template around the views, the question and the answer.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer with a chat template.
+        image_token: the text of the family's image placeholder.
+        instruction: words put before every question (Video-3D-LLM's spatial instruction); shared by the scene.
+
+    Raises:
+        CheckpointError: the tokenizer has no chat template, or one that hides the placeholders.
+    """
+    if not tokenizer.chat_template:
+        raise CheckpointError(
+            "the tokenizer has no chat template; take it from the model's instruction-tuned release"
+        )
+    content = f"{image_token}\n" + (f"{instruction}\n" if instruction else "") + _SLOT
+    turns = [{"role": "user", "content": content}]
+    opening = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    whole = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": _SLOT}], tokenize=False)
+    if image_token not in opening or opening.count(_SLOT) != 1 or whole.count(_SLOT) != 2:
+        raise CheckpointError("the tokenizer's chat template does not keep the user's words as they are")
+    head, after_question = opening.split(_SLOT)
+    before, after_views = head.split(image_token, 1)
+
+    def ids(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
+
+    end = whole.split(_SLOT)[2].rstrip("\n")
+    return ChatTemplate(
+        before_views=ids(before),
+        after_views=ids(after_views),
+        after_question=ids(after_question),
+        after_answer=ids(end),
+    )

@@ -1,0 +1,51 @@
+"""Errors that people see: what was wrong, what was expected, and what to do next."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class StereopsisError(Exception):
+    """Base of every error that this package raises on purpose; the CLI prints it without a traceback."""
+
+
+class SceneError(StereopsisError):
+    """A scene as a whole cannot be read, written or used."""
+
+
+class FrameError(SceneError):
+    """One frame of a scene is unusable: image, depth, pose or intrinsics."""
+
+
+class RecipeError(StereopsisError):
+    """A recipe holds an unknown key, a wrong value, or a combination that cannot run."""
+
+
+class CheckpointError(StereopsisError):
+    """A saved model does not match the architecture that is asked to load it."""
+
+
+class RunFolderError(StereopsisError):
+    """An output folder is in the way, incomplete, or belongs to another run."""
+
+
+class CacheError(StereopsisError):
+    """A cache does not belong to the scenes, frames or teacher that ask for it."""
+
+
+class MissingExtraError(StereopsisError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package '{package}', which is not installed; "
+            f"install it with: pip install 'stereopsis[{extra}]'"
+        )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return " (did you mean 'x'?)" for the nearest known name, or the list of known names."""
+    options = sorted(known)
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    if close:
+        return f" (did you mean '{close[0]}'?)"
+    return f" (known: {', '.join(options)})" if options else ""

@@ -1,0 +1,305 @@
+"""Several arms under equal conditions: the same scenes, the same schedule, the same evaluation, one table."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from stereopsis.benchmarks import Prediction
+from stereopsis.data.pack import ScenePack
+from stereopsis.errors import RunFolderError
+from stereopsis.evaluation.engine import chance_rates, evaluate, majority_predictor, predict_scene
+from stereopsis.evaluation.pictures import write_pictures
+from stereopsis.evaluation.records import record_of, summary_dict, write_results
+from stereopsis.models.packs import PackConfig, Teachers, blinded, build_pack, uniform_indices
+from stereopsis.models.spatial import SpatialModel
+from stereopsis.scenes.formats import open_scene
+from stereopsis.scenes.scene import Scene
+from stereopsis.training.build import build_model, build_teachers, count_parameters
+from stereopsis.training.recipe import Recipe, load_recipe
+from stereopsis.training.run import MODEL_FOLDER, RECIPE_FILE, build_packs, environment, train
+from stereopsis.training.sources import prepared_folder, scenes_of
+
+COMPARISON_FILE = "comparison.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One row of the table.
+
+    Attributes:
+        name: folder name.
+        label: what the table calls it.
+        recipe: what is trained.
+        note: a word of explanation.
+    """
+
+    name: str
+    label: str
+    recipe: Recipe
+    note: str = ""
+
+
+def evaluate_model(
+    model: SpatialModel,
+    recipe: Recipe,
+    scenes: Sequence[Scene],
+    folder: Path,
+    *,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Evaluate a model on some scenes, write records and summary into ``folder``, and return the summary."""
+    section = recipe.evaluation
+    config = PackConfig.for_model(
+        model,
+        views=recipe.data.views,
+        tasks=section.tasks,
+        proposals=section.proposals,
+        blind=recipe.model.blind,
+        seed=recipe.seed,
+    )
+    start = time.monotonic()
+
+    def predict(scene: Scene) -> list[Prediction]:
+        return predict_scene(model, scene, config)
+
+    shown = track(scenes, "answering", console=console, transient=True, disable=console is None)
+    evaluation = evaluate(predict, shown)
+    summary = summary_dict(evaluation.summaries)
+    records = [record_of(p, s) for p, s in zip(evaluation.predictions, evaluation.samples, strict=True)]
+    settings = {
+        "proposals": section.proposals,
+        "tasks": list(section.tasks),
+        "scenes": len(scenes),
+        "positions": model.settings.positions,
+        "blind": recipe.model.blind,
+        "seconds": round(time.monotonic() - start, 1),
+    }
+    write_results(folder, records, summary, settings)
+    return summary
+
+
+def baselines(train_scenes: Sequence[Scene], scenes: Sequence[Scene], recipe: Recipe) -> dict[str, Any]:
+    """What needs no model: the most frequent answers, and grounding by chance."""
+    annotations = [a for scene in train_scenes for a in scene.annotations]
+    majority = evaluate(majority_predictor(annotations, recipe.evaluation.tasks), scenes)
+    tasks = {
+        task: {
+            **values["overall"],
+            "macro": values["macro"],
+            "by_type": values["by_type"],
+        }
+        for task, values in summary_dict(majority.summaries).items()
+    }
+    return {"majority": tasks, "chance": chance_rates(scenes, recipe.evaluation.proposals)}
+
+
+def run_arm(
+    arm: Arm,
+    folder: Path,
+    packs: Sequence[ScenePack],
+    scenes: Sequence[Scene],
+    teachers: Teachers,
+    *,
+    pictures: int = 0,
+    console: Console | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train one arm on packs that were built before, evaluate it, and draw what it imagines."""
+    recipe = arm.recipe
+    if recipe.model.blind:
+        packs = [blinded(pack) for pack in packs]
+    start = time.monotonic()
+    run = train(recipe, folder, overwrite=True, packs=packs, progress=progress)
+    trained = time.monotonic() - start
+    summary = evaluate_model(run.model, recipe, scenes, folder / "evaluation", console=console)
+    if pictures and teachers.latent is not None and run.model.objectives is not None:
+        unseen = unseen_packs(run.model, recipe, scenes[:pictures], teachers)
+        write_pictures(run.model, unseen, teachers.latent, folder / "pictures", seed=recipe.seed)
+    (folder / "seconds.json").write_text(json.dumps({"train": round(trained, 1)}) + "\n")
+    return summary
+
+
+def unseen_packs(
+    model: SpatialModel, recipe: Recipe, scenes: Sequence[Scene], teachers: Teachers
+) -> list[ScenePack]:
+    """Packs of evaluation scenes with their targets, for pictures."""
+    config = PackConfig.for_model(model, views=recipe.data.views, seed=recipe.seed)
+    return [build_pack(scene, config, teachers) for scene in scenes]
+
+
+def compare(
+    arms: Sequence[Arm],
+    folder: Path,
+    *,
+    title: str,
+    pictures: int = 4,
+    console: Console | None = None,
+) -> Path:
+    """Train and evaluate every arm, and write ``comparison.json``, from which the report is made.
+
+    All arms share scenes and packs, which are built once with every teacher that any arm asks for.
+
+    Returns:
+        The path of ``comparison.json``.
+    """
+    start = time.monotonic()
+    full = max((arm.recipe for arm in arms), key=lambda recipe: len(recipe.objectives.active()))
+    evaluation = full.evaluation.sources[0]
+    scenes = scenes_of(evaluation, full.data.cache, console=console)
+    train_scenes = [
+        s for source in full.data.sources for s in scenes_of(source, full.data.cache, console=console)
+    ]
+    teachers = build_teachers(full)
+    packs = build_packs(full, build_model(full), teachers, full.data.sources, console=console)
+    table = []
+    for arm in arms:
+        if console is not None:
+            console.print(f"[bold]{arm.label}[/bold]")
+        run_arm(
+            arm,
+            folder / arm.name,
+            packs,
+            scenes,
+            teachers,
+            pictures=pictures,
+            console=console,
+            progress=console is not None,
+        )
+        table.append({"name": arm.name, "label": arm.label, "folder": arm.name, "note": arm.note})
+    record = {
+        "title": title,
+        "arms": table,
+        "baselines": baselines(train_scenes, scenes, full),
+        "scenes": str(prepared_folder(evaluation, full.data.cache)),
+        "seconds": round(time.monotonic() - start, 1),
+    }
+    path = folder / COMPARISON_FILE
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    return path
+
+
+def demo_arms(seed: int, overrides: Sequence[str]) -> list[Arm]:
+    """The demo's three arms: blind, words and grounding alone, everything on."""
+    common = [f"seed={seed}", *overrides]
+    return [
+        Arm(
+            name="blind",
+            label="blind",
+            recipe=load_recipe("blind-tiny", common),
+            note="the same schedule, but it is shown one grey view: what language alone gives away",
+        ),
+        Arm(
+            name="baseline",
+            label="text + grounding",
+            recipe=load_recipe("baseline-tiny", common),
+            note="no supervision at the visual tokens",
+        ),
+        Arm(
+            name="stereopsis",
+            label="+ cross-view, bird's-eye, alignment",
+            recipe=load_recipe("stereopsis-tiny", common),
+            note="the same, supervised at the visual tokens as well",
+        ),
+    ]
+
+
+def train_and_draw(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    pictures: int = 3,
+    console: Console | None = None,
+) -> None:
+    """Train a recipe and draw what it reconstructs of some of its own training scenes.
+
+    Scenes with more views than the model sees at once are drawn from a spread of them.
+    """
+    run = train(recipe, folder, resume=resume, overwrite=overwrite, console=console)
+    teachers = build_teachers(recipe)
+    if not pictures or teachers.latent is None:
+        return
+    shown = []
+    for pack in run.packs[:pictures]:
+        frames = len(pack.images)
+        rounds = pictures if len(run.packs) == 1 and frames > recipe.data.views else 1
+        for start in range(rounds):
+            spread = [(start + int(i)) % frames for i in uniform_indices(frames, recipe.data.views)]
+            shown.append(pack.select_views(sorted(set(spread))))
+    write_pictures(run.model, shown, teachers.latent, folder / "pictures", seed=recipe.seed)
+
+
+def open_run(folder: Path) -> tuple[Recipe, SpatialModel]:
+    """A finished run's recipe and its model, for inference.
+
+    Raises:
+        RunFolderError: the folder holds no finished run.
+    """
+    for name in (RECIPE_FILE, f"{MODEL_FOLDER}/config.json"):
+        if not (folder / name).is_file():
+            raise RunFolderError(
+                f"{folder} holds no finished run (no {name}); make one with 'stereopsis train'"
+            )
+    return load_recipe(folder / RECIPE_FILE), SpatialModel.from_pretrained(folder / MODEL_FOLDER)
+
+
+def evaluate_run(folder: Path, overrides: Sequence[str], *, console: Console | None = None) -> dict[str, Any]:
+    """Evaluate a finished run on its recipe's evaluation scenes (or those that the overrides name)."""
+    _, model = open_run(folder)
+    recipe = load_recipe(folder / RECIPE_FILE, overrides)
+    scenes = [
+        s
+        for source in recipe.evaluation.sources
+        for s in scenes_of(source, recipe.data.cache, console=console)
+    ]
+    return evaluate_model(model, recipe, scenes, folder / "evaluation", console=console)
+
+
+def describe(what: str | None, overrides: Sequence[str]) -> dict[str, Any]:
+    """Facts about this installation, a scene, a run or a recipe.
+
+    Raises:
+        StereopsisError: it is none of them.
+    """
+    if what is None:
+        return environment()
+    path = Path(what)
+    if (path / RECIPE_FILE).is_file():
+        recipe, model = open_run(path)
+        facts = dataclasses.asdict(count_parameters(model))
+        return {
+            "run": str(path),
+            "recipe": recipe.name,
+            "objectives": ", ".join(recipe.objectives.active()),
+            **facts,
+        }
+    if path.is_dir():
+        scene = open_scene(path)
+        return {
+            "scene": scene.id,
+            "frames": len(scene.frames),
+            "objects": len(scene.objects),
+            "proposals": len(scene.proposals),
+            "annotations": len(scene.annotations),
+            "bird's-eye view": scene.birdseye is not None,
+            **scene.provenance,
+        }
+    recipe = load_recipe(what, overrides)
+    model = build_model(recipe)
+    rows, cols = model.settings.view_grid
+    per_view = len(model.adapter.view_template().token_ids)
+    return {
+        "recipe": recipe.name,
+        "objectives": ", ".join(recipe.objectives.active()),
+        "views per scene": recipe.data.views,
+        "tokens per view": f"{per_view} ({rows} x {cols} cells)",
+        "visual tokens per scene": per_view * recipe.data.views,
+        **dataclasses.asdict(count_parameters(model)),
+    }

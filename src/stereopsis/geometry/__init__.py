@@ -1,0 +1,79 @@
+"""Pure functions on cameras, points, boxes and views from above; numpy only, metres, OpenCV camera axes."""
+
+from stereopsis.geometry.birdseye import (
+    BirdsEyeView,
+    ceiling_height,
+    fill_small_holes,
+    pixel_of,
+    splat_birdseye,
+    world_of,
+)
+from stereopsis.geometry.boxes import (
+    box_corners,
+    box_edges,
+    box_from_points,
+    box_volume,
+    check_boxes,
+    enclosing_box,
+    intersection_volume,
+    iou,
+    points_in_box,
+)
+from stereopsis.geometry.camera import (
+    Intrinsics,
+    PointMap,
+    Projection,
+    Rays,
+    camera_rays,
+    check_pose,
+    invert_pose,
+    project,
+    transform,
+    unproject,
+)
+from stereopsis.geometry.gravity import Alignment, axis_share, estimate_alignment, up_from_cameras
+from stereopsis.geometry.normals import NormalMap, estimate_cloud_normals, estimate_normals
+from stereopsis.geometry.patches import PatchCoordinates, discretise, patch_coordinates
+from stereopsis.geometry.voxels import VoxelGroups, unique_voxels, voxel_groups, voxel_indices
+
+__all__ = [
+    "Alignment",
+    "BirdsEyeView",
+    "Intrinsics",
+    "NormalMap",
+    "PatchCoordinates",
+    "PointMap",
+    "Projection",
+    "Rays",
+    "VoxelGroups",
+    "axis_share",
+    "box_corners",
+    "box_edges",
+    "box_from_points",
+    "box_volume",
+    "camera_rays",
+    "ceiling_height",
+    "check_boxes",
+    "check_pose",
+    "discretise",
+    "enclosing_box",
+    "estimate_alignment",
+    "estimate_cloud_normals",
+    "estimate_normals",
+    "fill_small_holes",
+    "intersection_volume",
+    "invert_pose",
+    "iou",
+    "patch_coordinates",
+    "pixel_of",
+    "points_in_box",
+    "project",
+    "splat_birdseye",
+    "transform",
+    "unique_voxels",
+    "unproject",
+    "up_from_cameras",
+    "voxel_groups",
+    "voxel_indices",
+    "world_of",
+]

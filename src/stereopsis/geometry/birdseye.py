@@ -1,0 +1,204 @@
+"""A coloured point cloud seen from straight above (Ross3D's global view), drawn with a z-buffer."""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from scipy import ndimage
+
+_SLAB = 0.05  # height of the slabs in which a ceiling is looked for, metres
+_CELL = 0.1  # side of the floor-plan cells that a slab is measured in, metres
+_CEILING_POINTS = 500_000  # more are thinned by a fixed stride
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class BirdsEyeView:
+    """A scene seen from straight above.
+
+    Attributes:
+        image: uint8 [size, size, 3]; row 0 is the largest y, column 0 the smallest x of the aligned frame.
+        void: [size, size], True where nothing was seen.
+        origin: aligned-frame (x, y) of the image's top-left corner, metres.
+        metres_per_pixel: scale, the same along both axes.
+    """
+
+    image: UInt8[np.ndarray, "size size 3"]
+    void: Bool[np.ndarray, "size size"]
+    origin: tuple[float, float]
+    metres_per_pixel: float
+
+
+def ceiling_height(
+    points: Float[np.ndarray, "n 3"], *, min_height: float = 1.8, min_coverage: float = 0.1
+) -> float | None:
+    """Height of the ceiling, or None where the points show none.
+
+    The space is cut into horizontal slabs of 5 cm, and in each the occupied 10 cm floor-plan cells are
+    counted (area, not points: close surfaces have more points). Walls give every slab the same few cells; a
+    ceiling is the highest slab, at least `min_height` above the floor, with at least twice the median of the
+    slabs above 1 m and at least `min_coverage` of the whole plan. The floor is the 1st percentile of the
+    heights.
+
+    Args:
+        points: [n, 3] aligned frame (z up), metres.
+        min_height: lowest ceiling above the floor, metres.
+        min_coverage: least share of the plan's occupied cells that a ceiling covers.
+    """
+    if len(points) == 0:
+        return None
+    points = points[:: -(-len(points) // _CEILING_POINTS)]
+    floor = float(np.percentile(points[:, 2], 1))
+    plan = np.floor(points[:, :2] / _CELL).astype(np.int64)
+    plan -= plan.min(axis=0)
+    cell = plan[:, 0] * (int(plan[:, 1].max()) + 1) + plan[:, 1]
+    cells, cell = np.unique(cell, return_inverse=True)
+    slab = np.floor((points[:, 2] - floor) / _SLAB).astype(np.int64)
+    above = slab >= round(1.0 / _SLAB)
+    if not above.any():
+        return None
+    slabs = int(slab.max()) + 1
+    occupied = np.zeros((slabs, len(cells)), dtype=bool)
+    occupied[slab[above], cell[above]] = True
+    # A tilted or noisy ceiling straddles slabs: count what three neighbours cover together.
+    thick = occupied.copy()
+    thick[1:] |= occupied[:-1]
+    thick[:-1] |= occupied[1:]
+    area = thick.sum(axis=1)
+    seen = area[round(1.0 / _SLAB) :]
+    needed = max(2.0 * float(np.median(seen[seen > 0])), min_coverage * len(cells))
+    strong = np.flatnonzero(area >= needed)
+    strong = strong[strong * _SLAB >= min_height]
+    if not len(strong):
+        return None
+    low, high = floor + (strong[-1] - 1) * _SLAB, floor + (strong[-1] + 2) * _SLAB
+    near = points[:, 2][(points[:, 2] >= low) & (points[:, 2] < high)]
+    return float(np.median(near))
+
+
+def _extent(xy: np.ndarray, trim: float) -> tuple[float, float, float, float]:
+    """(x_min, y_min, x_max, y_max) without the outermost `trim` share of points at each end of each axis."""
+    low = np.quantile(xy, trim, axis=0, method="lower")
+    high = np.quantile(xy, 1.0 - trim, axis=0, method="higher")
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+def splat_birdseye(
+    points: Float[np.ndarray, "n 3"],
+    colours: UInt8[np.ndarray, "n 3"],
+    *,
+    size: int = 432,
+    extent: tuple[float, float, float, float] | None = None,
+    ceiling: float | Literal["auto"] | None = "auto",
+    ceiling_gap: float = 0.2,
+    margin: float = 0.1,
+    trim: float = 0.001,
+) -> BirdsEyeView:
+    """Draw points from above: the highest point of each pixel wins (at equal heights, the last one given).
+
+    Args:
+        points: [n, 3] aligned frame (z up), metres.
+        colours: [n, 3] RGB.
+        size: pixels along each side of the square image; 432 is Ross3D's.
+        extent: (x_min, y_min, x_max, y_max) to show, metres. None: the points' own, without the outermost
+            `trim` share at each end of each axis (stray depth pixels would otherwise shrink the room), plus
+            the margin. The longer side fills the image, the scene is centred, and both axes have one scale.
+            Points outside are not drawn.
+        ceiling: points above this height are left out. "auto": `ceiling_height` minus `ceiling_gap`, or
+            everything is kept where no ceiling is found. None: everything is kept.
+        ceiling_gap: metres below a found ceiling at which to cut.
+        margin: metres added around an automatic extent.
+        trim: share of points that an automatic extent may lose at each end.
+
+    Raises:
+        ValueError: no points left to draw, NaN or inf points, counts that differ, or an extent without area.
+    """
+    if len(points) != len(colours):
+        raise ValueError(f"{len(points)} points but {len(colours)} colours; one colour per point is needed")
+    if size < 1:
+        raise ValueError(f"size is {size}, expected at least 1 pixel")
+    if not np.isfinite(points).all():
+        raise ValueError("points hold NaN or inf; drop invalid points first")
+    found = ceiling_height(points) if ceiling == "auto" else None
+    limit = (None if found is None else found - ceiling_gap) if ceiling == "auto" else ceiling
+    if limit is not None:
+        kept = points[:, 2] <= limit
+        points, colours = points[kept], colours[kept]
+    if not len(points):
+        raise ValueError("no points to draw from above" + ("" if limit is None else f" below {limit:.2f} m"))
+    if extent is None:
+        x_min, y_min, x_max, y_max = _extent(points[:, :2], trim)
+        x_min, y_min, x_max, y_max = x_min - margin, y_min - margin, x_max + margin, y_max + margin
+    else:
+        x_min, y_min, x_max, y_max = (float(value) for value in extent)
+    side = max(x_max - x_min, y_max - y_min)
+    if not (side > 0 and x_max >= x_min and y_max >= y_min):
+        raise ValueError(
+            f"extent {(x_min, y_min, x_max, y_max)} is empty; expected x_min, y_min, x_max, y_max"
+        )
+    view = BirdsEyeView(
+        image=np.zeros((size, size, 3), dtype=np.uint8),
+        void=np.ones((size, size), dtype=bool),
+        origin=((x_min + x_max - side) / 2, (y_min + y_max + side) / 2),
+        metres_per_pixel=side / size,
+    )
+    _draw(view, points, colours)
+    return view
+
+
+def _draw(view: BirdsEyeView, points: np.ndarray, colours: np.ndarray) -> None:
+    """Fill a new view's image and void mask."""
+    size = len(view.void)
+    uv = pixel_of(view, points[:, :2])
+    inside = np.flatnonzero(np.all((uv >= 0) & (uv <= size), axis=-1))
+    column_row = np.minimum(np.floor(uv[inside]), size - 1).astype(np.int64)
+    cell = column_row[:, 1] * size + column_row[:, 0]
+    height, colours = points[inside, 2], colours[inside]
+    highest = np.full(size * size, -np.inf, dtype=height.dtype)
+    np.maximum.at(highest, cell, height)
+    winners = np.flatnonzero(height == highest[cell])
+    view.image.reshape(-1, 3)[cell[winners]] = colours[winners]
+    view.void.reshape(-1)[cell] = False
+
+
+def pixel_of(view: BirdsEyeView, xy: Float[np.ndarray, "*points 2"]) -> Float[np.ndarray, "*points 2"]:
+    """Image coordinates (u right, v down) of aligned-frame (x, y); floor gives column and row. float64."""
+    xy = np.asarray(xy, dtype=np.float64)
+    u = (xy[..., 0] - view.origin[0]) / view.metres_per_pixel
+    v = (view.origin[1] - xy[..., 1]) / view.metres_per_pixel
+    return np.stack([u, v], axis=-1)
+
+
+def world_of(view: BirdsEyeView, pixel: Float[np.ndarray, "*points 2"]) -> Float[np.ndarray, "*points 2"]:
+    """Aligned-frame (x, y) of image coordinates (u, v), float64; pixel centres lie at +0.5."""
+    pixel = np.asarray(pixel, dtype=np.float64)
+    x = view.origin[0] + pixel[..., 0] * view.metres_per_pixel
+    y = view.origin[1] - pixel[..., 1] * view.metres_per_pixel
+    return np.stack([x, y], axis=-1)
+
+
+def fill_small_holes(view: BirdsEyeView, radius: float) -> BirdsEyeView:
+    """Give void pixels between seen ones the colour of the nearest seen pixel.
+
+    Which pixels: those that a morphological closing by a disc of `radius` pixels adds, so that gaps up to
+    about 2 * radius wide close while the scene's outline stays where it is.
+
+    Args:
+        view: left unchanged.
+        radius: pixels; 0 changes nothing.
+
+    Raises:
+        ValueError: a negative radius.
+    """
+    if radius < 0:
+        raise ValueError(f"radius is {radius}, expected 0 or more pixels")
+    if radius == 0 or view.void.all() or not view.void.any():
+        return view
+    pad = int(np.ceil(radius)) + 1
+    distance, (rows, cols) = ndimage.distance_transform_edt(view.void, return_indices=True)
+    # Beyond the border lies more void: pad before dilating, then erode by the same disc.
+    grown = ndimage.distance_transform_edt(np.pad(view.void, pad, constant_values=True)) <= radius
+    closed = (ndimage.distance_transform_edt(grown) > radius)[pad:-pad, pad:-pad]
+    filled = view.void & closed & (distance <= radius)
+    image = np.where(filled[..., None], view.image[rows, cols], view.image)
+    return dataclasses.replace(view, image=image, void=view.void & ~filled)

@@ -1,0 +1,148 @@
+"""Saving and opening models: plain Hugging Face files, plus the small extra parts, training heads apart."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+
+from stereopsis.data.pack import COORD_TOKEN, GROUND_TOKEN
+from stereopsis.errors import CheckpointError, did_you_mean
+from stereopsis.models.adapter import Adapter
+from stereopsis.models.llava_onevision import LlavaOnevisionAdapter
+from stereopsis.models.spatial import SpatialConfig, SpatialModel
+
+CONFIG_FILE = "spatial_config.json"
+SPATIAL_FILE = "spatial.safetensors"
+HEADS_FILE = "training_heads.safetensors"
+SCHEMA = 1
+
+ADAPTERS: dict[str, type[Adapter]] = {LlavaOnevisionAdapter.family: LlavaOnevisionAdapter}
+
+
+def adapter_for(model: Any, view_grid: tuple[int, int]) -> Adapter:
+    """The adapter of a Hugging Face model's family.
+
+    Raises:
+        CheckpointError: no adapter speaks for this family.
+    """
+    family = model.config.model_type
+    if family not in ADAPTERS:
+        raise CheckpointError(f"no adapter for the model family '{family}'{did_you_mean(family, ADAPTERS)}")
+    return ADAPTERS[family](model, view_grid)
+
+
+def save_model(model: SpatialModel, folder: str | Path) -> None:
+    """Write a model folder that plain transformers can open too.
+
+    ``config.json``, ``model.safetensors`` and the tokenizer are the backbone in Hugging Face's own form;
+    ``spatial.safetensors`` holds the grounding head; ``training_heads.safetensors`` the objectives' heads, which
+    inference never reads.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.backbone.save_pretrained(folder)  # type: ignore[operator]
+    model.tokenizer.save_pretrained(folder)
+    _save_tensors(model.grounding, folder / SPATIAL_FILE)
+    if model.objectives is not None:
+        _save_tensors(model.objectives, folder / HEADS_FILE)
+    record = {"schema": SCHEMA, **dataclasses.asdict(model.settings)}
+    (folder / CONFIG_FILE).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def load_model(folder: str | Path, *, dtype: torch.dtype = torch.float32, **changes: Any) -> SpatialModel:
+    """Open a model folder for inference.
+
+    Args:
+        folder: written by `save_model`, or a plain Hugging Face multimodal LLM (its spatial parts start fresh).
+        dtype: of the parameters.
+        changes: fields of `SpatialConfig` to change (for example ``positions="none"``).
+
+    Raises:
+        CheckpointError: the folder is not a model, or its parts belong to another architecture.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{folder} is not a model folder: it has no config.json; give a folder made by 'train'"
+        )
+    config = _read_config(folder, changes)
+    family = AutoConfig.from_pretrained(folder).model_type
+    if family != config.family:
+        raise CheckpointError(
+            f"{folder}: spatial_config.json was written for the family '{config.family}' but config.json is a "
+            f"'{family}'; the files come from different models"
+        )
+    backbone, loading = AutoModelForImageTextToText.from_pretrained(
+        folder, dtype=dtype, attn_implementation="eager", output_loading_info=True
+    )
+    problems = {k: sorted(map(str, v))[:3] for k, v in loading.items() if v and k != "error_msgs"}
+    if problems:
+        raise CheckpointError(f"{folder}: model.safetensors does not fit config.json: {problems}")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    add_special_tokens(tokenizer, backbone)
+    model = SpatialModel(
+        backbone=backbone, adapter=adapter_for(backbone, config.view_grid), tokenizer=tokenizer, config=config
+    )
+    model.grounding.to(dtype)
+    if (folder / SPATIAL_FILE).is_file():
+        load_tensors(model.grounding, folder / SPATIAL_FILE)
+    return model.eval()
+
+
+def add_special_tokens(tokenizer: Any, backbone: nn.Module) -> None:
+    """Give a plain backbone the <coord> and <ground> tokens it lacks; grows the embedding table if it must."""
+    missing = [t for t in (COORD_TOKEN, GROUND_TOKEN) if t not in tokenizer.get_vocab()]
+    if missing:
+        tokenizer.add_special_tokens(
+            {"additional_special_tokens": missing}, replace_extra_special_tokens=False
+        )
+        if len(tokenizer) > backbone.get_input_embeddings().weight.shape[0]:  # type: ignore[operator]
+            backbone.resize_token_embeddings(len(tokenizer))  # type: ignore[operator]
+
+
+def load_tensors(module: nn.Module, path: Path) -> None:
+    """Load a module's state from safetensors; every key and shape must agree.
+
+    Raises:
+        CheckpointError: names the first keys that are missing, unknown or of another shape.
+    """
+    with safe_open(path, framework="pt") as file:
+        stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    own = module.state_dict()
+    wrong = [k for k in own if k in stored and stored[k].shape != own[k].shape]
+    missing, unknown = sorted(own.keys() - stored.keys()), sorted(stored.keys() - own.keys())
+    if wrong or missing or unknown:
+        raise CheckpointError(
+            f"{path} belongs to another architecture: {len(missing)} keys missing {missing[:3]}, {len(unknown)} "
+            f"unknown {unknown[:3]}, {len(wrong)} of another shape "
+            f"{[(k, tuple(stored[k].shape), tuple(own[k].shape)) for k in wrong[:3]]}"
+        )
+    module.load_state_dict(stored)
+
+
+def _save_tensors(module: nn.Module, path: Path) -> None:
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
+    save_file(state, path)
+
+
+def _read_config(folder: Path, changes: dict[str, Any]) -> SpatialConfig:
+    known = {f.name for f in dataclasses.fields(SpatialConfig)}
+    record: dict[str, Any] = {}
+    if (folder / CONFIG_FILE).is_file():
+        record = json.loads((folder / CONFIG_FILE).read_text())
+        schema = record.pop("schema", None)
+        if schema != SCHEMA:
+            raise CheckpointError(f"{folder / CONFIG_FILE} has schema {schema}; this version reads {SCHEMA}")
+    elif "family" not in changes:
+        record["family"] = AutoConfig.from_pretrained(folder).model_type
+    record.update(changes)
+    for key in record.keys() - known:
+        raise CheckpointError(f"unknown model option '{key}'{did_you_mean(key, known)}")
+    record["view_grid"] = tuple(record.get("view_grid", SpatialConfig.view_grid))
+    return SpatialConfig(**record)

@@ -1,0 +1,105 @@
+"""Feature alignment (3DRS): the visual tokens' outputs must predict a 3D foundation model's features."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stereopsis.data.batch import Batch
+from stereopsis.errors import did_you_mean
+from stereopsis.objectives.base import Objective, ObjectiveLoss, SpatialOutputs
+
+DISTANCES = ("squared", "cosine", "l2")
+
+
+def feature_distance(
+    student: Float[Tensor, "tokens channels"], teacher: Float[Tensor, "tokens channels"], distance: str
+) -> Float[Tensor, "tokens"]:
+    """Distance of L2-normalised features, token by token.
+
+    Args:
+        student: predicted features.
+        teacher: what they should be.
+        distance: "squared" = |s - t|^2 summed over channels = 2 - 2cos (released); "cosine" = 1 - cos;
+            "l2" = |s - t|.
+    """
+    student = functional.normalize(student, dim=-1, eps=1e-6)
+    teacher = functional.normalize(teacher, dim=-1, eps=1e-6)
+    if distance == "cosine":
+        return 1 - (student * teacher).sum(dim=-1)
+    if distance == "l2":
+        return torch.linalg.vector_norm(student - teacher, dim=-1)
+    return (student - teacher).square().sum(dim=-1)
+
+
+class FeatureAlignment(Objective):
+    """An MLP on each visual token predicts the teacher's feature of the same cell (3DRS section 3).
+
+    Tokens count where "view_features_valid" holds. Views that another objective hid in this pass are left
+    out: the rest of their scene then weighs correspondingly more, so that the scene's mean, and the count,
+    which is known before anything is hidden, keep their meaning.
+
+    Args:
+        dim: width of the visual tokens.
+        features: channels of the teacher.
+        distance: see `feature_distance`.
+        weight: factor of the normalised loss.
+        every: active on optimiser steps that are multiples of this.
+    """
+
+    name = "alignment"
+    needs = ("view_features", "view_features_valid")
+
+    def __init__(
+        self, dim: int, features: int, *, distance: str = "squared", weight: float = 1.0, every: int = 1
+    ) -> None:
+        super().__init__(weight=weight, every=every)
+        if distance not in DISTANCES:
+            hint = did_you_mean(distance, DISTANCES)
+            raise ValueError(f"objective 'alignment': unknown distance '{distance}'{hint}")
+        self.distance = distance
+        self.head = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, features))
+
+    def count(self, batch: Batch) -> float:
+        """Number of cells for which the teacher has a feature."""
+        return float(batch.targets["view_features_valid"].sum())
+
+    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: torch.Generator) -> ObjectiveLoss:
+        """Summed distance; the metric is the mean cosine over the supervised tokens.
+
+        Raises:
+            ValueError: the teacher's grid or channels differ from the tokens' grid or the head's output.
+        """
+        teacher, valid = batch.targets["view_features"], batch.targets["view_features_valid"]
+        features = len(self.head.get_parameter("2.bias"))
+        if teacher.shape != (*outputs.visual.shape[:3], features) or valid.shape != teacher.shape[:3]:
+            raise ValueError(
+                f"alignment objective: the teacher's features have shape {tuple(teacher.shape)} (validity "
+                f"{tuple(valid.shape)}), but the tokens and the head ask for "
+                f"{(*outputs.visual.shape[:3], features)} (views, rows, cols, channels); pool the teacher to "
+                "the token grid, or build the objective for that teacher"
+            )
+        used = valid & ~outputs.hidden[:, None, None]
+        if not bool(used.any()):
+            zero = outputs.visual[:0].float().sum() + sum(p.flatten()[:0].sum() for p in self.parameters())
+            return ObjectiveLoss(sum=zero, count=self.count(batch))
+        predicted = self.head(outputs.visual[used].to(self.head.get_parameter("0.weight").dtype))
+        predicted = predicted.to(torch.promote_types(predicted.dtype, torch.float32))
+        wanted = teacher[used].to(predicted.dtype)
+        share = token_shares(valid, used, batch.layout.scene).to(predicted.dtype)
+        total = (feature_distance(predicted, wanted, self.distance) * share).sum()
+        cosine = functional.cosine_similarity(predicted.detach(), wanted, dim=-1).mean()
+        return ObjectiveLoss(sum=total, count=self.count(batch), metrics={"cosine": float(cosine)})
+
+
+def token_shares(
+    valid: Bool[Tensor, "views rows cols"],
+    used: Bool[Tensor, "views rows cols"],
+    scene: Tensor,
+) -> Float[Tensor, "used_tokens"]:
+    """Weight of each used token: its scene's valid over its scene's used tokens (1 if nothing is hidden)."""
+    of_scene = scene[:, None, None].expand_as(used)
+    scenes = int(scene.max()) + 1
+    all_tokens = torch.bincount(of_scene[valid], minlength=scenes)
+    used_tokens = torch.bincount(of_scene[used], minlength=scenes)
+    return (all_tokens / used_tokens.clamp(min=1))[of_scene[used]]

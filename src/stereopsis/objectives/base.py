@@ -1,0 +1,114 @@
+"""The interface of every training signal: L = D(J(x_visual), F(T_o(I))) with T_i applied on the way in.
+
+Ross3D section 3 writes this formula for reconstruction; feature alignment, consistency, text and grounding fit it
+too, so one interface serves all. Objectives see tensors, the layout and the batch, never a model.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from stereopsis.data.batch import Batch
+from stereopsis.data.layout import VisualLayout
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Corruption:
+    """The result of an objective's T_i: edited tokens and which views were hidden.
+
+    Attributes:
+        tokens: [views rows cols dim] visual tokens after the edit.
+        hidden: [views] True for views whose content was replaced.
+    """
+
+    tokens: Float[Tensor, "views rows cols dim"]
+    hidden: Bool[Tensor, "views"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class GroundingScores:
+    """Similarity of each query to its scene's proposals.
+
+    Attributes:
+        logits: [queries proposals+1] cosine / temperature; padded proposals are -inf; the LAST column is the zero
+            target.
+    """
+
+    logits: Float[Tensor, "queries options"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class SpatialOutputs:
+    """What the model produced in one forward pass.
+
+    Attributes:
+        visual: [views rows cols dim] last hidden states at the visual tokens (the paper's x_{i<=N}).
+        hidden: [views] True for the views that some objective hid in this pass.
+        text_logits: [labels vocab] logits at the labelled positions only, or None.
+        text_targets: [labels] their targets, or None.
+        grounding: scores, or None where the batch has no query.
+    """
+
+    visual: Float[Tensor, "views rows cols dim"]
+    hidden: Bool[Tensor, "views"]
+    text_logits: Float[Tensor, "labels vocab"] | None = None
+    text_targets: Int64[Tensor, "labels"] | None = None
+    grounding: GroundingScores | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ObjectiveLoss:
+    """A summed loss, the count that normalises it, and figures worth logging.
+
+    Attributes:
+        sum: scalar, connected to the graph even where count is 0.
+        count: how many terms were summed; equals `Objective.count(batch)`.
+        metrics: detached scalars, already averaged over the batch.
+    """
+
+    sum: Float[Tensor, ""]
+    count: float
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+class Objective(nn.Module, abc.ABC):
+    """One training signal.
+
+    Attributes:
+        name: key in recipes and logs.
+        needs: keys of `Batch.targets` that must be present (checked before the first step).
+        weight: factor of the normalised loss.
+        every: active on optimiser steps that are multiples of this number; the same on every rank.
+    """
+
+    name: str = ""
+    needs: tuple[str, ...] = ()
+
+    def __init__(self, *, weight: float = 1.0, every: int = 1) -> None:
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"objective '{self.name}': every must be >= 1, got {every}")
+        self.weight = weight
+        self.every = every
+
+    def due(self, step: int) -> bool:
+        """Whether the objective is active at this optimiser step."""
+        return step % self.every == 0
+
+    def corrupt(
+        self, tokens: Float[Tensor, "views rows cols dim"], layout: VisualLayout, generator: torch.Generator
+    ) -> Corruption | None:
+        """T_i: hide something from the model. The default hides nothing and returns None."""
+        return None
+
+    @abc.abstractmethod
+    def count(self, batch: Batch) -> float:
+        """How many terms `loss` will sum on this batch, known before the forward pass."""
+
+    @abc.abstractmethod
+    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: torch.Generator) -> ObjectiveLoss:
+        """The summed loss on one batch."""

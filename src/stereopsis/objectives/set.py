@@ -1,0 +1,74 @@
+"""The objectives of one run, and the denoiser that the reconstruction members share."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from stereopsis.data.batch import Batch
+from stereopsis.data.layout import VisualLayout
+from stereopsis.errors import RecipeError
+from stereopsis.objectives.base import Corruption, Objective, ObjectiveLoss, SpatialOutputs
+
+
+class ObjectiveSet(nn.Module):
+    """Several objectives trained together; owns their heads, all of which inference leaves behind.
+
+    Args:
+        members: objectives by name.
+        denoiser: the head that reconstruction objectives hold without owning, or None.
+    """
+
+    def __init__(self, members: Mapping[str, Objective], denoiser: nn.Module | None = None) -> None:
+        super().__init__()
+        self.members = nn.ModuleDict(dict(members))
+        self.denoiser = denoiser
+
+    def __iter__(self):
+        return iter(self.members.items())
+
+    def __getitem__(self, name: str) -> Objective:
+        return self.members[name]  # type: ignore[return-value]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.members
+
+    def due(self, step: int) -> tuple[str, ...]:
+        """Names of the objectives that are active at this optimiser step."""
+        return tuple(name for name, member in self if member.due(step))
+
+    def check(self, batch: Batch) -> None:
+        """Refuse to start when a target that an objective needs is absent.
+
+        Raises:
+            RecipeError: names the objective, the missing target and what the batch holds.
+        """
+        for name, member in self:
+            for key in member.needs:
+                if key not in batch.targets:
+                    raise RecipeError(
+                        f"objective '{name}' needs the target '{key}', but the data provide only "
+                        f"{sorted(batch.targets) or 'none'}; name a teacher that makes it under 'teachers:'"
+                    )
+
+    def corrupt(
+        self,
+        tokens: Float[Tensor, "views rows cols dim"],
+        layout: VisualLayout,
+        due: tuple[str, ...],
+        generator: torch.Generator,
+    ) -> Corruption:
+        """Apply the T_i of every objective that is due, one after another."""
+        hidden = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+        for name in due:
+            corruption = self[name].corrupt(tokens, layout, generator)
+            if corruption is not None:
+                tokens, hidden = corruption.tokens, hidden | corruption.hidden
+        return Corruption(tokens=tokens, hidden=hidden)
+
+    def losses(
+        self, outputs: SpatialOutputs, batch: Batch, due: tuple[str, ...], generator: torch.Generator
+    ) -> dict[str, ObjectiveLoss]:
+        """The loss of every objective that is due."""
+        return {name: self[name].loss(outputs, batch, generator) for name in due}

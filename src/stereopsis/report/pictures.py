@@ -1,0 +1,99 @@
+"""Reconstructions side by side: what was hidden, what every arm made of it, and what a trivial guess gives."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from stereopsis.report.images import EmbeddedImage, embed_file, fingerprint
+from stereopsis.report.read import Picture, Subject
+
+MOST_GROUPS = 6
+CONTEXT_SIDE = 96
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """One arm's picture; ``psnr`` in dB, NaN where not measured."""
+
+    arm: int
+    image: EmbeddedImage
+    psnr: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PictureGroup:
+    """One target with all that arms made of it.
+
+    Attributes:
+        scene_id: the scene.
+        view: the hidden view's name, or empty.
+        target: the true picture.
+        reconstructions: one for each arm that has one.
+        baseline: a trivial guess, or None.
+        baseline_psnr: its PSNR, dB.
+        context: the views that the model saw.
+    """
+
+    scene_id: str
+    view: str
+    target: EmbeddedImage
+    reconstructions: tuple[Reconstruction, ...]
+    baseline: EmbeddedImage | None
+    baseline_psnr: float
+    context: tuple[EmbeddedImage, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PictureScore:
+    """Mean PSNR of an arm over all its pictures of one kind, and of the trivial guess on the same pictures."""
+
+    arm: int
+    count: int
+    psnr: float
+    baseline_psnr: float
+
+
+def picture_groups(subject: Subject, kind: str) -> tuple[PictureGroup, ...]:
+    """At most `MOST_GROUPS` targets of a kind, in the order they were written, arms side by side."""
+    grouped: dict[tuple[str, ...], list[tuple[int, Picture]]] = {}
+    for place, arm in enumerate(subject.arms):
+        for picture in arm.run.pictures if arm.run is not None else ():
+            if picture.kind == kind:
+                shown = [fingerprint(file) for file in (picture.target, *picture.context)]
+                grouped.setdefault((picture.scene_id, picture.view, *shown), []).append((place, picture))
+    return tuple(_group(members) for members in list(grouped.values())[:MOST_GROUPS])
+
+
+def _group(members: list[tuple[int, Picture]]) -> PictureGroup:
+    first = members[0][1]
+    guess = next((picture for _, picture in members if picture.baseline is not None), None)
+    return PictureGroup(
+        scene_id=first.scene_id,
+        view=first.view,
+        target=embed_file(first.target),
+        reconstructions=tuple(
+            Reconstruction(arm=place, image=embed_file(picture.reconstruction), psnr=picture.psnr)
+            for place, picture in members
+        ),
+        baseline=None if guess is None or guess.baseline is None else embed_file(guess.baseline),
+        baseline_psnr=math.nan if guess is None else guess.baseline_psnr,
+        context=tuple(embed_file(file, largest=CONTEXT_SIDE) for file in first.context),
+    )
+
+
+def picture_scores(subject: Subject, kind: str) -> tuple[PictureScore, ...]:
+    """Mean PSNR of every arm over all its pictures of a kind (not only those that are shown)."""
+    scores = []
+    for place, arm in enumerate(subject.arms):
+        pictures = [p for p in (arm.run.pictures if arm.run is not None else ()) if p.kind == kind]
+        if pictures:
+            scores.append(
+                PictureScore(
+                    arm=place,
+                    count=len(pictures),
+                    psnr=float(np.mean([p.psnr for p in pictures])),
+                    baseline_psnr=float(np.mean([p.baseline_psnr for p in pictures])),
+                )
+            )
+    return tuple(scores)

@@ -1,0 +1,160 @@
+"""A few scenes with their questions, the truth, and every arm's answers, chosen by rule and not by hand."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from stereopsis.report.images import EmbeddedImage
+from stereopsis.report.read import Subject
+from stereopsis.report.results import Record
+from stereopsis.report.rooms import map_picture, open_room, spread, view_pictures
+from stereopsis.report.tables import TASK_NAMES, ordered_arms
+
+SCENES = 4
+QUESTIONS_PER_TASK = 3
+CAPTIONS = 1
+QUESTION_TASKS = ("sqa3d", "scanqa")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What one arm said; ``right`` is None where that is a matter of degree (captions), ``rouge_l`` in points."""
+
+    arm: int
+    text: str
+    right: bool | None
+    rouge_l: float | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Question:
+    """A question or caption request with truth and answers; ``subject`` names the object to describe."""
+
+    number: int
+    task: str
+    type: str
+    situation: str
+    text: str
+    truth: tuple[str, ...]
+    answers: tuple[Answer, ...]
+    caption: bool
+    on_map: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuestionScene:
+    """One scene's views and questions; pictures are empty where the scenes are not at hand."""
+
+    scene_id: str
+    views: tuple[EmbeddedImage, ...]
+    view_count: int
+    map: EmbeddedImage | None
+    questions: tuple[Question, ...]
+
+
+def records_by_arm(subject: Subject) -> dict[int, dict[tuple[str, str], Record]]:
+    """Every evaluated arm's records by their key, arms in table order."""
+    return {
+        place: {record.key: record for record in arm.evaluation.records}
+        for place, arm in ordered_arms(subject)
+        if arm.evaluation is not None
+    }
+
+
+def question_scenes(subject: Subject, folders: Mapping[str, Path]) -> tuple[QuestionScene, ...]:
+    """Evenly spread scenes, each with questions of different types and one caption.
+
+    Args:
+        subject: with at least one evaluated arm (else the result is empty).
+        folders: of the evaluated scenes; scenes at hand are preferred.
+    """
+    by_arm = records_by_arm(subject)
+    if not by_arm:
+        return ()
+    asked: dict[str, list[Record]] = {}
+    for record in next(iter(by_arm.values())).values():
+        asked.setdefault(record.scene_id, []).append(record)
+    ids = [name for name in sorted(asked) if any(r.task in QUESTION_TASKS for r in asked[name])]
+    ids = [name for name in ids if name in folders] or ids
+    chosen = [ids[place] for place in spread(len(ids), SCENES)]
+    return tuple(
+        _scene(name, number, asked[name], by_arm, folders.get(name), subject)
+        for number, name in enumerate(chosen)
+    )
+
+
+def pick(records: Sequence[Record], count: int, turn: int) -> list[Record]:
+    """One record of every type in turn, beginning ``turn * count`` types further on, so that scenes differ."""
+    piles: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        piles.setdefault((record.task, record.type), []).append(record)
+    names = sorted(piles)
+    if not names:
+        return []
+    start = turn * count % len(names)
+    names = names[start:] + names[:start]
+    chosen: list[Record] = []
+    depth = 0
+    while len(chosen) < min(count, len(records)):
+        chosen += [piles[name][depth] for name in names if depth < len(piles[name])]
+        depth += 1
+    return sorted(chosen[:count], key=lambda record: (record.type, record.id))
+
+
+def _scene(
+    name: str,
+    turn: int,
+    records: Sequence[Record],
+    by_arm: Mapping[int, Mapping[tuple[str, str], Record]],
+    folder: Path | None,
+    subject: Subject,
+) -> QuestionScene:
+    quota = {**dict.fromkeys(QUESTION_TASKS, QUESTIONS_PER_TASK), "scan2cap": CAPTIONS}
+    picked = [r for task, count in quota.items() for r in pick([r for r in records if r.task == task], count, turn)]
+    scene = None if folder is None else open_room(folder)
+    spoken = {} if scene is None else {(a.task, a.id): a for a in scene.annotations}
+    labels = {} if scene is None else {item.id: item.label for item in scene.objects}
+    numbered = list(enumerate(picked, start=1))
+    marks = [(number, spoken[record.key]) for number, record in numbered if record.key in spoken]
+    seen_from_above = None if scene is None else map_picture(scene, marks)
+    placed = {number for number, annotation in marks if annotation.position is not None}
+    return QuestionScene(
+        scene_id=name,
+        views=() if scene is None else view_pictures(scene),
+        view_count=0 if scene is None else len(scene.frames),
+        map=seen_from_above,
+        questions=tuple(
+            Question(
+                number=number,
+                task=TASK_NAMES.get(record.task, record.task),
+                type=record.type.replace("_", " "),
+                situation=record.situation,
+                text=record.text or _request(record, labels),
+                truth=tuple(dict.fromkeys(record.answers)),
+                answers=tuple(
+                    _answer(place, table[record.key])
+                    for place, table in by_arm.items()
+                    if record.key in table
+                ),
+                caption=record.task == "scan2cap",
+                on_map=seen_from_above is not None and number in placed,
+            )
+            for number, record in numbered
+        ),
+    )
+
+
+def _request(record: Record, labels: Mapping[int, str]) -> str:
+    label = next((labels[each] for each in record.object_ids if each in labels), "")
+    return f"Describe the {label}." if label else "Describe the object at this place."
+
+
+def _answer(arm: int, record: Record) -> Answer:
+    exact = record.scores.get("em")
+    rouge = record.scores.get("rouge_l@0.5")
+    return Answer(
+        arm=arm,
+        text=record.prediction,
+        right=None if exact is None else exact >= 1.0,
+        rouge_l=None if rouge is None else 100.0 * rouge,
+    )

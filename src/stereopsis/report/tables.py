@@ -1,0 +1,249 @@
+"""The report's tables as plain data: the ablation table and the table by question type."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from stereopsis.benchmarks import Prediction
+from stereopsis.benchmarks.baselines import chance_scores
+from stereopsis.benchmarks.statistics import Interval
+from stereopsis.report.read import Arm, Subject
+from stereopsis.report.results import Record
+from stereopsis.scenes.annotations import Annotation, Task
+
+TASK_NAMES: Mapping[str, str] = {
+    "sqa3d": "SQA3D",
+    "scanqa": "ScanQA",
+    "scan2cap": "Scan2Cap",
+    "scanrefer": "ScanRefer",
+    "multi3drefer": "Multi3DRefer",
+}
+GROUNDING: Mapping[str, Task] = {"scanrefer": "scanrefer", "multi3drefer": "multi3drefer"}
+BOLD_RULE = (
+    "A value is bold only where its 95 % interval lies above every other row's interval in its column."
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Column:
+    """A metric of a task: its key in summaries and its heading."""
+
+    task: str
+    metric: str
+    heading: str
+
+
+COLUMNS = (
+    Column(task="sqa3d", metric="em", heading="EM"),
+    Column(task="scanqa", metric="em", heading="EM"),
+    Column(task="scanqa", metric="cider", heading="CIDEr"),
+    Column(task="scanqa", metric="rouge_l", heading="ROUGE-L"),
+    Column(task="scan2cap", metric="cider@0.5", heading="CIDEr@0.5"),
+    Column(task="scan2cap", metric="rouge_l@0.5", heading="ROUGE-L@0.5"),
+    Column(task="scanrefer", metric="acc@0.25", heading="Acc@0.25"),
+    Column(task="scanrefer", metric="acc@0.5", heading="Acc@0.5"),
+    Column(task="multi3drefer", metric="f1@0.25", heading="F1@0.25"),
+    Column(task="multi3drefer", metric="f1@0.5", heading="F1@0.5"),
+)
+# The metric that the table by question type shows.
+TYPE_COLUMNS = tuple(
+    column
+    for column in COLUMNS
+    if column.metric in ("em", "acc@0.25", "f1@0.25") and column.task != "scan2cap"
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A value with its interval (None: not measured), and whether it stands out."""
+
+    value: Interval | None
+    best: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """A line of the ablation table; ``arm`` is the arm's place in the subject, -1 for a baseline."""
+
+    label: str
+    kind: Literal["baseline", "blind", "arm"]
+    arm: int
+    cells: tuple[Cell, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MainTable:
+    """The ablation table; empty where nothing was evaluated."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+Verdict = Literal["above", "chance", "below", "unknown"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TypeCell:
+    """A type's value in one arm, and how it compares with the type's baseline."""
+
+    arm: int
+    value: Interval | None
+    verdict: Verdict
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TypeRow:
+    """A question type (or the mean over types): samples, the baseline's score in points, every arm's."""
+
+    name: str
+    count: int
+    baseline: float
+    cells: tuple[TypeCell, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TypeGroup:
+    """One task's types; ``baseline_name`` is "majority" or "chance"."""
+
+    column: Column
+    baseline_name: str
+    rows: tuple[TypeRow, ...]
+    macro: TypeRow
+
+
+def ordered_arms(subject: Subject) -> list[tuple[int, Arm]]:
+    """Arms as tables list them: blind ones first, then as given."""
+    return sorted(enumerate(subject.arms), key=lambda pair: not pair[1].blind)
+
+
+def main_table(subject: Subject) -> MainTable:
+    """Rows: majority, chance, blind arms, arms. Columns: the metrics that any row has."""
+    sources: list[
+        tuple[str, Literal["baseline", "blind", "arm"], int, Mapping[str, Mapping[str, Interval]]]
+    ] = []
+    if any(subject.majority.overall.values()):
+        sources.append(("majority answer", "baseline", -1, subject.majority.overall))
+    if any(subject.chance.overall.values()):
+        sources.append(("chance", "baseline", -1, subject.chance.overall))
+    for place, arm in ordered_arms(subject):
+        if arm.evaluation is not None:
+            overall = {task: summary.overall for task, summary in arm.evaluation.tasks.items()}
+            sources.append((arm.label, "blind" if arm.blind else "arm", place, overall))
+    if all(place < 0 for _, _, place, _ in sources):
+        return MainTable(columns=(), rows=())
+    values = {
+        column: [overall.get(column.task, {}).get(column.metric) for _, _, _, overall in sources]
+        for column in COLUMNS
+    }
+    columns = tuple(column for column in COLUMNS if any(value is not None for value in values[column]))
+    best = {column: best_row(values[column]) for column in columns}
+    rows = tuple(
+        Row(
+            label=label,
+            kind=kind,
+            arm=place,
+            cells=tuple(Cell(value=values[c][number], best=best[c] == number) for c in columns),
+        )
+        for number, (label, kind, place, _) in enumerate(sources)
+    )
+    return MainTable(columns=columns, rows=rows)
+
+
+def best_row(values: Sequence[Interval | None]) -> int | None:
+    """Place of the value whose interval lies above all others, or None (see `BOLD_RULE`).
+
+    A value without bounds counts as a point for the others, but cannot win: nothing is known of its spread.
+    """
+    known = [
+        (place, value)
+        for place, value in enumerate(values)
+        if value is not None and not math.isnan(value.mean)
+    ]
+    if len(known) < 2:
+        return None
+    winner, value = max(known, key=lambda pair: pair[1].mean)
+    others = max(v.mean if math.isnan(v.high) else v.high for place, v in known if place != winner)
+    return winner if value.low > others else None
+
+
+def verdict(value: Interval | None, baseline: float) -> Verdict:
+    """At chance where the interval includes the baseline; unknown without bounds or baseline."""
+    if value is None or math.isnan(value.low) or math.isnan(value.high) or math.isnan(baseline):
+        return "unknown"
+    if value.high < baseline:
+        return "below"
+    return "chance" if value.low <= baseline else "above"
+
+
+def type_table(subject: Subject) -> tuple[TypeGroup, ...]:
+    """Every task's question types with their baseline: majority for questions, chance for grounding."""
+    arms = [(place, arm) for place, arm in ordered_arms(subject) if arm.evaluation is not None]
+    groups = []
+    for column in TYPE_COLUMNS:
+        summaries = {
+            p: arm.evaluation.tasks.get(column.task) for p, arm in arms if arm.evaluation is not None
+        }
+        counts: dict[str, int] = {}
+        for summary in summaries.values():
+            counts.update(summary.type_counts if summary is not None else {})
+        if not counts:
+            continue
+        baseline = type_baseline(subject, column)
+
+        def row(name: str, count: int, base: float, values: Mapping[int, Interval | None]) -> TypeRow:
+            cells = tuple(TypeCell(arm=p, value=v, verdict=verdict(v, base)) for p, v in values.items())
+            return TypeRow(name=name, count=count, baseline=base, cells=cells)
+
+        rows = tuple(
+            row(
+                name,
+                counts[name],
+                baseline.get(name, math.nan),
+                {
+                    p: None if s is None else s.by_type.get(name, {}).get(column.metric)
+                    for p, s in summaries.items()
+                },
+            )
+            for name in sorted(counts)
+        )
+        macro = {p: None if s is None else s.macro.get(column.metric) for p, s in summaries.items()}
+        mean = float(np.mean([each.baseline for each in rows]))  # NaN where any type's is unknown
+        groups.append(
+            TypeGroup(
+                column=column,
+                baseline_name="chance" if column.task in GROUNDING else "majority",
+                rows=rows,
+                macro=row("mean over types", sum(counts.values()), mean, macro),
+            )
+        )
+    return tuple(groups)
+
+
+def type_baseline(subject: Subject, column: Column) -> dict[str, float]:
+    """The baseline of every type, points: the majority's, or for grounding what a random proposal scores.
+
+    Chance by type is computed from the first evaluated arm's records (same scenes, same proposals) where the
+    comparison does not state it.
+    """
+    stated = subject.chance if column.task in GROUNDING else subject.majority
+    values = {
+        t: m[column.metric].mean for t, m in stated.by_type.get(column.task, {}).items() if column.metric in m
+    }
+    if values or column.task not in GROUNDING:
+        return values
+    evaluation = next((arm.evaluation for arm in subject.arms if arm.evaluation is not None), None)
+    found: dict[str, list[float]] = {}
+    for record in evaluation.records if evaluation is not None else ():
+        if record.task == column.task:
+            found.setdefault(record.type, []).append(_chance(record)[column.metric])
+    return {name: 100.0 * float(np.mean(each)) for name, each in found.items()}
+
+
+def _chance(record: Record) -> dict[str, float]:
+    annotation = Annotation(
+        id=record.id, task=GROUNDING[record.task], scene_id=record.scene_id, type=record.type
+    )
+    return chance_scores(Prediction(annotation=annotation, boxes=record.boxes, targets=record.targets))

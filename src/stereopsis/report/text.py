@@ -1,0 +1,71 @@
+"""The report's main table for a terminal."""
+
+import math
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from stereopsis.benchmarks.statistics import Interval
+from stereopsis.report.curves import OBJECTIVES, loss_falls
+from stereopsis.report.read import Subject, read_subject
+from stereopsis.report.tables import BOLD_RULE, TASK_NAMES, main_table
+
+
+def text_table(folder: Path) -> Table:
+    """The ablation table of a run or comparison; without an evaluation, how far each loss fell.
+
+    Args:
+        folder: run folder or comparison folder.
+
+    Raises:
+        RunFolderError: the folder is neither, or something in it is damaged.
+    """
+    subject = read_subject(folder)
+    table = main_table(subject)
+    if not table.rows:
+        return _loss_table(subject)
+    view = Table(title=Text(subject.title), caption=f"Points, with 95 % intervals over scenes. {BOLD_RULE}")
+    view.add_column("")
+    for column in table.columns:
+        view.add_column(f"{TASK_NAMES[column.task]}\n{column.heading}", justify="right")
+    for row in table.rows:
+        cells = [_cell(cell.value, best=cell.best) for cell in row.cells]
+        view.add_row(Text(row.label, style="dim" if row.kind == "baseline" else ""), *cells)
+    return view
+
+
+def _cell(value: Interval | None, *, best: bool) -> Text:
+    if value is None or math.isnan(value.mean):
+        return Text("-", style="dim")
+    shown = Text(f"{value.mean:.1f}", style="bold" if best else "")
+    if not math.isnan(value.low):
+        shown.append(f"\n{value.low:.1f}-{value.high:.1f}", style="dim not bold")
+    return shown
+
+
+def _loss_table(subject: Subject) -> Table:
+    view = Table(
+        title=Text(subject.title),
+        caption="Loss: first logged value, mean of the last tenth, and their ratio.",
+    )
+    view.add_column("objective")
+    falls = loss_falls(subject)
+    arms = [
+        (place, arm)
+        for place, arm in enumerate(subject.arms)
+        if any(place in each for each in falls.values())
+    ]
+    for _, arm in arms:
+        view.add_column(Text(arm.label), justify="right")
+    for name, by_arm in falls.items():
+        title = OBJECTIVES[name][0] if name in OBJECTIVES else name
+        cells = []
+        for place, _ in arms:
+            fall = by_arm.get(place)
+            shown = "-" if fall is None else f"{fall.start:.3g} -> {fall.end:.3g}"
+            if fall is not None and not math.isnan(fall.factor):
+                shown += f" ({fall.factor:.2g}x)"
+            cells.append(Text(shown))
+        view.add_row(Text(title), *cells)
+    return view

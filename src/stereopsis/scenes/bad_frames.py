@@ -1,0 +1,190 @@
+"""What happens to frames that cannot be used: stop, or leave them out, counted and reported, up to a limit.
+
+Every reader follows this one policy. Frames that were left out stand in ``scene.provenance["skipped"]`` as
+``{frame name: reason}``, so that no report can miss them.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from stereopsis.errors import FrameError, SceneError
+from stereopsis.geometry.camera import Intrinsics, check_pose
+from stereopsis.scenes.scene import Frame, Scene
+
+OnBadFrame = Literal["raise", "skip"]
+MAX_BAD_FRACTION = 0.2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class FramePixels:
+    """A frame's decoded and checked images.
+
+    Attributes:
+        colour: uint8 [height, width, 3].
+        depth: float32 [height, width] metres, 0 = invalid; None where the source has none.
+    """
+
+    colour: UInt8[np.ndarray, "height width 3"]
+    depth: Float[np.ndarray, "depth_height depth_width"] | None
+
+
+def check_frame(frame: Frame) -> FramePixels:
+    """Decode one frame and check its pose, its pixels and their size.
+
+    Raises:
+        FrameError: the frame is unusable.
+    """
+    check_frame_pose(frame.T_world_camera, f"frame '{frame.name}'")
+    colour = frame.colour()
+    expected = (frame.intrinsics.height, frame.intrinsics.width, 3)
+    if colour.shape != expected or colour.dtype != np.uint8:
+        raise FrameError(
+            f"frame '{frame.name}': colour is {colour.dtype} {list(colour.shape)}, expected uint8 "
+            f"{list(expected)} as its intrinsics say; resize images and intrinsics together"
+        )
+    depth = frame.depth()
+    if depth is None:
+        return FramePixels(colour=colour, depth=None)
+    camera = frame.depth_intrinsics or frame.intrinsics
+    if depth.shape != (camera.height, camera.width):
+        raise FrameError(
+            f"frame '{frame.name}': depth is {list(depth.shape)}, expected [{camera.height}, "
+            f"{camera.width}] as its intrinsics say; resize images and intrinsics together"
+        )
+    if not np.isfinite(depth).all() or depth.min() < 0:
+        raise FrameError(
+            f"frame '{frame.name}': depth holds negative or non-finite values; expected metres, 0 where "
+            "invalid; export the depth again"
+        )
+    return FramePixels(colour=colour, depth=depth)
+
+
+def check_frame_pose(pose: np.ndarray, where: str) -> None:
+    """Check that a pose is a finite rigid transform.
+
+    Args:
+        pose: supposed to be [4, 4] camera to world.
+        where: the file or frame to name in the message.
+
+    Raises:
+        FrameError: it is not.
+    """
+    try:
+        check_pose(pose)
+    except ValueError as error:
+        raise FrameError(
+            f"{where}: unusable pose: {error}; expected a finite 4x4 camera-to-world matrix with an "
+            "orthonormal rotation, metres; correct the pose, or leave the frame out with on_bad_frame='skip'"
+        ) from error
+
+
+def check_intrinsics(intrinsics: Intrinsics, where: str) -> None:
+    """Check that focal lengths are positive and that the principal point lies in the image.
+
+    Raises:
+        SceneError: they are not, or something is not finite.
+    """
+    values = dataclasses.astuple(intrinsics)
+    centred = 0 <= intrinsics.cx <= intrinsics.width and 0 <= intrinsics.cy <= intrinsics.height
+    if not (np.isfinite(values).all() and intrinsics.fx > 0 and intrinsics.fy > 0 and centred):
+        raise SceneError(
+            f"{where}: implausible intrinsics {intrinsics}; expected finite values, positive focal lengths "
+            f"and a principal point inside the {intrinsics.width}x{intrinsics.height} image; correct the "
+            "intrinsics"
+        )
+
+
+def check_policy(on_bad_frame: str) -> None:
+    """Refuse an unknown policy name.
+
+    Raises:
+        SceneError: it is neither "raise" nor "skip".
+    """
+    if on_bad_frame not in ("raise", "skip"):
+        raise SceneError(f"on_bad_frame='{on_bad_frame}' is unknown; choose 'raise' or 'skip'")
+
+
+def check_skipped(where: str, total: int, skipped: Mapping[str, str], max_bad_fraction: float) -> None:
+    """Stop where too many frames, or all of them, are unusable.
+
+    Args:
+        where: the scene's folder or id, for the message.
+        total: frames before any was left out.
+        skipped: {frame name: reason}.
+        max_bad_fraction: the largest tolerated share of skipped frames.
+
+    Raises:
+        SceneError: no frame is left, or the share is exceeded; the message holds the first three reasons.
+    """
+    if skipped and (len(skipped) >= total or len(skipped) > max_bad_fraction * total):
+        first = "\n  ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
+        raise SceneError(
+            f"{where}: {len(skipped)} of {total} frames are unusable, more than the tolerated "
+            f"{max_bad_fraction:.0%}; repair the capture, or raise max_bad_fraction; the first reasons:\n  "
+            f"{first}"
+        )
+
+
+def drop_frames(scene: Scene, reasons: Mapping[str, str]) -> Scene:
+    """The scene without some frames; pixel counts of objects follow, and the provenance lists the reasons.
+
+    Args:
+        scene: any scene.
+        reasons: {frame name: why it is left out}.
+    """
+    if not reasons:
+        return scene
+    kept = [index for index, frame in enumerate(scene.frames) if frame.name not in reasons]
+    objects = tuple(
+        dataclasses.replace(item, visible_pixels=tuple(item.visible_pixels[index] for index in kept))
+        if item.visible_pixels
+        else item
+        for item in scene.objects
+    )
+    provenance = {
+        **scene.provenance,
+        "skipped": {**scene.provenance.get("skipped", {}), **reasons},
+    }
+    return scene.replace(
+        frames=tuple(scene.frames[index] for index in kept), objects=objects, provenance=provenance
+    )
+
+
+def verify_scene(
+    scene: Scene, *, on_bad_frame: OnBadFrame = "raise", max_bad_fraction: float = MAX_BAD_FRACTION
+) -> Scene:
+    """Decode every frame once and apply the policy for bad frames.
+
+    Args:
+        scene: any scene.
+        on_bad_frame: "raise" stops at the first bad frame; "skip" leaves bad frames out and counts them.
+        max_bad_fraction: the share of bad frames (those skipped earlier included) at which "skip" stops, too.
+
+    Returns:
+        The scene, without its bad frames; ``provenance["skipped"]`` holds the reasons.
+
+    Raises:
+        FrameError: a frame is bad and the policy is "raise".
+        SceneError: too many frames are bad, or there is none.
+    """
+    check_policy(on_bad_frame)
+    if not scene.frames:
+        raise SceneError(
+            f"scene '{scene.id}' has no frames; expected at least one posed view; read another folder"
+        )
+    reasons: dict[str, str] = {}
+    for frame in scene.frames:
+        try:
+            check_frame(frame)
+        except FrameError as error:
+            if on_bad_frame == "raise":
+                raise
+            reasons[frame.name] = str(error)
+    earlier = scene.provenance.get("skipped", {})
+    total = len(scene.frames) + len(earlier)
+    check_skipped(f"scene '{scene.id}'", total, {**earlier, **reasons}, max_bad_fraction)
+    return drop_frames(scene, reasons)

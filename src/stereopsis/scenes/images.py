@@ -1,0 +1,295 @@
+"""Reading and writing of colour and depth images, with errors that name the file and the remedy.
+
+Colour is 8-bit RGB. Depth on disk is 16-bit greyscale; one unit is ``1 / scale`` metres (ScanNet, 7-Scenes
+and this package's own layout: millimetres). Pixels are taken as stored: EXIF orientation is ignored, because
+poses and intrinsics speak of the stored pixels.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import os
+import secrets
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Shaped, UInt8
+from PIL import Image
+
+from stereopsis.errors import FrameError, SceneError
+
+DEPTH_MODES = ("I;16", "I;16B", "I;16L", "I")
+MILLIMETRES = 1000.0
+INVALID_DEPTHS = (0, 65535)
+_DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageHeader:
+    """What an image file says of itself before any pixel is decoded.
+
+    Attributes:
+        width: pixels.
+        height: pixels.
+        mode: Pillow's name of the pixel type ("RGB", "I;16", ...).
+        format: the file's format ("JPEG", "PNG", ...).
+    """
+
+    width: int
+    height: int
+    mode: str
+    format: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)."""
+        return self.width, self.height
+
+
+def read_header(path: Path, *, kind: str = "colour") -> ImageHeader:
+    """Read an image's size and pixel type without decoding it, and check that its type suits ``kind``.
+
+    Args:
+        path: the image file.
+        kind: "colour" or "depth".
+
+    Raises:
+        FrameError: the file is absent, empty, no image, of size zero, or of the wrong pixel type.
+    """
+    if not path.is_file():
+        raise _absent(path, kind)
+    with _decoding(path, kind), Image.open(path) as image:
+        header = ImageHeader(
+            width=image.width, height=image.height, mode=image.mode, format=image.format or "unknown"
+        )
+    _check_header(header, path, kind, None)
+    return header
+
+
+def read_colour(
+    path: Path, *, size: tuple[int, int] | None = None, sha256: str | None = None
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Decode a colour image.
+
+    Args:
+        path: an 8-bit RGB image file.
+        size: the (width, height) it must have, where known.
+        sha256: the checksum that the file's bytes must have, where known.
+
+    Raises:
+        FrameError: the file is absent, truncated, corrupt, of another size, or not 8-bit RGB.
+    """
+    return np.array(_decode(path, "colour", size, sha256))
+
+
+def read_depth(
+    path: Path,
+    *,
+    scale: float = MILLIMETRES,
+    invalid: tuple[int, ...] = INVALID_DEPTHS,
+    size: tuple[int, int] | None = None,
+    sha256: str | None = None,
+) -> Float[np.ndarray, "height width"]:
+    """Decode a 16-bit depth image to float32 z-depth in metres, 0 where invalid.
+
+    Args:
+        path: a 16-bit greyscale image file.
+        scale: stored units per metre.
+        invalid: stored values that mean "nothing measured".
+        size: the (width, height) it must have, where known.
+        sha256: the checksum that the file's bytes must have, where known.
+
+    Raises:
+        FrameError: the file is absent, truncated, corrupt, of another size, or not 16-bit greyscale.
+    """
+    raw = np.asarray(_decode(path, "depth", size, sha256))
+    if raw.dtype != np.uint16 and (raw.min() < 0 or raw.max() > 65535):
+        raise FrameError(
+            f"{path}: depth values run from {raw.min()} to {raw.max()}; expected 16-bit values between 0 and "
+            f"65535; export the depth again as 16-bit greyscale PNG with {scale:g} units per metre"
+        )
+    depth = raw.astype(np.float32) / np.float32(scale)
+    for value in invalid:
+        depth[raw == value] = 0.0
+    return depth
+
+
+def encode_colour(pixels: UInt8[np.ndarray, "height width 3"], suffix: str) -> bytes:
+    """Compress a colour image: ".png" loses nothing (fast setting), ".jpg" has quality 95 and full chroma."""
+    buffer = io.BytesIO()
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if suffix == ".png":
+        # Run-length matching after PNG's filters: faster than level 1's search, and files are as small.
+        image.save(buffer, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
+    elif suffix in (".jpg", ".jpeg"):
+        image.save(buffer, format="JPEG", quality=95, subsampling=0)
+    else:
+        raise SceneError(f"colour images are written as .png or .jpg, not '{suffix}'; choose one of these")
+    return buffer.getvalue()
+
+
+def encode_depth(depth: Float[np.ndarray, "height width"], *, scale: float = MILLIMETRES) -> bytes:
+    """Compress depth in metres to a 16-bit greyscale PNG, rounded to the nearest unit (1 mm by default).
+
+    What the file cannot hold is stored as 0 = invalid rather than as a wrong distance: depth that is not
+    finite, not positive, below half a unit, or beyond 65534 units (65.534 m; 65535 also means invalid in
+    many sources).
+    """
+    units = np.asarray(depth, dtype=np.float64) * scale
+    with np.errstate(invalid="ignore"):
+        representable = (units > 0) & (units < 65534.5)  # False for NaN
+    raw = np.rint(np.where(representable, units, 0.0)).astype(np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(raw).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def encode_mask(mask: Shaped[np.ndarray, "height width"]) -> bytes:
+    """Compress a boolean image to a 1-bit PNG (white = True)."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(mask, dtype=bool)).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def read_mask(
+    path: Path, *, size: tuple[int, int] | None = None, sha256: str | None = None
+) -> Shaped[np.ndarray, "height width"]:
+    """Decode a 1-bit image to booleans.
+
+    Raises:
+        FrameError: the file is absent, truncated, corrupt, of another size, or not a 1-bit image.
+    """
+    return np.array(_decode(path, "mask", size, sha256))
+
+
+def write_colour(path: Path, pixels: UInt8[np.ndarray, "height width 3"]) -> Path:
+    """Write a colour image atomically; the suffix (.png or .jpg) decides the compression."""
+    return write_atomic(path, encode_colour(pixels, path.suffix.lower()))
+
+
+def write_depth(path: Path, depth: Float[np.ndarray, "height width"], *, scale: float = MILLIMETRES) -> Path:
+    """Write a depth image atomically as 16-bit PNG (see `encode_depth` for rounding and range)."""
+    if path.suffix.lower() != ".png":
+        raise SceneError(f"{path}: depth is written as .png, which loses nothing; change the file's suffix")
+    return write_atomic(path, encode_depth(depth, scale=scale))
+
+
+def write_atomic(path: Path, data: bytes) -> Path:
+    """Write a file so that readers see the old content or the new one, never a part.
+
+    The bytes go to a temporary file in the same folder, which then takes the name. A process that dies
+    leaves the old file as it was. Nothing is flushed to the disk itself (no fsync): after a power failure
+    the file may be short.
+
+    Raises:
+        SceneError: the file cannot be written (no space, no permission); nothing half-written is left.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        _remove(temporary)
+        raise SceneError(write_failure(path, error)) from error
+    except BaseException:
+        _remove(temporary)
+        raise
+    return path
+
+
+def write_failure(path: Path, error: OSError) -> str:
+    """The message for a failed write: the path, the system's reason and the remedy."""
+    reason = error.strerror or str(error)
+    return (
+        f"{path}: cannot be written ({reason}); nothing half-written was left behind; "
+        "free some space or choose a folder that you may write to, then run the same command again"
+    )
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _decode(path: Path, kind: str, size: tuple[int, int] | None, sha256: str | None) -> Image.Image:
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _absent(path, kind) from error
+    except OSError as error:
+        raise FrameError(
+            f"{path}: cannot be read ({error.strerror}); check the file's permissions"
+        ) from error
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise FrameError(
+            f"{path}: the {len(data)} bytes found do not have the checksum that the scene recorded "
+            f"({sha256[:12]}...); the file was damaged or changed after writing; restore it or prepare the "
+            "scene again"
+        )
+    with _decoding(path, kind):
+        image = Image.open(io.BytesIO(data))
+        header = ImageHeader(
+            width=image.width, height=image.height, mode=image.mode, format=image.format or "unknown"
+        )
+    _check_header(header, path, kind, size)
+    with _decoding(path, kind):
+        image.load()
+    return image
+
+
+@contextlib.contextmanager
+def _decoding(path: Path, kind: str) -> Iterator[None]:
+    try:
+        yield
+    except _DECODE_ERRORS as error:
+        found = path.stat().st_size if path.exists() else 0
+        raise FrameError(
+            f"{path}: the {kind} image cannot be decoded ({error}); found {found} bytes, expected a "
+            "complete image file; copy or export this frame again, or leave it out with on_bad_frame='skip'"
+        ) from error
+
+
+def _check_header(header: ImageHeader, path: Path, kind: str, size: tuple[int, int] | None) -> None:
+    found = f"{header.format} {header.mode} {header.width}x{header.height}"
+    if header.width == 0 or header.height == 0:
+        raise FrameError(f"{path}: the {kind} image is empty ({found}); export this frame again")
+    if kind == "depth" and header.mode not in DEPTH_MODES:
+        raise FrameError(
+            f"{path}: this is not a depth image: found {found}, expected 16-bit greyscale (mode I;16); "
+            "export the depth as 16-bit PNG in millimetres, not as a coloured or 8-bit picture of it"
+        )
+    if kind == "colour" and header.mode != "RGB":
+        raise FrameError(
+            f"{path}: found {found}, expected an 8-bit RGB colour image; "
+            "convert it first (for instance with Pillow: Image.open(path).convert('RGB').save(path))"
+        )
+    if kind == "mask" and header.mode != "1":
+        raise FrameError(f"{path}: found {found}, expected a 1-bit mask; prepare the scene again")
+    if size is not None and header.size != size:
+        raise FrameError(
+            f"{path}: found {found}, expected {size[0]}x{size[1]} pixels, which the scene's intrinsics "
+            f"speak of; resize images and intrinsics together, or restore the original file"
+        )
+
+
+def _absent(path: Path, kind: str) -> FrameError:
+    return FrameError(
+        f"{path}: the {kind} image does not exist; expected one per frame; restore the file, or leave the "
+        "frame out with on_bad_frame='skip'"
+    )

@@ -1,0 +1,34 @@
+"""Frozen teachers: latent tokenizers for reconstruction and 3D features for alignment."""
+
+from stereopsis.teachers.features import (
+    FeatureTeacher,
+    PointMapTeacher,
+    TeacherViews,
+    ViewFeatures,
+    load_feature_teacher,
+)
+from stereopsis.teachers.latents import LatentPosterior, LatentTokenizer, psnr, valid_cells
+from stereopsis.teachers.vae import (
+    KLTokenizer,
+    PixelTokenizer,
+    TinyTokenizer,
+    load_latent_tokenizer,
+    rooms_autoencoder_folder,
+)
+
+__all__ = [
+    "FeatureTeacher",
+    "KLTokenizer",
+    "LatentPosterior",
+    "LatentTokenizer",
+    "PixelTokenizer",
+    "PointMapTeacher",
+    "TeacherViews",
+    "TinyTokenizer",
+    "ViewFeatures",
+    "load_feature_teacher",
+    "load_latent_tokenizer",
+    "psnr",
+    "rooms_autoencoder_folder",
+    "valid_cells",
+]

@@ -1,0 +1,139 @@
+"""Assembling a run from its recipe: model, teachers, objectives."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stereopsis.data.batch import Batch
+from stereopsis.errors import CheckpointError
+from stereopsis.models.packs import Teachers
+from stereopsis.models.spatial import SpatialModel
+from stereopsis.models.storage import load_model
+from stereopsis.objectives.alignment import FeatureAlignment
+from stereopsis.objectives.base import Objective
+from stereopsis.objectives.denoiser import Denoiser, DenoiserConfig
+from stereopsis.objectives.grounding import GroundingLoss
+from stereopsis.objectives.reconstruction import BirdsEye, CrossView, VanillaReconstruction
+from stereopsis.objectives.set import ObjectiveSet
+from stereopsis.objectives.text import TextLoss
+from stereopsis.teachers.features import load_feature_teacher
+from stereopsis.teachers.vae import load_latent_tokenizer
+from stereopsis.training.recipe import Recipe
+
+TINY_BASE = Path(__file__).resolve().parent.parent / "assets" / "tiny_base"
+_RECONSTRUCTION = ("vanilla", "cross_view", "birds_eye")
+
+
+def build_model(recipe: Recipe) -> SpatialModel:
+    """Open the recipe's base; its spatial parts start fresh unless the base has them.
+
+    Raises:
+        CheckpointError: the base is not a model folder.
+    """
+    section = recipe.model
+    folder = TINY_BASE if section.base == "tiny" else Path(section.base)
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"base '{section.base}': no such folder; give 'tiny' or a folder with config.json"
+        )
+    changes: dict[str, Any] = {
+        "positions": "none" if section.blind else section.positions,
+        "train_vision": section.train_vision,
+        "instruction": section.instruction,
+    }
+    if section.view_grid is not None:
+        changes["view_grid"] = section.view_grid
+    if section.encoding_scale is not None:
+        changes["encoding_scale"] = section.encoding_scale
+    torch.manual_seed(recipe.seed)
+    return load_model(folder, **changes)
+
+
+def build_teachers(recipe: Recipe) -> Teachers:
+    """Load the teachers that the recipe's objectives need, and no others."""
+    active, section = recipe.objectives.active(), recipe.teachers
+    wants_latents = any(name in active for name in _RECONSTRUCTION)
+    return Teachers(
+        latent=load_latent_tokenizer(section.latent) if wants_latents else None,
+        features=load_feature_teacher(section.features) if "alignment" in active else None,
+        view_size=section.view_size,
+        birdseye_size=section.birdseye_size,
+    )
+
+
+def build_objectives(recipe: Recipe, dim: int, targets: Mapping[str, torch.Tensor]) -> ObjectiveSet:
+    """Make the objectives and their heads, sized by one batch's targets.
+
+    Args:
+        recipe: says which.
+        dim: hidden size of the language model.
+        targets: `Batch.targets` of any batch of the run.
+    """
+    active = recipe.objectives.active()
+    torch.manual_seed(recipe.seed + 1)
+    denoiser = None
+    if any(name in active for name in _RECONSTRUCTION) and "view_latents" in targets:
+        birdseye = targets.get("birdseye_latents")
+        denoiser = Denoiser(
+            DenoiserConfig(
+                condition_dim=dim,
+                channels=targets["view_latents"].shape[-1],
+                view_grid=_grid(targets["view_latents"]),
+                birdseye_grid=None if birdseye is None else _grid(birdseye),
+                width=recipe.denoiser.width,
+                depth=recipe.denoiser.depth,
+                heads=recipe.denoiser.heads,
+            )
+        )
+    members: dict[str, Objective] = {}
+    for name, section in active.items():
+        options = section.model_dump()
+        if name == "text":
+            members[name] = TextLoss(**options)
+        elif name == "grounding":
+            members[name] = GroundingLoss(**options)
+        elif name == "alignment":
+            channels = targets["view_features"].shape[-1]
+            members[name] = FeatureAlignment(dim, channels, **options)
+        elif denoiser is not None:
+            if name == "cross_view":
+                members[name] = CrossView(denoiser, dim=dim, **options)
+            elif name == "vanilla":
+                members[name] = VanillaReconstruction(denoiser, **options)
+            else:
+                members[name] = BirdsEye(denoiser, **options)
+    return ObjectiveSet(members, denoiser)
+
+
+def _grid(cells: torch.Tensor) -> tuple[int, int]:
+    return int(cells.shape[1]), int(cells.shape[2])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ParameterCount:
+    """Parameters by part."""
+
+    backbone: int
+    trained: int
+    grounding: int
+    training_heads: int
+
+
+def count_parameters(model: SpatialModel) -> ParameterCount:
+    """How many parameters each part of a model has; training heads are gone at inference."""
+    heads = 0 if model.objectives is None else sum(p.numel() for p in model.objectives.parameters())
+    return ParameterCount(
+        backbone=sum(p.numel() for p in model.backbone.parameters()),
+        trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        grounding=sum(p.numel() for p in model.grounding.parameters()),
+        training_heads=heads,
+    )
+
+
+def check_first_batch(model: SpatialModel, batch: Batch) -> None:
+    """Refuse a run whose objectives lack their targets, before the first step."""
+    if model.objectives is not None:
+        model.objectives.check(batch)

@@ -1,0 +1,212 @@
+"""One training run, from recipe to model folder."""
+
+import dataclasses
+import datetime
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from transformers import TrainingArguments
+
+from stereopsis.data.pack import ScenePack
+from stereopsis.errors import RunFolderError
+from stereopsis.models.packs import PackConfig, PackDataset, Teachers, build_pack, cache_vision
+from stereopsis.models.spatial import SpatialModel
+from stereopsis.models.storage import save_model
+from stereopsis.scenes.scene import Scene
+from stereopsis.training.build import build_model, build_objectives, build_teachers
+from stereopsis.training.recipe import Recipe, SourceSection, cpu_threads
+from stereopsis.training.sources import scenes_of
+from stereopsis.training.trainer import METRICS_FILE, MetricsLog, SpatialTrainer, newest_checkpoint
+
+RECIPE_FILE = "recipe.yaml"
+ENVIRONMENT_FILE = "environment.json"
+MODEL_FOLDER = "model"
+CHECKPOINTS = "checkpoints"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedRun:
+    """What a run leaves behind.
+
+    Attributes:
+        folder: the run folder.
+        model: the trained model, training heads still attached.
+        packs: the training packs, for pictures.
+    """
+
+    folder: Path
+    model: SpatialModel
+    packs: Sequence[ScenePack]
+
+
+def open_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
+    """Make a run folder, or refuse one that is in the way.
+
+    Raises:
+        RunFolderError: it holds a run already, or (resuming) a run of another recipe.
+    """
+    if (folder / RECIPE_FILE).exists():
+        if resume:
+            if (folder / RECIPE_FILE).read_text() != recipe.to_yaml():
+                raise RunFolderError(
+                    f"{folder} holds a run of another recipe; resume it with its own recipe ({folder / RECIPE_FILE}), "
+                    "or choose another --output"
+                )
+            return
+        if not overwrite:
+            raise RunFolderError(
+                f"{folder} already holds a run; add --resume to continue it, --overwrite to replace it, or choose "
+                "another --output"
+            )
+        shutil.rmtree(folder)
+    elif folder.exists() and any(folder.iterdir()):
+        raise RunFolderError(f"{folder} is not empty and holds no run; choose another --output")
+    elif resume:
+        raise RunFolderError(f"{folder} holds no run to resume; leave --resume out to start one")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECIPE_FILE).write_text(recipe.to_yaml())
+    (folder / ENVIRONMENT_FILE).write_text(json.dumps(environment(), indent=2) + "\n")
+
+
+def environment() -> dict[str, object]:
+    """Date, hardware, command and versions, kept beside every result."""
+    packages = ("stereopsis", "torch", "transformers", "diffusers", "accelerate", "numpy")
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "command": " ".join(sys.argv),
+        "machine": platform.processor() or platform.machine(),
+        "cpu_threads": cpu_threads(0),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def build_packs(
+    recipe: Recipe,
+    model: SpatialModel,
+    teachers: Teachers | None,
+    sources: Sequence[SourceSection],
+    *,
+    tasks: Sequence[str] | None = None,
+    proposals: str = "objects",
+    console: Console | None = None,
+) -> list[ScenePack]:
+    """Packs of all scenes of some sources, with targets and (where the tower is frozen) cached vision features."""
+    data = recipe.data
+    packs = []
+    for source in sources:
+        wanted = data.tasks if tasks is None else tasks
+        config = PackConfig.for_model(
+            model,
+            views=None if data.selection == "random" else data.views,
+            tasks=tuple(wanted) if source.text else (),
+            proposals=proposals,
+            blind=recipe.model.blind,
+            seed=recipe.seed,
+        )
+        scenes: Sequence[Scene] = scenes_of(source, data.cache, console=console)
+        for scene in track(scenes, f"reading {len(scenes)} scenes", console=console, transient=True):
+            packs.append(build_pack(scene, config, teachers))
+    if recipe.training.cache_vision and not recipe.model.train_vision:
+        packs = cache_vision(track(packs, "encoding views", console=console, transient=True), model)
+    return packs
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    packs: Sequence[ScenePack] | None = None,
+    console: Console | None = None,
+    progress: bool = True,
+) -> TrainedRun:
+    """Train a recipe and save the model.
+
+    Args:
+        recipe: what to do.
+        folder: run folder to make.
+        resume: continue from the newest complete checkpoint in ``folder``.
+        overwrite: replace a run that is there.
+        packs: training packs that were built before (they must fit the recipe).
+        console: where to print; None = quiet.
+        progress: show a progress bar.
+
+    Raises:
+        RunFolderError: the folder is in the way.
+        RecipeError: an objective lacks a target.
+    """
+    open_run_folder(folder, recipe, resume=resume, overwrite=overwrite)
+    torch.set_num_threads(cpu_threads(recipe.training.threads))
+    model = build_model(recipe)
+    teachers = build_teachers(recipe)
+    if packs is None:
+        packs = build_packs(recipe, model, teachers, recipe.data.sources, console=console)
+    dataset = PackDataset(
+        packs,
+        conversations=recipe.data.conversations,
+        views=recipe.data.views if recipe.data.selection == "random" else None,
+        subsets=recipe.data.subsets,
+        seed=recipe.seed,
+    )
+    collator = model.collator()
+    probe = collator([dataset[0]])
+    model.objectives = build_objectives(recipe, model.adapter.dim, probe.targets)
+    model.objectives.check(probe)
+    trainer = SpatialTrainer(
+        model,
+        _arguments(recipe, folder, progress),
+        head_rate=recipe.training.head_rate,
+        train_dataset=dataset,
+        data_collator=collator,
+        callbacks=[MetricsLog(folder)],
+    )
+    checkpoint = newest_checkpoint(folder / CHECKPOINTS) if resume else None
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    model.eval()
+    if trainer.is_world_process_zero():
+        save_model(model, folder / MODEL_FOLDER)
+    return TrainedRun(folder=folder, model=model, packs=packs)
+
+
+def _arguments(recipe: Recipe, folder: Path, progress: bool) -> TrainingArguments:
+    section = recipe.training
+    return TrainingArguments(
+        output_dir=str(folder / CHECKPOINTS),
+        max_steps=section.steps,
+        per_device_train_batch_size=section.scenes,
+        gradient_accumulation_steps=section.accumulation,
+        learning_rate=section.learning_rate,
+        weight_decay=section.weight_decay,
+        warmup_steps=round(section.warmup * section.steps),
+        lr_scheduler_type=section.schedule,
+        max_grad_norm=section.clip,
+        bf16=section.precision == "bf16",
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=section.log_every,
+        logging_first_step=True,
+        save_strategy="steps" if section.save_every else "no",
+        save_steps=section.save_every or 500,
+        save_total_limit=section.keep,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        report_to=[],
+        disable_tqdm=not progress,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        remove_unused_columns=False,
+        label_names=[],
+    )
+
+
+__all__ = ["METRICS_FILE", "TrainedRun", "build_packs", "environment", "open_run_folder", "train"]
