@@ -26,10 +26,10 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from stereopsis.benchmarks.sqa3d.prompt import SUFFIX as SHORT_ANSWER
-from stereopsis.data.batch import SceneProposals
+from stereopsis.data.batch import Batch, SceneProposals
 from stereopsis.data.pack import Conversation, ScenePack
 from stereopsis.models.spatial import SpatialConfig, SpatialModel
-from stereopsis.models.storage import adapter_for, save_model
+from stereopsis.models.storage import adapter_for, load_model, save_model
 from stereopsis.models.tiny import TinyConfig, build_tiny_backbone, build_tokenizer
 from stereopsis.scenes.rooms import CATEGORIES, COLOURS, GENERATOR_VERSION, render_room
 from stereopsis.scenes.rooms.language import annotate, split_seeds
@@ -197,6 +197,19 @@ def dense_tensors(views: list[View]) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
+def spread(batch: Batch, width: int, random: np.random.Generator) -> Batch:
+    """Move the picture to a random place in the context and the questions to a random place behind it.
+
+    The model still sees one picture at a time, but learns to look it up wherever it stands: without this it could
+    not even find a picture among eight, as rotary positions beyond a single picture's would be new to it.
+    """
+    rows = len(batch.input_ids)
+    start = torch.from_numpy(random.integers(0, width + 1, (rows, 1)))
+    gap = torch.from_numpy((random.random((rows, 1)) * (width + 1 - start.numpy())).astype(np.int64))
+    shift = torch.where(batch.segments > 0, start + gap, start)
+    return dataclasses.replace(batch, position_ids=batch.position_ids + shift)
+
+
 def train(model: SpatialModel, views: list[View], args: argparse.Namespace) -> list[dict]:
     """Dense labels first, then words as well; rates fall to zero along a cosine."""
     random = np.random.default_rng(args.seed)
@@ -229,7 +242,7 @@ def train(model: SpatialModel, views: list[View], args: argparse.Namespace) -> l
                     )
                     for i, v in enumerate(batch)
                 ]
-                out = model.outputs(collator(packs), (), torch.Generator())
+                out = model.outputs(spread(collator(packs), args.spread, random), (), torch.Generator())
                 words = nn.functional.cross_entropy(out.text_logits.float(), out.text_targets)
                 loss = words + 0.3 * dense
         for stepper in steppers:
@@ -281,7 +294,7 @@ def write_card(
     card = {
         "environment": environment(),
         "room_generator": GENERATOR_VERSION,
-        "arguments": vars(args) | {"output": None},
+        "arguments": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k != "output"},
         "minutes": round(minutes, 1),
         "steps": curve[-1]["step"] if curve else 0,
         "single_view_questions": measured,
@@ -316,6 +329,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--dense-steps", type=int, default=250)
     parser.add_argument("--steps", type=int, default=650)
+    parser.add_argument("--spread", type=int, default=300, help="positions over which a picture may move")
+    parser.add_argument("--init", type=Path, help="go on from this base instead of from scratch")
+    parser.add_argument("--room-offset", type=int, default=ROOM_OFFSET)
     parser.add_argument("--rooms", type=int, default=2000)
     parser.add_argument("--test-rooms", type=int, default=40)
     parser.add_argument("--batch", type=int, default=48)
@@ -327,16 +343,12 @@ def main() -> None:
     torch.manual_seed(args.seed)
     config = TinyConfig(vocabulary=args.vocabulary)
     cells = config.image_size // config.patch_size
-    views = make_views(list(split_seeds("train", args.rooms, ROOM_OFFSET)), cells)
-    tokenizer = build_tokenizer(room_words(list(split_seeds("train", 150, ROOM_OFFSET))), config.vocabulary)
-    backbone = build_tiny_backbone(tokenizer, config)
-    spatial = SpatialConfig(view_grid=(6, 6), positions="none", train_vision=True)
-    model = SpatialModel(
-        backbone=backbone,
-        adapter=adapter_for(backbone, spatial.view_grid),
-        tokenizer=tokenizer,
-        config=spatial,
-    )
+    views = make_views(list(split_seeds("train", args.rooms, args.room_offset)), cells)
+    if args.init:
+        model = load_model(args.init, positions="none", train_vision=True).train()
+        model.backbone.set_attn_implementation("eager")
+    else:
+        model = fresh_model(config)
     start = time.monotonic()
     curve = train(model, views, args)
     minutes = (time.monotonic() - start) / 60
@@ -348,6 +360,16 @@ def main() -> None:
     save_model(model, args.output)
     (args.output / "spatial.safetensors").unlink()  # untrained here; every run starts its own grounding head
     write_card(args.output, measured, curve, args, minutes)
+
+
+def fresh_model(config: TinyConfig) -> SpatialModel:
+    """A new model and its tokenizer, trained on the words of the training rooms."""
+    tokenizer = build_tokenizer(room_words(list(split_seeds("train", 150, ROOM_OFFSET))), config.vocabulary)
+    backbone = build_tiny_backbone(tokenizer, config)
+    spatial = SpatialConfig(view_grid=(6, 6), positions="none", train_vision=True)
+    return SpatialModel(
+        backbone=backbone, adapter=adapter_for(backbone, spatial.view_grid), tokenizer=tokenizer, config=spatial
+    )
 
 
 if __name__ == "__main__":

@@ -36,9 +36,7 @@ def _show_version(value: bool) -> None:
 
 @app.callback()
 def _top(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Version.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Version.")] = False,
 ) -> None:
     """Quiet the libraries that would talk over our own output."""
     import os
@@ -54,9 +52,9 @@ def _top(
 
 @app.command(epilog="Example: stereopsis demo --output demo")
 def demo(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for everything the demo makes.")
-    ] = Path("demo"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything the demo makes.")] = Path(
+        "demo"
+    ),
     overrides: Overrides = None,
     seed: Annotated[int, typer.Option(help="Seed of training.")] = 0,
 ) -> None:
@@ -90,13 +88,9 @@ def prepare(
     count: Annotated[int, typer.Option(help="How many rooms.")] = 100,
     split: Annotated[str, typer.Option(help="Rooms: train, val or test (disjoint seeds).")] = "train",
     workers: Annotated[int, typer.Option(help="Processes; 0 = one per CPU.")] = 0,
-    skip_bad_frames: Annotated[
-        bool, typer.Option(help="Skip unusable frames (counted; at most 20 %).")
-    ] = False,
+    skip_bad_frames: Annotated[bool, typer.Option(help="Skip unusable frames (counted; at most 20 %).")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace a prepared scene that is there.")] = False,
-    inspect: Annotated[
-        bool, typer.Option(help="Also write a contact sheet and a drawn bird's-eye view.")
-    ] = False,
+    inspect: Annotated[bool, typer.Option(help="Also write a contact sheet and a drawn bird's-eye view.")] = False,
 ) -> None:
     """Turn a capture (or procedural rooms) into prepared scenes: aligned, checked, seen from above."""
     from stereopsis.scenes.draw import contact_sheet, draw_birdseye
@@ -125,9 +119,7 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one in recipes/.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Run folder to make.")],
     overrides: Overrides = None,
-    resume: Annotated[
-        bool, typer.Option(help="Continue the run in --output from its newest checkpoint.")
-    ] = False,
+    resume: Annotated[bool, typer.Option(help="Continue the run in --output from its newest checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the run in --output.")] = False,
     pictures: Annotated[int, typer.Option(help="Draw reconstructions of so many scenes at the end.")] = 3,
 ) -> None:

@@ -125,9 +125,7 @@ def run_arm(
     return summary
 
 
-def unseen_packs(
-    model: SpatialModel, recipe: Recipe, scenes: Sequence[Scene], teachers: Teachers
-) -> list[ScenePack]:
+def unseen_packs(model: SpatialModel, recipe: Recipe, scenes: Sequence[Scene], teachers: Teachers) -> list[ScenePack]:
     """Packs of evaluation scenes with their targets, for pictures."""
     config = PackConfig.for_model(model, views=recipe.data.views, seed=recipe.seed)
     return [build_pack(scene, config, teachers) for scene in scenes]
@@ -152,9 +150,7 @@ def compare(
     full = max((arm.recipe for arm in arms), key=lambda recipe: len(recipe.objectives.active()))
     evaluation = full.evaluation.sources[0]
     scenes = scenes_of(evaluation, full.data.cache, console=console)
-    train_scenes = [
-        s for source in full.data.sources for s in scenes_of(source, full.data.cache, console=console)
-    ]
+    train_scenes = [s for source in full.data.sources for s in scenes_of(source, full.data.cache, console=console)]
     teachers = build_teachers(full)
     packs = build_packs(full, build_model(full), teachers, full.data.sources, console=console)
     table = []
@@ -244,9 +240,7 @@ def open_run(folder: Path) -> tuple[Recipe, SpatialModel]:
     """
     for name in (RECIPE_FILE, f"{MODEL_FOLDER}/config.json"):
         if not (folder / name).is_file():
-            raise RunFolderError(
-                f"{folder} holds no finished run (no {name}); make one with 'stereopsis train'"
-            )
+            raise RunFolderError(f"{folder} holds no finished run (no {name}); make one with 'stereopsis train'")
     return load_recipe(folder / RECIPE_FILE), SpatialModel.from_pretrained(folder / MODEL_FOLDER)
 
 
@@ -254,11 +248,7 @@ def evaluate_run(folder: Path, overrides: Sequence[str], *, console: Console | N
     """Evaluate a finished run on its recipe's evaluation scenes (or those that the overrides name)."""
     _, model = open_run(folder)
     recipe = load_recipe(folder / RECIPE_FILE, overrides)
-    scenes = [
-        s
-        for source in recipe.evaluation.sources
-        for s in scenes_of(source, recipe.data.cache, console=console)
-    ]
+    scenes = [s for source in recipe.evaluation.sources for s in scenes_of(source, recipe.data.cache, console=console)]
     return evaluate_model(model, recipe, scenes, folder / "evaluation", console=console)
 
 

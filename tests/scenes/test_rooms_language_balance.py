@@ -222,21 +222,35 @@ def by_winner(train: list[Example], test: list[Example]) -> float:
 
 @pytest.fixture(scope="module")
 def train() -> list[Example]:
-    return examples("train", 110, 4)
+    return examples("train", 70, 3)
 
 
 @pytest.fixture(scope="module")
 def held_out() -> list[Example]:
-    return examples("val", 60, 4)
+    return examples("val", 45, 3)
+
+
+def scores(train: list[Example], held_out: list[Example], kind: str) -> dict[str, float]:
+    """Accuracy of every blind reader on one type of question."""
+    mine, theirs = ([e for e in part if e[0] == kind] for part in (train, held_out))
+    assert len(theirs) > 60
+    readers = (by_winner,) if kind in CHOICES else (majority, by_category, naive_bayes)
+    return {reader.__name__: round(reader(mine, theirs), 3) for reader in readers}
 
 
 @pytest.mark.parametrize("kind", sorted(LIMITS))
 def test_a_blind_reader_gains_little(train, held_out, kind):
-    mine, theirs = ([e for e in part if e[0] == kind] for part in (train, held_out))
-    readers = (by_winner,) if kind in CHOICES else (majority, by_category, naive_bayes)
-    scores = {reader.__name__: round(reader(mine, theirs), 3) for reader in readers}
-    assert len(theirs) > 60
-    assert max(scores.values()) < LIMITS[kind], scores
+    found = scores(train, held_out, kind)
+    assert max(found.values()) < LIMITS[kind], found
+
+
+@pytest.mark.slow
+def test_a_blind_reader_of_many_rooms_gains_little():
+    """The same with ten times the rooms, where chance blurs little; the limits are tighter."""
+    train, held_out = examples("train", 900, 1), examples("val", 500, 1)
+    for kind, limit in LIMITS.items():
+        found = scores(train, held_out, kind)
+        assert max(found.values()) < limit - 0.03, (kind, found)
 
 
 def test_yes_and_no_are_even_within_each_category(train, held_out):
@@ -245,6 +259,6 @@ def test_yes_and_no_are_even_within_each_category(train, held_out):
     for kind, words, answer in train + held_out:
         if kind in ("existence", "situated_is") and (nouns := asked(words)):
             table[nouns[-1]][answer] += 1
-    shares = {noun: c["yes"] / sum(c.values()) for noun, c in table.items() if sum(c.values()) >= 60}
+    shares = {noun: c["yes"] / sum(c.values()) for noun, c in table.items() if sum(c.values()) >= 40}
     assert len(shares) > 12
-    assert all(0.3 < share < 0.7 for share in shares.values()), shares
+    assert all(0.28 < share < 0.72 for share in shares.values()), shares

@@ -58,14 +58,15 @@ def test_box_distance_by_hand():
 def test_own_size_undoes_the_turn(size, yaw):
     w, d, h = size
     c, s = abs(math.cos(yaw)), abs(math.sin(yaw))
-    assert own_size((0, 0, 0, w * c + d * s, w * s + d * c, h), yaw) in (
+    box = np.array([0, 0, 0, w * c + d * s, w * s + d * c, h])
+    assert own_size(box, yaw) in (
         pytest.approx(size, rel=1e-3, abs=5e-3),
         pytest.approx((d, w, h), rel=1e-3, abs=5e-3),
     )
 
 
 def test_own_size_is_unknown_at_45_degrees():
-    assert own_size((0, 0, 0, 1, 1, 1), math.pi / 4) is None
+    assert own_size(np.array([0, 0, 0, 1, 1, 1.0]), math.pi / 4) is None
 
 
 def test_clear_minimum_wants_a_margin():

@@ -68,9 +68,7 @@ class Prediction:
                     f"got {boxes[_first_bad_box(boxes)].tolist()}"
                 )
         if len(self.scores) and len(self.scores) != len(self.boxes):
-            raise StereopsisError(
-                f"{self.label}: {len(self.scores)} scores for {len(self.boxes)} proposal boxes"
-            )
+            raise StereopsisError(f"{self.label}: {len(self.scores)} scores for {len(self.boxes)} proposal boxes")
         zero = self.zero_target_score
         if not np.isfinite(self.scores).all() or (zero is not None and not np.isfinite(zero)):
             raise StereopsisError(
@@ -120,9 +118,7 @@ class SampleScore:
         return cls(**{**record, "bleu_counts": tuple(record.get("bleu_counts", ()))})
 
 
-def sample_score(
-    prediction: Prediction, scores: Mapping[str, float], bleu_counts: Iterable[float] = ()
-) -> SampleScore:
+def sample_score(prediction: Prediction, scores: Mapping[str, float], bleu_counts: Iterable[float] = ()) -> SampleScore:
     """Put a prediction's values under the ids of its annotation."""
     annotation = prediction.annotation
     return SampleScore(
@@ -145,9 +141,7 @@ def require_unique(predictions: Sequence[Prediction]) -> None:
     for prediction in predictions:
         key = (prediction.annotation.task, prediction.annotation.id)
         if key in seen:
-            raise StereopsisError(
-                f"{key[0]} '{key[1]}' was predicted twice; give one prediction per annotation"
-            )
+            raise StereopsisError(f"{key[0]} '{key[1]}' was predicted twice; give one prediction per annotation")
         seen.add(key)
 
 

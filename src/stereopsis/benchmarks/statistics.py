@@ -73,9 +73,7 @@ def draw_scenes(
         StereopsisError: no samples, a value that is not finite, or another number of scene ids than samples.
     """
     if len(columns) != len(scene_ids):
-        raise StereopsisError(
-            f"{len(columns)} values but {len(scene_ids)} scene ids; give one scene id per value"
-        )
+        raise StereopsisError(f"{len(columns)} values but {len(scene_ids)} scene ids; give one scene id per value")
     if len(columns) == 0:
         raise StereopsisError("there are no samples to average; check that the evaluation wrote any records")
     if not np.isfinite(columns).all():
@@ -127,9 +125,7 @@ def bootstrap_by_scene(
     """
     draws = draw_scenes(np.column_stack([values, np.ones(len(values))]), scene_ids, n, seed)
     means = ratio(draws.drawn[:, 0], draws.drawn[:, 1])
-    return percentile_interval(
-        float(draws.observed[0] / draws.observed[1]), means, level, scenes=len(set(scene_ids))
-    )
+    return percentile_interval(float(draws.observed[0] / draws.observed[1]), means, level, scenes=len(set(scene_ids)))
 
 
 def paired_bootstrap(
@@ -184,7 +180,5 @@ def seed_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     mean = float(numbers.mean())
     if len(numbers) == 1:
         return Interval(mean=mean, low=math.nan, high=math.nan)
-    half = float(
-        student_t.ppf((1 + level) / 2, len(numbers) - 1) * numbers.std(ddof=1) / math.sqrt(len(numbers))
-    )
+    half = float(student_t.ppf((1 + level) / 2, len(numbers) - 1) * numbers.std(ddof=1) / math.sqrt(len(numbers)))
     return Interval(mean=mean, low=mean - half, high=mean + half)

@@ -77,9 +77,7 @@ def summarise_task(
     scene_count = len({sample.scene_id for sample in samples})
     scenes_of_type = [len({s.scene_id for s in samples if s.type == name}) for name in types]
     blocks = [_block(samples, metric) for metric in metrics]
-    draws = _draws_by_type(
-        samples, types, np.concatenate([block.columns for block in blocks], axis=1), n, seed
-    )
+    draws = _draws_by_type(samples, types, np.concatenate([block.columns for block in blocks], axis=1), n, seed)
 
     overall: dict[str, Interval] = {}
     macro: dict[str, Interval] = {}

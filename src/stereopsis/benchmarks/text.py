@@ -57,9 +57,7 @@ def score_texts(texts: Sequence[str], references: Sequence[Sequence[str]]) -> Te
         raise MissingExtraError("pycocoevalcap", "metrics", "CIDEr, ROUGE-L and BLEU") from error
 
     if len(texts) != len(references):
-        raise StereopsisError(
-            f"{len(texts)} texts but {len(references)} lists of references; give one list per text"
-        )
+        raise StereopsisError(f"{len(texts)} texts but {len(references)} lists of references; give one list per text")
     for index, accepted in enumerate(references):
         if not any(reference.split() for reference in accepted):
             raise StereopsisError(f"text {index} has no reference with a word in it")

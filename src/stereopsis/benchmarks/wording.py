@@ -26,7 +26,6 @@ def first_answer(annotation: Annotation) -> str:
     """
     if not annotation.answers or not annotation.answers[0].strip():
         raise StereopsisError(
-            f"{annotation.task} '{annotation.id}' has no answer to train on; "
-            "train on a split whose answers are public"
+            f"{annotation.task} '{annotation.id}' has no answer to train on; train on a split whose answers are public"
         )
     return annotation.answers[0]

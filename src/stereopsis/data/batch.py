@@ -1,10 +1,9 @@
 """What a model sees in one step: packed sequences, views, proposals and the objectives' targets."""
 
 import dataclasses
-
-import torch
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 

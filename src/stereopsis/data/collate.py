@@ -13,6 +13,7 @@ from stereopsis.data.batch import Batch
 from stereopsis.data.layout import VisualLayout
 from stereopsis.data.pack import COORD_TOKEN, GROUND_TOKEN, Conversation, ScenePack
 from stereopsis.data.prompt import ChatTemplate, ViewTemplate
+from stereopsis.errors import StereopsisError
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -54,13 +55,13 @@ class Collator:
             grounding conversations keep their <ground> token.
     """
 
-    def __init__(
-        self, tokenizer: Any, chat: ChatTemplate, view: ViewTemplate, *, generation: bool = False
-    ) -> None:
+    def __init__(self, tokenizer: Any, chat: ChatTemplate, view: ViewTemplate, *, generation: bool = False) -> None:
         self.tokenizer, self.chat, self.view, self.generation = tokenizer, chat, view, generation
         self.ground_id = tokenizer.convert_tokens_to_ids(GROUND_TOKEN)
         self.coord_id = tokenizer.convert_tokens_to_ids(COORD_TOKEN)
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        placeholders = (token for token, cell in zip(view.token_ids, view.cells, strict=True) if cell >= 0)
+        self._reserved = {self.ground_id, *placeholders}
         self._known: dict[str, list[int]] = {}
 
     def __call__(self, packs: Sequence[ScenePack]) -> Batch:
@@ -89,9 +90,7 @@ class Collator:
             coordinates_valid=torch.cat([p.coordinates_valid for p in packs]),
             cameras=torch.cat([p.cameras for p in packs]),
             intrinsics=torch.cat([p.intrinsics for p in packs]),
-            encoder_tokens=None
-            if any(c is None for c in cached)
-            else torch.cat([c for c in cached if c is not None]),
+            encoder_tokens=None if any(c is None for c in cached) else torch.cat([c for c in cached if c is not None]),
             proposals=tuple(p.proposals for p in packs),
             query_index=queries,
             query_scene=queries // width,
@@ -116,13 +115,33 @@ class Collator:
         return [*self.chat.before_views, *(self.view.token_ids * views), *self.chat.after_views]
 
     def conversation_ids(self, conversation: Conversation) -> tuple[list[int], list[int]]:
-        """Ids of the question (with what leads to the answer) and of the answer (with what ends it)."""
+        """Ids of the question (with what leads to the answer) and of the answer (with what ends it).
+
+        Raises:
+            StereopsisError: the words hold a special token that is not theirs to use.
+        """
+        self._check_words(conversation)
         question = [*self.tokenize(conversation.prompt), *self.chat.after_question]
         if conversation.grounds:
             return [*question, self.ground_id], []
         if self.generation:
             return question, []
         return question, [*self.tokenize(conversation.answer), *self.chat.after_answer]
+
+    def _check_words(self, conversation: Conversation) -> None:
+        prompt = self.tokenize(conversation.prompt)
+        said = prompt if conversation.grounds else [*prompt, *self.tokenize(conversation.answer)]
+        points = 0 if conversation.point is None else 1
+        if prompt.count(self.coord_id) != points or said.count(self.coord_id) != points:
+            raise StereopsisError(
+                f"conversation '{conversation.id}': expected {points} {COORD_TOKEN} in its prompt (one for its "
+                f"point, else none), found {prompt.count(self.coord_id)}, and none in its answer; correct the words"
+            )
+        if not self._reserved.isdisjoint(said):
+            raise StereopsisError(
+                f"conversation '{conversation.id}': its words hold an image placeholder or {GROUND_TOKEN}, which "
+                "only the program may write; remove it"
+            )
 
     def _row(self, pack: ScenePack) -> _Row:
         row = _Row()

@@ -54,9 +54,7 @@ def chat_template(tokenizer: Any, image_token: str, instruction: str = "") -> Ch
         CheckpointError: the tokenizer has no chat template, or one that hides the placeholders.
     """
     if not tokenizer.chat_template:
-        raise CheckpointError(
-            "the tokenizer has no chat template; take it from the model's instruction-tuned release"
-        )
+        raise CheckpointError("the tokenizer has no chat template; take it from the model's instruction-tuned release")
     content = f"{image_token}\n" + (f"{instruction}\n" if instruction else "") + _SLOT
     turns = [{"role": "user", "content": content}]
     opening = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)

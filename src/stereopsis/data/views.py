@@ -51,7 +51,8 @@ def resize_frame(frame: Frame, size: int, fit: Fit) -> ResizedFrame:
     """Resize colour (bicubic), depth (nearest) and intrinsics of a frame together to ``size`` x ``size``.
 
     ``crop`` scales the shorter side to ``size`` and crops the centre (Video-3D-LLM, Ross3D); ``squash`` resizes
-    without regard to the aspect (3DRS, a wider field of view). A frame without depth gets zeros (= invalid).
+    without regard to the aspect (3DRS, a wider field of view). A frame without depth gets zeros (= invalid), and
+    so does what a depth camera with another lens does not see.
 
     Raises:
         FrameError: the colour image's size is not the one that the intrinsics speak of.
@@ -74,18 +75,29 @@ def resize_frame(frame: Frame, size: int, fit: Fit) -> ResizedFrame:
     if (width, height) == (K.width, K.height):
         small = np.ascontiguousarray(colour[top : top + size, left : left + size])
     else:
-        small = np.asarray(
-            Image.fromarray(colour).resize((width, height), Image.Resampling.BICUBIC).crop(box)
-        )
+        small = np.asarray(Image.fromarray(colour).resize((width, height), Image.Resampling.BICUBIC).crop(box))
+    resized = K.resized(width, height).cropped(left, top, size, size)
     if depth is None:
         small_depth = np.zeros((size, size), dtype=np.float32)
-    else:
+    elif frame.depth_intrinsics is None:
         rows = ((np.arange(height) + 0.5) * depth.shape[0] / height).astype(np.int64)
         cols = ((np.arange(width) + 0.5) * depth.shape[1] / width).astype(np.int64)
         small_depth = depth[rows[top : top + size, None], cols[None, left : left + size]].astype(np.float32)
-    return ResizedFrame(
-        colour=small, depth=small_depth, intrinsics=K.resized(width, height).cropped(left, top, size, size)
-    )
+    else:
+        small_depth = _depth_along_rays(depth, frame.depth_intrinsics, resized)
+    return ResizedFrame(colour=small, depth=small_depth, intrinsics=resized)
+
+
+def _depth_along_rays(
+    depth: Float[np.ndarray, "height width"], camera: Intrinsics, target: Intrinsics
+) -> Float[np.ndarray, "rows cols"]:
+    """The depth camera's nearest pixel on each ray of another lens at the same place; 0 where it sees nothing."""
+    u = (np.arange(target.width) + 0.5 - target.cx) / target.fx * camera.fx + camera.cx
+    v = (np.arange(target.height) + 0.5 - target.cy) / target.fy * camera.fy + camera.cy
+    cols, rows = np.floor(u).astype(np.int64), np.floor(v).astype(np.int64)
+    seen = ((rows >= 0) & (rows < depth.shape[0]))[:, None] & ((cols >= 0) & (cols < depth.shape[1]))
+    picked = depth[rows.clip(0, depth.shape[0] - 1)[:, None], cols.clip(0, depth.shape[1] - 1)]
+    return np.where(seen, picked, 0.0).astype(np.float32)
 
 
 def decode_views(scene: Scene, indices: Sequence[int], *, size: int, fit: Fit = "crop") -> Views:
@@ -107,9 +119,7 @@ def decode_views(scene: Scene, indices: Sequence[int], *, size: int, fit: Fit = 
         T = scene.T_aligned_camera(frame)
         point_map = unproject(resized.depth, resized.intrinsics, T)
         images.append(torch.from_numpy(resized.colour.copy()).permute(2, 0, 1))
-        points.append(
-            torch.from_numpy(np.where(point_map.valid[..., None], point_map.points, 0.0).astype(np.float32))
-        )
+        points.append(torch.from_numpy(np.where(point_map.valid[..., None], point_map.points, 0.0).astype(np.float32)))
         valid.append(torch.from_numpy(point_map.valid))
         cameras.append(torch.from_numpy(T.astype(np.float32)))
         matrices.append(torch.from_numpy(resized.intrinsics.matrix.astype(np.float32)))
@@ -188,6 +198,4 @@ def perturb_coordinates(
     local = torch.einsum("vij,vrci->vrcj", R, cells.coordinates - t[:, None, None])
     local = torch.einsum("vij,vrcj->vrci", error, local * scale[:, None, None, None])
     moved = torch.einsum("vij,vrcj->vrci", R, local) + (t + move)[:, None, None]
-    return CellCoordinates(
-        coordinates=torch.where(cells.valid[..., None], moved, cells.coordinates), valid=cells.valid
-    )
+    return CellCoordinates(coordinates=torch.where(cells.valid[..., None], moved, cells.coordinates), valid=cells.valid)

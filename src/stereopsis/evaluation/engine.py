@@ -75,7 +75,7 @@ def predict_scene(
         texts = room.answer([c for _, c in group], max_new_tokens=max_new_tokens)
         predictions += [_spoken(a, scene, boxes, text) for (a, _), text in zip(group, texts, strict=True)]
     for group in _groups(pointed, batch):
-        found = room.find([c for _, c in group])
+        found = room.score_proposals([c for _, c in group])
         for (annotation, _), result in zip(group, found, strict=True):
             predictions.append(
                 Prediction(
@@ -117,9 +117,7 @@ def evaluate(predict: Callable[[Scene], list[Prediction]], scenes: Iterable[Scen
     return Evaluation(predictions=predictions, samples=samples, summaries=summarise(samples))
 
 
-def majority_predictor(
-    train: Iterable[Annotation], config_tasks: Sequence[str]
-) -> Callable[[Scene], list[Prediction]]:
+def majority_predictor(train: Iterable[Annotation], config_tasks: Sequence[str]) -> Callable[[Scene], list[Prediction]]:
     """The most frequent training answer of each question type, for the tasks that are answered in words."""
     spoken = [a for a in train if a.task not in GROUNDING_TASKS]
     answer = majority_answers(spoken)
@@ -145,9 +143,7 @@ def chance_rates(scenes: Iterable[Scene], proposals: str) -> dict[str, dict[str,
         boxes = candidate_boxes(scene, proposals)
         for annotation in scene.annotations:
             if annotation.task in GROUNDING_TASKS:
-                prediction = Prediction(
-                    annotation=annotation, boxes=boxes, targets=targets_of(annotation, scene)
-                )
+                prediction = Prediction(annotation=annotation, boxes=boxes, targets=targets_of(annotation, scene))
                 for name, value in chance_scores(prediction).items():
                     found.setdefault(annotation.task, {}).setdefault(name, []).append(value)
     return {task: {k: 100 * float(np.mean(v)) for k, v in metrics.items()} for task, metrics in found.items()}

@@ -81,9 +81,7 @@ def _masked_views(
     context = [_save(batch.images[v], folder, f"{pack.scene_id}-{pack.frame_names[v]}-seen") for v in visible]
     records = []
     for picture, view in zip(imagined, hidden, strict=True):
-        nearest = min(
-            visible, key=lambda v, view=view: _camera_distance(batch.cameras[v], batch.cameras[view])
-        )
+        nearest = min((_camera_distance(batch.cameras[v], batch.cameras[view]), v) for v in visible)[1]
         stem = f"{pack.scene_id}-{pack.frame_names[view]}"
         records.append(
             {
@@ -129,9 +127,7 @@ def _from_above(
         "scene_id": pack.scene_id,
         "view": None,
         "target": _save(torch.where(mask, truth, grey), folder, f"{pack.scene_id}-above-target"),
-        "reconstruction": _save(
-            torch.where(mask, picture, grey), folder, f"{pack.scene_id}-above-reconstruction"
-        ),
+        "reconstruction": _save(torch.where(mask, picture, grey), folder, f"{pack.scene_id}-above-reconstruction"),
         "context": [],
         "psnr": _psnr(picture, truth, mask),
         "baseline_psnr": _psnr(_mean_colour(truth[mask].view(3, -1), truth), truth, mask),

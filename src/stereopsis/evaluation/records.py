@@ -84,9 +84,7 @@ def read_results(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """
     for name in (RECORDS_FILE, SUMMARY_FILE):
         if not (folder / name).is_file():
-            raise RunFolderError(
-                f"{folder} holds no finished evaluation (no {name}); run 'stereopsis evaluate' first"
-            )
+            raise RunFolderError(f"{folder} holds no finished evaluation (no {name}); run 'stereopsis evaluate' first")
     records = [json.loads(line) for line in (folder / RECORDS_FILE).read_text().splitlines()]
     return records, json.loads((folder / SUMMARY_FILE).read_text())
 

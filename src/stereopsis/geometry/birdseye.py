@@ -133,9 +133,7 @@ def splat_birdseye(
         x_min, y_min, x_max, y_max = (float(value) for value in extent)
     side = max(x_max - x_min, y_max - y_min)
     if not (side > 0 and x_max >= x_min and y_max >= y_min):
-        raise ValueError(
-            f"extent {(x_min, y_min, x_max, y_max)} is empty; expected x_min, y_min, x_max, y_max"
-        )
+        raise ValueError(f"extent {(x_min, y_min, x_max, y_max)} is empty; expected x_min, y_min, x_max, y_max")
     view = BirdsEyeView(
         image=np.zeros((size, size, 3), dtype=np.uint8),
         void=np.ones((size, size), dtype=bool),

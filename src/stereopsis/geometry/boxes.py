@@ -65,9 +65,7 @@ def box_edges() -> Int[np.ndarray, "12 2"]:
     return np.array(pairs, dtype=np.int64)
 
 
-def points_in_box(
-    points: Float[np.ndarray, "*points 3"], box: Float[np.ndarray, "6"]
-) -> Bool[np.ndarray, "*points"]:
+def points_in_box(points: Float[np.ndarray, "*points 3"], box: Float[np.ndarray, "6"]) -> Bool[np.ndarray, "*points"]:
     """Which points lie in the box; its faces belong to it."""
     check_boxes(box, "box")
     offset = np.abs(points.astype(np.float64) - box[:3].astype(np.float64))

@@ -47,12 +47,8 @@ class Intrinsics:
             raise ValueError(f"intrinsics: focal lengths must be positive, found fx = {fx:g}, fy = {fy:g}")
         skew = max(abs(K[0, 1]), abs(K[1, 0]), abs(K[2, 0]), abs(K[2, 1]), abs(K[2, 2] - 1.0))
         if skew > 1e-6 * max(fx, fy):
-            raise ValueError(
-                "intrinsics: expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], found skew or a wrong row"
-            )
-        return Intrinsics(
-            fx=fx, fy=fy, cx=float(K[0, 2]), cy=float(K[1, 2]), width=int(width), height=int(height)
-        )
+            raise ValueError("intrinsics: expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], found skew or a wrong row")
+        return Intrinsics(fx=fx, fy=fy, cx=float(K[0, 2]), cy=float(K[1, 2]), width=int(width), height=int(height))
 
     @property
     def matrix(self) -> Float[np.ndarray, "3 3"]:
@@ -68,9 +64,7 @@ class Intrinsics:
 
     def cropped(self, left: int, top: int, width: int, height: int) -> "Intrinsics":
         """Intrinsics of the crop that starts at pixel (``left``, ``top``)."""
-        return Intrinsics(
-            fx=self.fx, fy=self.fy, cx=self.cx - left, cy=self.cy - top, width=width, height=height
-        )
+        return Intrinsics(fx=self.fx, fy=self.fy, cx=self.cx - left, cy=self.cy - top, width=width, height=height)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -138,16 +132,13 @@ def check_pose(T: np.ndarray, what: str = "pose") -> None:
     error = float(np.abs(R.T @ R - np.eye(3)).max())
     if error > ORTHONORMAL_TOLERANCE:
         raise ValueError(
-            f"{what}: rotation is not orthonormal: |R^T R - I| = {error:.3g}, "
-            f"tolerance {ORTHONORMAL_TOLERANCE:g}"
+            f"{what}: rotation is not orthonormal: |R^T R - I| = {error:.3g}, tolerance {ORTHONORMAL_TOLERANCE:g}"
         )
     if np.linalg.det(R) < 0:
         raise ValueError(f"{what}: determinant -1: mirrored axes (a reflection, not a rotation)")
 
 
-def transform(
-    T: Float[np.ndarray, "4 4"], points: Float[np.ndarray, "*points 3"]
-) -> Float[np.ndarray, "*points 3"]:
+def transform(T: Float[np.ndarray, "4 4"], points: Float[np.ndarray, "*points 3"]) -> Float[np.ndarray, "*points 3"]:
     """Apply a [4, 4] transform to points; computed in float64, returned in the points' dtype."""
     T = np.asarray(T, dtype=np.float64)
     return (points @ T[:3, :3].T + T[:3, 3]).astype(points.dtype, copy=False)
@@ -172,9 +163,7 @@ def _pixel_directions(intrinsics: Intrinsics) -> np.ndarray:
     return directions
 
 
-def camera_rays(
-    intrinsics: Intrinsics, T_world_camera: Float[np.ndarray, "4 4"], *, unit: bool = False
-) -> Rays:
+def camera_rays(intrinsics: Intrinsics, T_world_camera: Float[np.ndarray, "4 4"], *, unit: bool = False) -> Rays:
     """The ray through each pixel centre, float64.
 
     Args:
@@ -204,9 +193,7 @@ def unproject(
         ValueError: the sizes differ, the depth is an integer image (millimetres?), or the pose is not rigid.
     """
     if depth.dtype.kind != "f":
-        raise ValueError(
-            f"depth: type {depth.dtype}, expected floating-point metres; divide millimetres by 1000"
-        )
+        raise ValueError(f"depth: type {depth.dtype}, expected floating-point metres; divide millimetres by 1000")
     if depth.shape != (intrinsics.height, intrinsics.width):
         raise ValueError(
             f"depth: {depth.shape[1]} x {depth.shape[0]} pixels, but the intrinsics are for "

@@ -122,9 +122,7 @@ def estimate_alignment(
 def _prepare(points: np.ndarray, normals: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Check, thin to a bounded number, and complete with normals; float64."""
     if len(points) < _MIN_POINTS:
-        raise ValueError(
-            f"{len(points)} points are too few to find planes; at least {_MIN_POINTS} are needed"
-        )
+        raise ValueError(f"{len(points)} points are too few to find planes; at least {_MIN_POINTS} are needed")
     if normals is not None and len(normals) != len(points):
         raise ValueError(f"{len(points)} points but {len(normals)} normals; one normal per point is needed")
     stride = -(-len(points) // (_MAX_POINTS if normals is not None else _MAX_POINTS // 4))
@@ -136,9 +134,7 @@ def _prepare(points: np.ndarray, normals: np.ndarray | None) -> tuple[np.ndarray
     normals = normals[::stride].astype(np.float64)
     length = np.linalg.norm(normals, axis=1)
     if np.abs(length - 1).max() > 0.01:
-        raise ValueError(
-            "normals are not of unit length; drop invalid ones (zeros) together with their points"
-        )
+        raise ValueError("normals are not of unit length; drop invalid ones (zeros) together with their points")
     return points, normals / length[:, None]
 
 
@@ -149,9 +145,7 @@ def _cap_directions(axis: np.ndarray, degrees: float, spacing: float) -> np.ndar
     z = 1 - (1 - lowest) * (np.arange(count) + 0.5) / count
     turn = np.arange(count) * np.pi * (3 - np.sqrt(5))
     around = np.linalg.svd(axis[None])[2][1:]
-    ring = np.sqrt(1 - z**2)[:, None] * (
-        np.cos(turn)[:, None] * around[0] + np.sin(turn)[:, None] * around[1]
-    )
+    ring = np.sqrt(1 - z**2)[:, None] * (np.cos(turn)[:, None] * around[0] + np.sin(turn)[:, None] * around[1])
     return z[:, None] * axis + ring
 
 

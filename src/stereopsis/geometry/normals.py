@@ -67,9 +67,7 @@ def estimate_normals(
     return NormalMap(normals=normals, valid=good)
 
 
-def estimate_cloud_normals(
-    points: Float[np.ndarray, "n 3"], neighbours: int = 16
-) -> Float[np.ndarray, "n 3"]:
+def estimate_cloud_normals(points: Float[np.ndarray, "n 3"], neighbours: int = 16) -> Float[np.ndarray, "n 3"]:
     """Normals of a bare point cloud, sign arbitrary: the direction of least spread among the nearest points.
 
     Args:

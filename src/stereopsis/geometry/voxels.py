@@ -76,9 +76,7 @@ def voxel_groups(
         valid: [...], points to use; the others get group -1 and may hold anything. None: all.
     """
     used = np.ones(points.shape[:-1], dtype=bool) if valid is None else valid
-    keys, inverse, sizes = np.unique(
-        _keys(voxel_indices(points[used], size)), return_inverse=True, return_counts=True
-    )
+    keys, inverse, sizes = np.unique(_keys(voxel_indices(points[used], size)), return_inverse=True, return_counts=True)
     groups = np.full(points.shape[:-1], -1, dtype=np.int64)
     groups[used] = inverse.reshape(-1)
     return VoxelGroups(groups=groups, voxels=_from_keys(keys), sizes=sizes.astype(np.int64))

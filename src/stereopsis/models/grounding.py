@@ -35,7 +35,7 @@ class GroundingHead(nn.Module):
         self,
         queries: Float[Tensor, "queries dim"],
         query_scene: Int64[Tensor, "queries"],
-        objects: list[Float[Tensor, "proposals dim"]],
+        objects: list[Float[Tensor, "_ dim"]],
     ) -> GroundingScores:
         """Score every query against its own scene's objects.
 
@@ -55,8 +55,9 @@ class GroundingHead(nn.Module):
             absent[number, : len(features)] = False
         padded[:, -1] = self.zero_target.to(padded.dtype)
         absent[:, -1] = False
-        keys = nn.functional.normalize(self.objects(padded).float(), dim=-1)[query_scene]
-        query = nn.functional.normalize(self.query(queries).float(), dim=-1)
+        precise = torch.promote_types(queries.dtype, torch.float32)
+        keys = nn.functional.normalize(self.objects(padded).to(precise), dim=-1)[query_scene]
+        query = nn.functional.normalize(self.query(queries).to(precise), dim=-1)
         logits = torch.einsum("qd,qpd->qp", query, keys) / self.temperature
         return GroundingScores(logits=logits.masked_fill(absent[query_scene], float("-inf")))
 

@@ -9,8 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stereopsis.benchmarks.scan2cap.prompt import PROMPT as DESCRIBE
+from stereopsis.benchmarks.scanrefer.prompt import PREFIX as IDENTIFY
+from stereopsis.benchmarks.sqa3d.prompt import SUFFIX as SHORT_ANSWER
 from stereopsis.data.collate import Collator
-from stereopsis.data.pack import Conversation, ScenePack
+from stereopsis.data.pack import GROUND_TOKEN, Conversation, ScenePack
 from stereopsis.models.spatial import SpatialModel
 
 
@@ -20,6 +23,10 @@ class Found:
 
     cosines: Float[Tensor, "proposals"]
     zero_cosine: float
+
+
+def _asked(task: str, prompt: str, answer: str) -> Conversation:
+    return Conversation(id="", task=task, prompt=prompt, answer=answer)
 
 
 class EnteredScene:
@@ -41,6 +48,24 @@ class EnteredScene:
         self.prefix_length = self.batch.input_ids.shape[1]
         self.cache = decoded.cache
         self.hidden = decoded.hidden
+
+    def ask(self, question: str, *, max_new_tokens: int = 24) -> str:
+        """Answer one question in a word or a phrase."""
+        prompt = f"{question} {SHORT_ANSWER}"
+        return self.answer([_asked("scanqa", prompt, "")], max_new_tokens=max_new_tokens)[0]
+
+    def describe(self, box: Sequence[float], *, max_new_tokens: int = 48) -> str:
+        """Describe what is at the centre of a box [6], aligned frame, metres."""
+        asked = dataclasses.replace(_asked("scan2cap", DESCRIBE, ""), point=(box[0], box[1], box[2]))
+        return self.answer([asked], max_new_tokens=max_new_tokens)[0]
+
+    def find(self, expression: str) -> list[float] | None:
+        """The proposal [6] that an expression means, aligned frame, metres; None where the model finds none."""
+        asked = _asked("scanrefer", f"{IDENTIFY}\n{expression}", GROUND_TOKEN)
+        found = self.score_proposals([asked])[0]
+        if not len(found.cosines) or found.zero_cosine > float(found.cosines.max()):
+            return None
+        return [float(v) for v in self.pack.proposals.boxes[int(found.cosines.argmax())]]
 
     @torch.inference_mode()
     def answer(self, conversations: Sequence[Conversation], *, max_new_tokens: int = 24) -> list[str]:
@@ -66,9 +91,7 @@ class EnteredScene:
                 break
             known = torch.cat([known, torch.ones_like(known[:, :1])], dim=1)
             place = (self.prefix_length + lengths + step)[:, None]
-            last = self._decode(self.model.adapter.embed(token[:, None]), None, cache, known, place).hidden[
-                :, 0
-            ]
+            last = self._decode(self.model.adapter.embed(token[:, None]), None, cache, known, place).hidden[:, 0]
         texts = []
         for row in torch.stack(said, dim=1).tolist():
             words = row[: row.index(end)] if end in row else row
@@ -76,7 +99,7 @@ class EnteredScene:
         return texts
 
     @torch.inference_mode()
-    def find(self, conversations: Sequence[Conversation]) -> list[Found]:
+    def score_proposals(self, conversations: Sequence[Conversation]) -> list[Found]:
         """Score the scene's proposals for a batch of referring expressions."""
         if not conversations:
             return []

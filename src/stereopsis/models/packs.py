@@ -118,9 +118,7 @@ def build_pack(scene: Scene, config: PackConfig, teachers: Teachers | None = Non
             boxes=torch.from_numpy(boxes.astype(np.float32)),
             cells=cells_in_boxes(views, boxes, *config.encoder_grid),
         ),
-        conversations=tuple(
-            conversation_of(a, scene, boxes) for a in scene.annotations if a.task in config.tasks
-        ),
+        conversations=tuple(conversation_of(a, scene, boxes) for a in scene.annotations if a.task in config.tasks),
     )
     if config.blind:
         return blinded(pack)
@@ -131,9 +129,7 @@ def with_targets(pack: ScenePack, views: Views, scene: Scene, teachers: Teachers
     """The pack with its teachers' answers: posterior means of the latents, features, and their validity."""
     view_targets, scene_targets = dict(pack.view_targets), dict(pack.scene_targets)
     if teachers.latent is not None:
-        view_targets["view_latents"] = teachers.latent.encode_cells(
-            views.images, size=teachers.view_size
-        ).half()
+        view_targets["view_latents"] = teachers.latent.encode_cells(views.images, size=teachers.view_size).half()
         if scene.birdseye is not None:
             image = torch.from_numpy(scene.birdseye.image.copy()).permute(2, 0, 1)[None]
             latents = teachers.latent.encode_cells(image, size=teachers.birdseye_size)[0]
@@ -211,9 +207,7 @@ class PackDataset(torch.utils.data.Dataset):
         generator = torch.Generator().manual_seed(seed)
         for number, pack in enumerate(self.packs):
             order = torch.randperm(len(pack.conversations), generator=generator).tolist()
-            groups = [tuple(order[i : i + conversations]) for i in range(0, len(order), conversations)] or [
-                ()
-            ]
+            groups = [tuple(order[i : i + conversations]) for i in range(0, len(order), conversations)] or [()]
             repeat = subsets if views is not None and views < len(pack.images) else 1
             self.items += [(number, groups[i % len(groups)]) for i in range(max(repeat, len(groups)))]
 

@@ -1,6 +1,4 @@
-"""`SpatialModel`: a multimodal LLM that knows where its visual tokens look, points at objects, and is supervised
-at its output.
-"""
+"""`SpatialModel`: a multimodal LLM that knows where its tokens look, points, and is supervised at its output."""
 
 import dataclasses
 from typing import Any, Literal
@@ -17,6 +15,7 @@ from stereopsis.models.grounding import GroundingHead, object_features
 from stereopsis.models.position import PositionEncoding3D
 from stereopsis.objectives.base import Corruption, ObjectiveLoss, SpatialOutputs
 from stereopsis.objectives.set import ObjectiveSet
+from stereopsis.scenes.scene import Scene
 
 Positions = Literal["depth", "noisy", "none"]
 
@@ -121,12 +120,10 @@ class SpatialModel(nn.Module):
         embeddings = self.adapter.embed(batch.input_ids)
         if len(batch.coord_index):
             encoding = self.encoding(batch.coord_xyz).to(embeddings.dtype)
-            embeddings = (
-                embeddings.flatten(0, 1).index_add(0, batch.coord_index, encoding).view_as(embeddings)
-            )
+            embeddings = embeddings.flatten(0, 1).index_add(0, batch.coord_index, encoding).view_as(embeddings)
         return embeddings
 
-    def objects(self, visual: VisualInputs, batch: Batch) -> list[Float[Tensor, "proposals dim"]]:
+    def objects(self, visual: VisualInputs, batch: Batch) -> list[Float[Tensor, "_ dim"]]:
         """Per scene, the proposals' features: mean encoder token + 3D encoding of the box centre."""
         features = []
         for number, proposals in enumerate(batch.proposals):
@@ -161,9 +158,7 @@ class SpatialModel(nn.Module):
         labelled = batch.labels.flatten() != -100
         grounding = None
         if len(batch.query_index):
-            grounding = self.grounding(
-                flat[batch.query_index], batch.query_scene, self.objects(visual, batch)
-            )
+            grounding = self.grounding(flat[batch.query_index], batch.query_scene, self.objects(visual, batch))
         return SpatialOutputs(
             visual=batch.layout.gather(hidden),
             hidden=corruption.hidden,
@@ -185,6 +180,18 @@ class SpatialModel(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         outputs = self.outputs(batch, due, generator)
         return self.objectives.losses(outputs, batch, due, generator)
+
+    def enter(self, scene: Scene, **options: Any) -> Any:
+        """Encode a scene once, to ask, find and describe in it (an `EnteredScene`).
+
+        Args:
+            scene: posed RGB-D frames.
+            options: fields of `stereopsis.models.packs.PackConfig` (``views=8``, ``proposals="detector"``, ...).
+        """
+        from stereopsis.models.inference import EnteredScene
+        from stereopsis.models.packs import PackConfig, build_pack
+
+        return EnteredScene(self, build_pack(scene, PackConfig.for_model(self, **{"proposals": "detector", **options})))
 
     def save_pretrained(self, folder: Any, **_: Any) -> None:
         """Write backbone, tokenizer, extra parts and training heads (see `stereopsis.models.storage`)."""

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from stereopsis.data.pack import COORD_TOKEN, GROUND_TOKEN
 from stereopsis.errors import CheckpointError, did_you_mean
@@ -31,10 +31,7 @@ def adapter_for(model: Any, view_grid: tuple[int, int]) -> Adapter:
     Raises:
         CheckpointError: no adapter speaks for this family.
     """
-    family = model.config.model_type
-    if family not in ADAPTERS:
-        raise CheckpointError(f"no adapter for the model family '{family}'{did_you_mean(family, ADAPTERS)}")
-    return ADAPTERS[family](model, view_grid)
+    return _adapter_class(model.config.model_type)(model, view_grid)
 
 
 def save_model(model: SpatialModel, folder: str | Path) -> None:
@@ -68,18 +65,17 @@ def load_model(folder: str | Path, *, dtype: torch.dtype = torch.float32, **chan
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{folder} is not a model folder: it has no config.json; give a folder made by 'train'"
-        )
+        raise CheckpointError(f"{folder} is not a model folder: it has no config.json; give a folder made by 'train'")
     config = _read_config(folder, changes)
-    family = AutoConfig.from_pretrained(folder).model_type
+    family = _family(folder)
     if family != config.family:
         raise CheckpointError(
             f"{folder}: spatial_config.json was written for the family '{config.family}' but config.json is a "
             f"'{family}'; the files come from different models"
         )
+    _adapter_class(family)
     backbone, loading = AutoModelForImageTextToText.from_pretrained(
-        folder, dtype=dtype, attn_implementation="eager", output_loading_info=True
+        folder, dtype=dtype, attn_implementation="sdpa", output_loading_info=True
     )
     problems = {k: sorted(map(str, v))[:3] for k, v in loading.items() if v and k != "error_msgs"}
     if problems:
@@ -99,9 +95,7 @@ def add_special_tokens(tokenizer: Any, backbone: nn.Module) -> None:
     """Give a plain backbone the <coord> and <ground> tokens it lacks; grows the embedding table if it must."""
     missing = [t for t in (COORD_TOKEN, GROUND_TOKEN) if t not in tokenizer.get_vocab()]
     if missing:
-        tokenizer.add_special_tokens(
-            {"additional_special_tokens": missing}, replace_extra_special_tokens=False
-        )
+        tokenizer.add_special_tokens({"additional_special_tokens": missing}, replace_extra_special_tokens=False)
         if len(tokenizer) > backbone.get_input_embeddings().weight.shape[0]:  # type: ignore[operator]
             backbone.resize_token_embeddings(len(tokenizer))  # type: ignore[operator]
 
@@ -131,16 +125,39 @@ def _save_tensors(module: nn.Module, path: Path) -> None:
     save_file(state, path)
 
 
+def _adapter_class(family: str) -> type[Adapter]:
+    if family not in ADAPTERS:
+        hint = did_you_mean(family, ADAPTERS)
+        raise CheckpointError(
+            f"no adapter for the model family '{family}'{hint}; take a model of a family in {sorted(ADAPTERS)}"
+        )
+    return ADAPTERS[family]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}); copy the model folder again") from error
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{path} holds a {type(record).__name__}, expected an object; copy it again")
+    return record
+
+
+def _family(folder: Path) -> str:
+    return str(_read_json(folder / "config.json").get("model_type"))
+
+
 def _read_config(folder: Path, changes: dict[str, Any]) -> SpatialConfig:
     known = {f.name for f in dataclasses.fields(SpatialConfig)}
     record: dict[str, Any] = {}
     if (folder / CONFIG_FILE).is_file():
-        record = json.loads((folder / CONFIG_FILE).read_text())
+        record = _read_json(folder / CONFIG_FILE)
         schema = record.pop("schema", None)
         if schema != SCHEMA:
             raise CheckpointError(f"{folder / CONFIG_FILE} has schema {schema}; this version reads {SCHEMA}")
     elif "family" not in changes:
-        record["family"] = AutoConfig.from_pretrained(folder).model_type
+        record["family"] = _family(folder)
     record.update(changes)
     for key in record.keys() - known:
         raise CheckpointError(f"unknown model option '{key}'{did_you_mean(key, known)}")

@@ -55,9 +55,7 @@ class DenoiserConfig:
                 "and by 4 (sin-cos positions)"
             )
         if self.compute_dtype not in ("float32", "autocast"):
-            raise ValueError(
-                f"denoiser compute_dtype '{self.compute_dtype}' is unknown; use 'float32' or 'autocast'"
-            )
+            raise ValueError(f"denoiser compute_dtype '{self.compute_dtype}' is unknown; use 'float32' or 'autocast'")
 
 
 def sincos_grid(grid: tuple[int, int], width: int) -> Float[Tensor, "1 cells width"]:
@@ -236,9 +234,7 @@ class Denoiser(nn.Module):
         self._initialise()
 
     def _pooler(self, grid: tuple[int, int]) -> ConditionPooler:
-        return ConditionPooler(
-            self.config.condition_dim, self.config.width, math.prod(grid), self.config.heads
-        )
+        return ConditionPooler(self.config.condition_dim, self.config.width, math.prod(grid), self.config.heads)
 
     def _initialise(self) -> None:
         """Xavier for linear layers, N(0, 0.02) for embedders, zero for modulations and output."""

@@ -71,9 +71,7 @@ class Reconstruction(Objective):
     def picture_targets(self, scene: int, views: list[int], hidden: list[bool], batch: Batch) -> SceneTargets:
         """Which targets of one scene are worth a picture, each once."""
 
-    def cell_weights(
-        self, source: Int64[Tensor, "targets"], batch: Batch
-    ) -> Float[Tensor, "targets cells"] | None:
+    def cell_weights(self, source: Int64[Tensor, "targets"], batch: Batch) -> Float[Tensor, "targets cells"] | None:
         """1 for the cells that count, 0 for the others; None where all count."""
         return None
 
@@ -125,9 +123,7 @@ class Reconstruction(Objective):
         noise = torch.cat([noise for _, noise in draws]).to(device, dtype)
         noisy = self.diffusion.add_noise(latents[plan.source].to(dtype), noise, t)
         predicted = self.denoiser(noisy, t, self._condition(plan, outputs.visual), self.kind)
-        error = (
-            (predicted.to(torch.promote_types(predicted.dtype, torch.float32)) - noise).square().mean(dim=-1)
-        )
+        error = (predicted.to(torch.promote_types(predicted.dtype, torch.float32)) - noise).square().mean(dim=-1)
         weights = self.cell_weights(plan.source, batch)
         return ObjectiveLoss(sum=error.sum() if weights is None else (error * weights).sum(), count=count)
 
@@ -242,15 +238,12 @@ class CrossView(Reconstruction):
         super().__init__(denoiser, diffusion=diffusion, weight=weight, every=every)
         if conditioning not in CONDITIONINGS:
             raise ValueError(
-                f"objective 'cross_view': unknown conditioning '{conditioning}'; known: "
-                f"{', '.join(CONDITIONINGS)}"
+                f"objective 'cross_view': unknown conditioning '{conditioning}'; known: {', '.join(CONDITIONINGS)}"
             )
         if not 0 < ratio < 1:
             raise ValueError(f"objective 'cross_view': ratio must lie between 0 and 1, got {ratio}")
         if repeats is not None and repeats < 1:
-            raise ValueError(
-                f"objective 'cross_view': repeats must be >= 1 or None (V // hidden), got {repeats}"
-            )
+            raise ValueError(f"objective 'cross_view': repeats must be >= 1 or None (V // hidden), got {repeats}")
         self.ratio, self.repeats = ratio, repeats
         self.conditioning = conditioning
         dim = denoiser.config.condition_dim if dim is None else dim
@@ -363,9 +356,7 @@ class BirdsEye(Reconstruction):
         visible = tuple(view for view in views if not hidden[view])
         return SceneTargets(conditions=(visible,), owner=(0,), source=(scene,))
 
-    def cell_weights(
-        self, source: Int64[Tensor, "targets"], batch: Batch
-    ) -> Float[Tensor, "targets cells"] | None:
+    def cell_weights(self, source: Int64[Tensor, "targets"], batch: Batch) -> Float[Tensor, "targets cells"] | None:
         """1 on cells that some view saw."""
         valid = batch.targets["birdseye_valid"]
         if valid.shape != batch.targets["birdseye_latents"].shape[:3]:

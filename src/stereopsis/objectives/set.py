@@ -1,6 +1,6 @@
 """The objectives of one run, and the denoiser that the reconstruction members share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,21 @@ from stereopsis.data.batch import Batch
 from stereopsis.data.layout import VisualLayout
 from stereopsis.errors import RecipeError
 from stereopsis.objectives.base import Corruption, Objective, ObjectiveLoss, SpatialOutputs
+
+
+def require_targets(name: str, needs: Iterable[str], targets: Mapping[str, Tensor]) -> None:
+    """Refuse an objective whose targets are not all there.
+
+    Raises:
+        RecipeError: names the objective, the first missing target, what there is, and the remedy.
+    """
+    for key in needs:
+        if key not in targets:
+            raise RecipeError(
+                f"objective '{name}' needs the target '{key}', but the data provide only "
+                f"{sorted(targets) or 'none'}; name a teacher that makes it under 'teachers:' and scenes that have "
+                f"what it looks at (a blind model's have nothing), or leave '{name}' out of 'objectives:'"
+            )
 
 
 class ObjectiveSet(nn.Module):
@@ -45,12 +60,7 @@ class ObjectiveSet(nn.Module):
             RecipeError: names the objective, the missing target and what the batch holds.
         """
         for name, member in self:
-            for key in member.needs:
-                if key not in batch.targets:
-                    raise RecipeError(
-                        f"objective '{name}' needs the target '{key}', but the data provide only "
-                        f"{sorted(batch.targets) or 'none'}; name a teacher that makes it under 'teachers:'"
-                    )
+            require_targets(name, member.needs, batch.targets)
 
     def corrupt(
         self,

@@ -120,11 +120,9 @@ def loss_charts(subject: Subject) -> tuple[Chart, ...]:
         x_ticks = nice_ticks(0.0, max(max(steps), 1.0), 4)
         y_ticks = nice_ticks(_floor(losses), max(losses), 5)
         x_span = 0.0, max(max(steps), 1.0)
-        y_span = min(y_ticks[0], _floor(losses)), max(y_ticks[-1], 1.02 * max(losses))
+        y_span = min(y_ticks[0], _floor(losses)), max(y_ticks[-1], max(losses) + 0.02 * (max(losses) - y_ticks[0]))
 
-        def place_of(
-            point: tuple[float, float], x: tuple[float, float] = x_span, y: tuple[float, float] = y_span
-        ):
+        def place_of(point: tuple[float, float], x: tuple[float, float] = x_span, y: tuple[float, float] = y_span):
             across = LEFT + (point[0] - x[0]) / (x[1] - x[0]) * (WIDTH - LEFT - RIGHT)
             return across, HEIGHT - BOTTOM - (point[1] - y[0]) / (y[1] - y[0]) * (HEIGHT - TOP - BOTTOM)
 

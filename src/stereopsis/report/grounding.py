@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 
 from stereopsis.benchmarks.multi3drefer.metric import select
 from stereopsis.geometry.boxes import iou
@@ -81,8 +81,7 @@ def expressions(subject: Subject, folders: Mapping[str, Path]) -> tuple[Expressi
         fitting.sort(key=lambda record: (record.scene_id in used, record.type != type_name))
         chosen += fitting[:1]
     return tuple(
-        _expression(record, by_arm, open_room(folders[record.scene_id]), subject)
-        for record in chosen[:EXPRESSIONS]
+        _expression(record, by_arm, open_room(folders[record.scene_id]), subject) for record in chosen[:EXPRESSIONS]
     )
 
 
@@ -99,9 +98,7 @@ def _expression(
     record: Record, by_arm: Mapping[int, Mapping[tuple[str, str], Record]], scene: Scene, subject: Subject
 ) -> Expression:
     metric = "acc@0.25" if record.task == "scanrefer" else "f1@0.25"
-    choices = tuple(
-        _choice(place, table[record.key], metric) for place, table in by_arm.items() if record.key in table
-    )
+    choices = tuple(_choice(place, table[record.key], metric) for place, table in by_arm.items() if record.key in table)
     views = best_views(scene, record, choices)
     return Expression(
         task=TASK_NAMES[record.task],
@@ -180,6 +177,3 @@ def _dashed(pen: ImageDraw.ImageDraw, start: np.ndarray, end: np.ndarray, dash: 
         a = start + (end - start) * (first / max(length, 1e-9))
         b = start + (end - start) * (min(first + dash, length) / max(length, 1e-9))
         pen.line((*a, *b), fill=TARGET_COLOUR, width=2)
-
-
-__all__ = ["Choice", "Expression", "Image", "best_views", "chosen_boxes", "expressions", "shown_area"]

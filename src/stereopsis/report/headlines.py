@@ -122,9 +122,7 @@ def questions_of(arm: Arm) -> list[Record]:
     return [record for record in records if record.task in QUESTION_TASKS and "em" in record.scores]
 
 
-def macro_em(
-    first: Sequence[Record], second: Sequence[Record] | None = None, *, n: int = 1000
-) -> MacroScore | None:
+def macro_em(first: Sequence[Record], second: Sequence[Record] | None = None, *, n: int = 1000) -> MacroScore | None:
     """EM averaged over question types, each type alike, with intervals from drawing whole scenes.
 
     With a second arm only questions that both answered count, and both are scored under the same draws.
@@ -144,9 +142,7 @@ def macro_em(
     types = sorted({(record.task, record.type) for record in common})
     one_hot = np.eye(len(types))[[types.index((record.task, record.type)) for record in common]]
     mine = np.array([record.scores["em"] for record in common])
-    theirs = (
-        np.zeros(len(common)) if others is None else np.array([others[r.key].scores["em"] for r in common])
-    )
+    theirs = np.zeros(len(common)) if others is None else np.array([others[r.key].scores["em"] for r in common])
     columns = np.concatenate([one_hot * mine[:, None], one_hot * theirs[:, None], one_hot], axis=1)
     draws = draw_scenes(columns, [record.scene_id for record in common], n)
     sums = np.concatenate([draws.observed[None], draws.drawn]).reshape(-1, 3, len(types))

@@ -55,9 +55,7 @@ def embed(picture: Image.Image, *, largest: int = LARGEST_SIDE) -> EmbeddedImage
     return EmbeddedImage(uri=f"data:image/{kind};base64,{data}", width=picture.width, height=picture.height)
 
 
-def embed_pixels(
-    pixels: UInt8[np.ndarray, "height width 3"], *, largest: int = LARGEST_SIDE
-) -> EmbeddedImage:
+def embed_pixels(pixels: UInt8[np.ndarray, "height width 3"], *, largest: int = LARGEST_SIDE) -> EmbeddedImage:
     """Encode an RGB array; see `embed`."""
     return embed(Image.fromarray(np.ascontiguousarray(pixels)), largest=largest)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stereopsis.benchmarks.statistics import Interval
-from stereopsis.errors import MissingExtraError
+from stereopsis.errors import MissingExtraError, RunFolderError
 from stereopsis.report.curves import loss_charts
 from stereopsis.report.grounding import expressions
 from stereopsis.report.headlines import arm_headlines, contrasts
@@ -81,6 +81,7 @@ def render(subject: Subject) -> str:
     )
     environment.filters.update(num=number, interval=bounds, signed=signed, decibel=decibel, type_name=type_name)
     folders = scene_folders(subject.scenes)
+    _check_scenes(subject, folders)
     grounded = expressions(subject, folders)
     in_3d = any(each.figure is not None for each in grounded)
     trusted = {
@@ -114,6 +115,15 @@ def render(subject: Subject) -> str:
         ],
         seeds=sorted({str(arm.run.setting("seed")) for arm in subject.arms if arm.run is not None}),
     )
+
+
+def _check_scenes(subject: Subject, folders: Mapping[str, Path]) -> None:
+    asked = {r.scene_id for arm in subject.arms if arm.evaluation is not None for r in arm.evaluation.records}
+    if folders and asked and asked.isdisjoint(folders):
+        raise RunFolderError(
+            f"{subject.scenes} holds none of the {len(asked)} evaluated scenes (such as '{min(asked)}'); "
+            "name the folder of the scenes that were evaluated"
+        )
 
 
 def _tasks(subject: Subject) -> Mapping[str, Any]:
@@ -215,7 +225,7 @@ def bounds(value: Interval | None, digits: int = 1) -> str:
     """The bounds of an interval, or nothing where it has none."""
     if value is None or math.isnan(value.low) or math.isnan(value.high):
         return ""
-    return f"{number(value.low, digits)}\u00a0–\u00a0{number(value.high, digits)}"
+    return f"{number(value.low, digits)}\u00a0–\u2060\u00a0{number(value.high, digits)}"
 
 
 def decibel(value: float) -> str:

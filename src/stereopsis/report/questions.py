@@ -78,8 +78,7 @@ def question_scenes(subject: Subject, folders: Mapping[str, Path]) -> tuple[Ques
     ids = [name for name in ids if name in folders] or ids
     chosen = [ids[place] for place in spread(len(ids), SCENES)]
     return tuple(
-        _scene(name, number, asked[name], by_arm, folders.get(name), subject)
-        for number, name in enumerate(chosen)
+        _scene(name, number, asked[name], by_arm, folders.get(name), subject) for number, name in enumerate(chosen)
     )
 
 
@@ -132,9 +131,7 @@ def _scene(
                 text=record.text or _request(record, labels),
                 truth=tuple(dict.fromkeys(record.answers)),
                 answers=tuple(
-                    _answer(place, table[record.key])
-                    for place, table in by_arm.items()
-                    if record.key in table
+                    _answer(place, table[record.key]) for place, table in by_arm.items() if record.key in table
                 ),
                 caption=record.task == "scan2cap",
                 on_map=seen_from_above is not None and number in placed,

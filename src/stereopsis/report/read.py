@@ -172,9 +172,7 @@ def read_subject(folder: Path, scenes: Path | None = None) -> Subject:
         )
     run = read_run(folder)
     name = str(run.setting("name") or folder.resolve().name)
-    seconds = (
-        number(run.metrics[-1].get("seconds"), f"{folder / METRICS_FILE}: seconds") if run.metrics else None
-    )
+    seconds = number(run.metrics[-1].get("seconds"), f"{folder / METRICS_FILE}: seconds") if run.metrics else None
     return Subject(
         folder=folder,
         title=name,
@@ -196,9 +194,7 @@ def read_run(folder: Path) -> Run:
     """
     recipe = folder / RECIPE_FILE
     if not recipe.is_file():
-        raise RunFolderError(
-            f"{folder} holds no run (no {RECIPE_FILE}); name a folder that 'stereopsis train' wrote"
-        )
+        raise RunFolderError(f"{folder} holds no run (no {RECIPE_FILE}); name a folder that 'stereopsis train' wrote")
     try:
         content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as error:
@@ -236,9 +232,7 @@ def _read_comparison(folder: Path, scenes: Path | None) -> Subject:
         )
     names = [arm.name for arm in arms]
     if not names or len(set(names)) != len(names):
-        raise RunFolderError(
-            f"{file}: arms must be one or more with different names, found {names}; correct the file"
-        )
+        raise RunFolderError(f"{file}: arms must be one or more with different names, found {names}; correct the file")
     baselines = mapping(content.get("baselines") or {}, f"{file}: baselines")
     named = content.get("scenes")
     stated = None if named is None else folder / text(content, "scenes", str(file))
@@ -258,9 +252,7 @@ def _read_comparison(folder: Path, scenes: Path | None) -> Subject:
 
 def _scenes_folder(folder: Path | None, where: str) -> Path | None:
     if folder is not None and not folder.is_dir():
-        raise RunFolderError(
-            f"{where}: there is no folder {folder}; prepare the scenes again, or leave it out"
-        )
+        raise RunFolderError(f"{where}: there is no folder {folder}; prepare the scenes again, or leave it out")
     return folder
 
 
@@ -296,9 +288,7 @@ def _read_metrics(file: Path) -> tuple[Mapping[str, Any], ...]:
         except ValueError as error:
             if place == len(lines) - 1:  # a killed run's last line; everything before it counts
                 break
-            raise RunFolderError(
-                f"{file}, line {place + 1}: not valid JSON ({error}); repeat the run"
-            ) from error
+            raise RunFolderError(f"{file}, line {place + 1}: not valid JSON ({error}); repeat the run") from error
         records.append(mapping(record, f"{file}, line {place + 1}"))
     return tuple(records)
 
@@ -321,9 +311,7 @@ def _picture(record: Mapping[str, Any], folder: Path, where: str) -> Picture:
     def file(name: Any) -> Path:
         path = folder / str(name)
         if not isinstance(name, str) or not path.is_file():
-            raise RunFolderError(
-                f"{where}: there is no picture {path}; evaluate the run again to write its pictures"
-            )
+            raise RunFolderError(f"{where}: there is no picture {path}; evaluate the run again to write its pictures")
         return path
 
     baseline = record.get("baseline")

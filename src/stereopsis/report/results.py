@@ -84,26 +84,20 @@ def read_evaluation(folder: Path) -> Evaluation | None:
         try:
             content = json.loads(line)
         except ValueError as error:
-            raise RunFolderError(
-                f"{where}: not valid JSON ({error}); run 'stereopsis evaluate' again"
-            ) from error
+            raise RunFolderError(f"{where}: not valid JSON ({error}); run 'stereopsis evaluate' again") from error
         records.append(_record(mapping(content, where), where))
     summary = mapping(read_json(folder / SUMMARY_FILE), str(folder / SUMMARY_FILE))
     tasks = mapping(summary.get("tasks"), f"{folder / SUMMARY_FILE}: tasks")
     return Evaluation(
         records=tuple(records),
-        tasks={
-            task: _summary(value, f"{folder / SUMMARY_FILE}: tasks.{task}") for task, value in tasks.items()
-        },
+        tasks={task: _summary(value, f"{folder / SUMMARY_FILE}: tasks.{task}") for task, value in tasks.items()},
         settings=mapping(summary.get("settings") or {}, f"{folder / SUMMARY_FILE}: settings"),
     )
 
 
 def _record(content: Mapping[str, Any], where: str) -> Record:
     candidates = boxes(content.get("boxes") or [], f"{where}: boxes")
-    cosines = [
-        number(each, f"{where}: cosines") for each in items(content.get("cosines") or [], f"{where}: cosines")
-    ]
+    cosines = [number(each, f"{where}: cosines") for each in items(content.get("cosines") or [], f"{where}: cosines")]
     if cosines and len(cosines) != len(candidates):
         raise RunFolderError(f"{where}: {len(cosines)} cosines for {len(candidates)} boxes; evaluate again")
     scores = mapping(content.get("scores") or {}, f"{where}: scores")
@@ -115,9 +109,7 @@ def _record(content: Mapping[str, Any], where: str) -> Record:
         situation=str(content.get("situation") or ""),
         text=str(content.get("text") or ""),
         answers=tuple(str(each) for each in items(content.get("answers") or [], f"{where}: answers")),
-        object_ids=tuple(
-            int(each) for each in items(content.get("object_ids") or [], f"{where}: object_ids")
-        ),
+        object_ids=tuple(int(each) for each in items(content.get("object_ids") or [], f"{where}: object_ids")),
         prediction=str(content.get("prediction") or ""),
         boxes=candidates,
         cosines=np.array(cosines, dtype=np.float64),

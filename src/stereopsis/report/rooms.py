@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from stereopsis.errors import RunFolderError, SceneError
+from stereopsis.errors import FrameError, RunFolderError, SceneError
 from stereopsis.geometry.birdseye import fill_small_holes, pixel_of
 from stereopsis.report.images import EmbeddedImage, embed, embed_pixels
 from stereopsis.report.values import mapping, read_json
@@ -29,13 +29,9 @@ def scene_folders(folder: Path | None) -> dict[str, Path]:
     """
     if folder is None:
         return {}
-    files = (
-        [folder / "scene.json"] if (folder / "scene.json").is_file() else sorted(folder.glob("*/scene.json"))
-    )
+    files = [folder / "scene.json"] if (folder / "scene.json").is_file() else sorted(folder.glob("*/scene.json"))
     if not files:
-        raise RunFolderError(
-            f"{folder} holds no prepared scenes (no */scene.json); run 'stereopsis prepare' again"
-        )
+        raise RunFolderError(f"{folder} holds no prepared scenes (no */scene.json); run 'stereopsis prepare' again")
     found = {}
     for file in files:
         if not file.parent.name.startswith("."):
@@ -53,6 +49,8 @@ def open_room(folder: Path) -> Scene:
     if scene.birdseye is None and all(frame.load_depth is not None for frame in scene.frames):
         try:
             return with_birdseye(scene, size=160)
+        except FrameError:
+            raise
         except SceneError:  # nothing to see from above: the report then shows the views alone
             return scene
     return scene

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from stereopsis.errors import MissingExtraError, SceneError
+from stereopsis.errors import MissingExtraError
 from stereopsis.geometry.birdseye import ceiling_height
 from stereopsis.geometry.boxes import box_corners, box_edges
 from stereopsis.geometry.camera import transform
@@ -72,11 +72,13 @@ def scene_figure(
 
     Returns:
         None where the scene has no depth.
+
+    Raises:
+        FrameError: a frame is damaged.
     """
-    try:
-        cloud = scene_points(scene, max_frames=64, stride=max(1, scene.frames[0].intrinsics.width // 160))
-    except SceneError:
+    if all(frame.load_depth is None for frame in scene.frames):
         return None
+    cloud = scene_points(scene, max_frames=64, stride=max(1, scene.frames[0].intrinsics.width // 160))
     points, colours = cloud.points.astype(np.float64), cloud.colours
     ceiling = ceiling_height(points)
     if ceiling is not None:

@@ -22,9 +22,7 @@ TASK_NAMES: Mapping[str, str] = {
     "multi3drefer": "Multi3DRefer",
 }
 GROUNDING: Mapping[str, Task] = {"scanrefer": "scanrefer", "multi3drefer": "multi3drefer"}
-BOLD_RULE = (
-    "A value is bold only where its 95 % interval lies above every other row's interval in its column."
-)
+BOLD_RULE = "A value is bold only where its 95 % interval lies above every other row's interval in its column."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,9 +48,7 @@ COLUMNS = (
 )
 # The metric that the table by question type shows.
 TYPE_COLUMNS = tuple(
-    column
-    for column in COLUMNS
-    if column.metric in ("em", "acc@0.25", "f1@0.25") and column.task != "scan2cap"
+    column for column in COLUMNS if column.metric in ("em", "acc@0.25", "f1@0.25") and column.task != "scan2cap"
 )
 
 
@@ -121,9 +117,7 @@ def ordered_arms(subject: Subject) -> list[tuple[int, Arm]]:
 
 def main_table(subject: Subject) -> MainTable:
     """Rows: majority, chance, blind arms, arms. Columns: the metrics that any row has."""
-    sources: list[
-        tuple[str, Literal["baseline", "blind", "arm"], int, Mapping[str, Mapping[str, Interval]]]
-    ] = []
+    sources: list[tuple[str, Literal["baseline", "blind", "arm"], int, Mapping[str, Mapping[str, Interval]]]] = []
     if any(subject.majority.overall.values()):
         sources.append(("majority answer", "baseline", -1, subject.majority.overall))
     if any(subject.chance.overall.values()):
@@ -135,8 +129,7 @@ def main_table(subject: Subject) -> MainTable:
     if all(place < 0 for _, _, place, _ in sources):
         return MainTable(columns=(), rows=())
     values = {
-        column: [overall.get(column.task, {}).get(column.metric) for _, _, _, overall in sources]
-        for column in COLUMNS
+        column: [overall.get(column.task, {}).get(column.metric) for _, _, _, overall in sources] for column in COLUMNS
     }
     columns = tuple(column for column in COLUMNS if any(value is not None for value in values[column]))
     best = {column: best_row(values[column]) for column in columns}
@@ -157,11 +150,7 @@ def best_row(values: Sequence[Interval | None]) -> int | None:
 
     A value without bounds counts as a point for the others, but cannot win: nothing is known of its spread.
     """
-    known = [
-        (place, value)
-        for place, value in enumerate(values)
-        if value is not None and not math.isnan(value.mean)
-    ]
+    known = [(place, value) for place, value in enumerate(values) if value is not None and not math.isnan(value.mean)]
     if len(known) < 2:
         return None
     winner, value = max(known, key=lambda pair: pair[1].mean)
@@ -183,9 +172,7 @@ def type_table(subject: Subject) -> tuple[TypeGroup, ...]:
     arms = [(place, arm) for place, arm in ordered_arms(subject) if arm.evaluation is not None]
     groups = []
     for column in TYPE_COLUMNS:
-        summaries = {
-            p: arm.evaluation.tasks.get(column.task) for p, arm in arms if arm.evaluation is not None
-        }
+        summaries = {p: arm.evaluation.tasks.get(column.task) for p, arm in arms if arm.evaluation is not None}
         counts: dict[str, int] = {}
         for summary in summaries.values():
             counts.update(summary.type_counts if summary is not None else {})
@@ -202,10 +189,7 @@ def type_table(subject: Subject) -> tuple[TypeGroup, ...]:
                 name,
                 counts[name],
                 baseline.get(name, math.nan),
-                {
-                    p: None if s is None else s.by_type.get(name, {}).get(column.metric)
-                    for p, s in summaries.items()
-                },
+                {p: None if s is None else s.by_type.get(name, {}).get(column.metric) for p, s in summaries.items()},
             )
             for name in sorted(counts)
         )
@@ -229,9 +213,7 @@ def type_baseline(subject: Subject, column: Column) -> dict[str, float]:
     comparison does not state it.
     """
     stated = subject.chance if column.task in GROUNDING else subject.majority
-    values = {
-        t: m[column.metric].mean for t, m in stated.by_type.get(column.task, {}).items() if column.metric in m
-    }
+    values = {t: m[column.metric].mean for t, m in stated.by_type.get(column.task, {}).items() if column.metric in m}
     if values or column.task not in GROUNDING:
         return values
     evaluation = next((arm.evaluation for arm in subject.arms if arm.evaluation is not None), None)
@@ -243,7 +225,5 @@ def type_baseline(subject: Subject, column: Column) -> dict[str, float]:
 
 
 def _chance(record: Record) -> dict[str, float]:
-    annotation = Annotation(
-        id=record.id, task=GROUNDING[record.task], scene_id=record.scene_id, type=record.type
-    )
+    annotation = Annotation(id=record.id, task=GROUNDING[record.task], scene_id=record.scene_id, type=record.type)
     return chance_scores(Prediction(annotation=annotation, boxes=record.boxes, targets=record.targets))

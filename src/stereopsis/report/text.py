@@ -51,11 +51,7 @@ def _loss_table(subject: Subject) -> Table:
     )
     view.add_column("objective")
     falls = loss_falls(subject)
-    arms = [
-        (place, arm)
-        for place, arm in enumerate(subject.arms)
-        if any(place in each for each in falls.values())
-    ]
+    arms = [(place, arm) for place, arm in enumerate(subject.arms) if any(place in each for each in falls.values())]
     for _, arm in arms:
         view.add_column(Text(arm.label), justify="right")
     for name, by_arm in falls.items():

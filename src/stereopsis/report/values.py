@@ -22,9 +22,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RunFolderError(
-            f"{path} cannot be read ({error.strerror}); check the folder and its rights"
-        ) from error
+        raise RunFolderError(f"{path} cannot be read ({error.strerror}); check the folder and its rights") from error
     except ValueError as error:
         raise RunFolderError(
             f"{path} is not valid JSON ({error}); the run that wrote it may have been cut short: repeat it"
@@ -60,9 +58,7 @@ def text(record: Mapping[str, Any], key: str, where: str) -> str:
         RunFolderError: it is absent or not a string.
     """
     if not isinstance(record.get(key), str):
-        raise RunFolderError(
-            f"{where} needs the text '{key}', found {_short(record.get(key))}; write it anew"
-        )
+        raise RunFolderError(f"{where} needs the text '{key}', found {_short(record.get(key))}; write it anew")
     return record[key]
 
 
@@ -87,9 +83,7 @@ def interval(value: Any, where: str) -> Interval:
     """
     if isinstance(value, dict):
         if "mean" not in value:
-            raise RunFolderError(
-                f"{where} needs 'mean' (and 'low', 'high'), found {_short(value)}; evaluate again"
-            )
+            raise RunFolderError(f"{where} needs 'mean' (and 'low', 'high'), found {_short(value)}; evaluate again")
         mean, low, high = (number(value.get(key), f"{where}.{key}") for key in ("mean", "low", "high"))
         return Interval(mean=mean, low=low, high=high)
     return Interval(mean=number(value, where), low=math.nan, high=math.nan)
@@ -113,9 +107,7 @@ def boxes(value: Any, where: str) -> Float[np.ndarray, "boxes 6"]:
     try:
         array = np.array(value, dtype=np.float64).reshape(-1, 6)
     except (TypeError, ValueError) as error:
-        raise RunFolderError(
-            f"{where} must be a list of boxes [cx, cy, cz, dx, dy, dz]; evaluate again"
-        ) from error
+        raise RunFolderError(f"{where} must be a list of boxes [cx, cy, cz, dx, dy, dz]; evaluate again") from error
     if not np.isfinite(array).all():
         raise RunFolderError(f"{where} holds a box with NaN or inf; evaluate again")
     return array

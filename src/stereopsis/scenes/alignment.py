@@ -156,8 +156,7 @@ def with_birdseye(
         view = splat_birdseye(cloud.points, cloud.colours, size=size, extent=extent)
     except ValueError as error:
         raise SceneError(
-            f"scene '{scene.id}' cannot be drawn from above: {error}; check its depth images and its "
-            "alignment"
+            f"scene '{scene.id}' cannot be drawn from above: {error}; check its depth images and its alignment"
         ) from error
     return scene.replace(birdseye=fill_small_holes(view, fill_radius))
 

@@ -149,9 +149,7 @@ def drop_frames(scene: Scene, reasons: Mapping[str, str]) -> Scene:
         **scene.provenance,
         "skipped": {**scene.provenance.get("skipped", {}), **reasons},
     }
-    return scene.replace(
-        frames=tuple(scene.frames[index] for index in kept), objects=objects, provenance=provenance
-    )
+    return scene.replace(frames=tuple(scene.frames[index] for index in kept), objects=objects, provenance=provenance)
 
 
 def verify_scene(
@@ -173,9 +171,7 @@ def verify_scene(
     """
     check_policy(on_bad_frame)
     if not scene.frames:
-        raise SceneError(
-            f"scene '{scene.id}' has no frames; expected at least one posed view; read another folder"
-        )
+        raise SceneError(f"scene '{scene.id}' has no frames; expected at least one posed view; read another folder")
     reasons: dict[str, str] = {}
     for frame in scene.frames:
         try:

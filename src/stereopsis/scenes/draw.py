@@ -47,9 +47,7 @@ def colour_depth(
         furthest: metres shown in the last colour.
     """
     share = np.clip((depth - nearest) / max(furthest - nearest, 1e-6), 0.0, 1.0)
-    picture = np.stack(
-        [np.interp(share, _DEPTH_STOPS, _DEPTH_COLOURS[:, band]) for band in range(3)], axis=-1
-    )
+    picture = np.stack([np.interp(share, _DEPTH_STOPS, _DEPTH_COLOURS[:, band]) for band in range(3)], axis=-1)
     picture[depth <= 0] = 128.0
     return np.rint(picture).astype(np.uint8)
 
@@ -93,9 +91,7 @@ def contact_sheet(scene: Scene, *, max_frames: int = 12, columns: int = 4, tile:
     return sheet
 
 
-def draw_birdseye(
-    scene: Scene, *, scale: int = 2, labels: bool = True, camera_path: bool = True
-) -> Image.Image:
+def draw_birdseye(scene: Scene, *, scale: int = 2, labels: bool = True, camera_path: bool = True) -> Image.Image:
     """The scene from above, with its objects' boxes, the camera's path and a scale of one metre.
 
     The path runs from a hollow to a filled dot; short strokes tell where the camera looks.
@@ -247,9 +243,7 @@ def _draw_metre(pen: ImageDraw.ImageDraw, view: BirdsEyeView, size: int, scale: 
     pen.text((x, y - 18), "1 m", fill=_INK, font=_font(12))
 
 
-def _label(
-    pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, colour: tuple[int, int, int]
-) -> None:
+def _label(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, colour: tuple[int, int, int]) -> None:
     font = _font(12)
     width, height = pen.im.size
     left, top, right, bottom = pen.textbbox(place, text, font=font)

@@ -85,6 +85,4 @@ def open_scene(path: str | Path, *, format: str | None = None, on_bad_frame: OnB
         if known.name == name:
             return known.read(path, on_bad_frame)
     names = [known.name for known in FORMATS]
-    raise SceneError(
-        f"scene format '{name}' is unknown{did_you_mean(name, names)}; known are {', '.join(names)}"
-    )
+    raise SceneError(f"scene format '{name}' is unknown{did_you_mean(name, names)}; known are {', '.join(names)}")

@@ -73,9 +73,7 @@ def read_header(path: Path, *, kind: str = "colour") -> ImageHeader:
     if not path.is_file():
         raise _absent(path, kind)
     with _decoding(path, kind), Image.open(path) as image:
-        header = ImageHeader(
-            width=image.width, height=image.height, mode=image.mode, format=image.format or "unknown"
-        )
+        header = ImageHeader(width=image.width, height=image.height, mode=image.mode, format=image.format or "unknown")
     _check_header(header, path, kind, None)
     return header
 
@@ -233,9 +231,7 @@ def _decode(path: Path, kind: str, size: tuple[int, int] | None, sha256: str | N
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _absent(path, kind) from error
     except OSError as error:
-        raise FrameError(
-            f"{path}: cannot be read ({error.strerror}); check the file's permissions"
-        ) from error
+        raise FrameError(f"{path}: cannot be read ({error.strerror}); check the file's permissions") from error
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise FrameError(
             f"{path}: the {len(data)} bytes found do not have the checksum that the scene recorded "
@@ -244,9 +240,7 @@ def _decode(path: Path, kind: str, size: tuple[int, int] | None, sha256: str | N
         )
     with _decoding(path, kind):
         image = Image.open(io.BytesIO(data))
-        header = ImageHeader(
-            width=image.width, height=image.height, mode=image.mode, format=image.format or "unknown"
-        )
+        header = ImageHeader(width=image.width, height=image.height, mode=image.mode, format=image.format or "unknown")
     _check_header(header, path, kind, size)
     with _decoding(path, kind):
         image.load()

@@ -121,9 +121,7 @@ def _frame_files(path: Path) -> dict[str, set[str]]:
             files.setdefault(match[1], set()).add(match[2])
     if not files:
         sequences = sorted(entry.name for entry in path.iterdir() if is_seven_scenes(entry))
-        remedy = (
-            f"open one of its sequences instead: {', '.join(sequences)}" if sequences else "check the path"
-        )
+        remedy = f"open one of its sequences instead: {', '.join(sequences)}" if sequences else "check the path"
         raise SceneError(f"{path}: found no frames; expected {EXPECTED_FILES}; {remedy}")
     return files
 
@@ -192,11 +190,7 @@ def _read_intrinsics(path: Path) -> np.ndarray | None:
 
 def _read_table(path: Path, shape: tuple[int, int], what: str, error: type[SceneError]) -> np.ndarray:
     expected = f"{shape[0]}x{shape[1]} numbers separated by blanks"
-    remedy = (
-        "restore the file"
-        if error is SceneError
-        else "restore it, or skip the frame with on_bad_frame='skip'"
-    )
+    remedy = "restore the file" if error is SceneError else "restore it, or skip the frame with on_bad_frame='skip'"
     try:
         rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         values = [[float(value) for value in row] for row in rows]
@@ -205,8 +199,6 @@ def _read_table(path: Path, shape: tuple[int, int], what: str, error: type[Scene
     except (OSError, ValueError) as cause:
         raise error(f"{path}: unreadable {what} ({cause}); expected {expected}; {remedy}") from cause
     if len(values) != shape[0] or any(len(row) != shape[1] for row in values):
-        found = (
-            f"{len(values)} rows of {sorted({len(row) for row in values})} numbers" if values else "nothing"
-        )
+        found = f"{len(values)} rows of {sorted({len(row) for row in values})} numbers" if values else "nothing"
         raise error(f"{path}: found {found} as {what}; expected {expected}; {remedy}")
     return np.array(values, dtype=np.float64)

@@ -72,9 +72,7 @@ def is_stored(path: Path) -> bool:
     return (path / "scene.json").is_file()
 
 
-def write_scene(
-    scene: Scene, path: Path, *, overwrite: bool = False, colour_format: ColourFormat = "auto"
-) -> Path:
+def write_scene(scene: Scene, path: Path, *, overwrite: bool = False, colour_format: ColourFormat = "auto") -> Path:
     """Write a scene; other processes see all of it or nothing.
 
     Args:
@@ -95,9 +93,7 @@ def write_scene(
     """
     path = Path(path)
     if not scene.frames:
-        raise SceneError(
-            f"scene '{scene.id}' has no frames, so there is nothing to write to {path}; add frames"
-        )
+        raise SceneError(f"scene '{scene.id}' has no frames, so there is nothing to write to {path}; add frames")
     _check_place(path, overwrite)
     temporary = path.with_name(f".{path.name}.writing-{secrets.token_hex(6)}")
     try:
@@ -113,9 +109,7 @@ def write_scene(
     return path
 
 
-def read_scene(
-    path: Path, *, on_bad_frame: OnBadFrame = "raise", max_bad_fraction: float = MAX_BAD_FRACTION
-) -> Scene:
+def read_scene(path: Path, *, on_bad_frame: OnBadFrame = "raise", max_bad_fraction: float = MAX_BAD_FRACTION) -> Scene:
     """Open a scene in this package's own layout; the frames' pixels are read when asked for.
 
     Args:
@@ -172,9 +166,7 @@ def _check_place(path: Path, overwrite: bool) -> None:
             "choose another folder"
         )
     if not overwrite:
-        raise SceneError(
-            f"{path}: already holds a scene; choose another folder, or pass overwrite=True to replace it"
-        )
+        raise SceneError(f"{path}: already holds a scene; choose another folder, or pass overwrite=True to replace it")
 
 
 def _take_place(temporary: Path, path: Path) -> None:
@@ -205,8 +197,7 @@ def _write_files(scene: Scene, folder: Path, colour_format: ColourFormat) -> Non
         "frames": frames,
         "objects": [_object_record(item) for item in scene.objects],
         "proposals": [
-            {"box": item.box.tolist(), "score": float(item.score), "label": item.label}
-            for item in scene.proposals
+            {"box": item.box.tolist(), "score": float(item.score), "label": item.label} for item in scene.proposals
         ],
         "birdseye": None if scene.birdseye is None else _write_birdseye(scene.birdseye, folder),
         "provenance": dict(scene.provenance),

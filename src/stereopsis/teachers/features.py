@@ -42,13 +42,10 @@ class TeacherViews:
     def __post_init__(self) -> None:
         views, height, width = self.points_valid.shape
         if len(self.names) != views:
-            raise ValueError(
-                f"scene '{self.scene_id}': {views} views but {len(self.names)} names; give one for each"
-            )
+            raise ValueError(f"scene '{self.scene_id}': {views} views but {len(self.names)} names; give one for each")
         if not (1 <= self.rows <= height and 1 <= self.cols <= width):
             raise ValueError(
-                f"scene '{self.scene_id}': cannot lay {self.rows} x {self.cols} cells "
-                f"over {height} x {width} pixels"
+                f"scene '{self.scene_id}': cannot lay {self.rows} x {self.cols} cells over {height} x {width} pixels"
             )
 
 
@@ -185,12 +182,8 @@ class _Cells:
         row = ((torch.arange(height, device=device) + 0.5) * views.rows / height).long()
         col = ((torch.arange(width, device=device) + 0.5) * views.cols / width).long()
         index = row[:, None] * views.cols + col[None, :]
-        pixels = torch.bincount(index.flatten(), minlength=views.rows * views.cols).reshape(
-            views.rows, views.cols
-        )
-        return _Cells(
-            index=index, valid=views.points_valid, rows=views.rows, cols=views.cols, pixels=pixels.double()
-        )
+        pixels = torch.bincount(index.flatten(), minlength=views.rows * views.cols).reshape(views.rows, views.cols)
+        return _Cells(index=index, valid=views.points_valid, rows=views.rows, cols=views.cols, pixels=pixels.double())
 
     @functools.cached_property
     def count(self) -> Float[Tensor, "views rows cols"]:

@@ -145,9 +145,7 @@ class LatentTokenizer(abc.ABC):
     def decode_cells(self, cells: Float[Tensor, "n rows cols channels"]) -> UInt8[Tensor, "n 3 height width"]:
         """Pictures of cells: height = 2 * rows * downsampling (a side made even on the way in stays so)."""
         if cells.shape[-1] != self.channels:
-            raise ValueError(
-                f"cells of tokenizer '{self.name}' have {self.channels} channels, got {cells.shape[-1]}"
-            )
+            raise ValueError(f"cells of tokenizer '{self.name}' have {self.channels} channels, got {cells.shape[-1]}")
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             latents = depth_to_space(cells.detach().to(self.device, torch.float32))
             if not len(latents):
@@ -161,9 +159,7 @@ class LatentTokenizer(abc.ABC):
         height, width = (size, size) if size is not None else (images.shape[-2], images.shape[-1])
         self._check_size(height, width)
         if not len(images):
-            empty = torch.zeros(
-                0, self.latent_channels, height // self.downsampling, width // self.downsampling
-            )
+            empty = torch.zeros(0, self.latent_channels, height // self.downsampling, width // self.downsampling)
             return LatentPosterior(mean=empty.to(self.device))
         means: list[Tensor] = []
         stds: list[Tensor] = []
@@ -193,9 +189,7 @@ def resized(
     """Bilinear resizing with antialiasing; the identity where the size is right already."""
     if pictures.shape[-2:] == (height, width):
         return pictures
-    return functional.interpolate(
-        pictures, size=(height, width), mode="bilinear", align_corners=False, antialias=True
-    )
+    return functional.interpolate(pictures, size=(height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
 def even_sides(latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c even_h even_w"]:

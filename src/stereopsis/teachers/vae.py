@@ -197,9 +197,7 @@ def load_latent_tokenizer(
     kind, colon, source = spec.partition(":")
     known = {key.partition(":")[0]: key for key in SPECS}
     if kind not in known:
-        raise RecipeError(
-            f"unknown latent tokenizer '{spec}'{did_you_mean(kind, known)}; use one of: {_listing()}"
-        )
+        raise RecipeError(f"unknown latent tokenizer '{spec}'{did_you_mean(kind, known)}; use one of: {_listing()}")
     if bool(source) != (":" in known[kind]) or (colon and not source):
         raise RecipeError(f"latent tokenizer '{spec}' should read '{known[kind]}'; use one of: {_listing()}")
     if kind == "pixels":
@@ -225,11 +223,7 @@ def _listing() -> str:
 def _split_hub_id(source: str, default: str) -> tuple[str, str]:
     """Split "org/name/sub/folder"; a folder on this disk stays as it is."""
     parts = source.split("/")
-    if (
-        Path(source).expanduser().exists()
-        or not re.fullmatch(r"[\w.-]+(/[\w.-]+)+", source)
-        or not parts[0].strip(".")
-    ):
+    if Path(source).expanduser().exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)+", source) or not parts[0].strip("."):
         return source, ""
     return "/".join(parts[:2]), "/".join(parts[2:]) or default
 
@@ -314,9 +308,7 @@ def _taesd_pair(folder: Path) -> dict[str, Tensor]:
         for key, value in load_file(path).items():
             number, _, rest = key.partition(".")
             if not number.isdigit() or int(number) < offset:
-                raise CheckpointError(
-                    f"'{path}' holds the unknown weight '{key}'; expected names such as '1.weight'"
-                )
+                raise CheckpointError(f"'{path}' holds the unknown weight '{key}'; expected names such as '1.weight'")
             state[f"{part}.layers.{int(number) - offset}.{rest}"] = value.float()
     return state
 

@@ -17,7 +17,7 @@ from stereopsis.objectives.base import Objective
 from stereopsis.objectives.denoiser import Denoiser, DenoiserConfig
 from stereopsis.objectives.grounding import GroundingLoss
 from stereopsis.objectives.reconstruction import BirdsEye, CrossView, VanillaReconstruction
-from stereopsis.objectives.set import ObjectiveSet
+from stereopsis.objectives.set import ObjectiveSet, require_targets
 from stereopsis.objectives.text import TextLoss
 from stereopsis.teachers.features import load_feature_teacher
 from stereopsis.teachers.vae import load_latent_tokenizer
@@ -25,6 +25,14 @@ from stereopsis.training.recipe import Recipe
 
 TINY_BASE = Path(__file__).resolve().parent.parent / "assets" / "tiny_base"
 _RECONSTRUCTION = ("vanilla", "cross_view", "birds_eye")
+_MEMBERS: Mapping[str, type[Objective]] = {
+    "text": TextLoss,
+    "grounding": GroundingLoss,
+    "vanilla": VanillaReconstruction,
+    "cross_view": CrossView,
+    "birds_eye": BirdsEye,
+    "alignment": FeatureAlignment,
+}
 
 
 def build_model(recipe: Recipe) -> SpatialModel:
@@ -36,9 +44,7 @@ def build_model(recipe: Recipe) -> SpatialModel:
     section = recipe.model
     folder = TINY_BASE if section.base == "tiny" else Path(section.base)
     if not folder.is_dir():
-        raise CheckpointError(
-            f"base '{section.base}': no such folder; give 'tiny' or a folder with config.json"
-        )
+        raise CheckpointError(f"base '{section.base}': no such folder; give 'tiny' or a folder with config.json")
     changes: dict[str, Any] = {
         "positions": "none" if section.blind else section.positions,
         "train_vision": section.train_vision,
@@ -71,8 +77,13 @@ def build_objectives(recipe: Recipe, dim: int, targets: Mapping[str, torch.Tenso
         recipe: says which.
         dim: hidden size of the language model.
         targets: `Batch.targets` of any batch of the run.
+
+    Raises:
+        RecipeError: an objective's target is missing.
     """
     active = recipe.objectives.active()
+    for name in active:
+        require_targets(name, _MEMBERS[name].needs, targets)
     torch.manual_seed(recipe.seed + 1)
     denoiser = None
     if any(name in active for name in _RECONSTRUCTION) and "view_latents" in targets:

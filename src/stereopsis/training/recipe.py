@@ -128,14 +128,14 @@ class CrossViewSection(ObjectiveSection):
 
     every: int = pydantic.Field(default=4, ge=1)
     ratio: float = pydantic.Field(default=0.25, gt=0, lt=1)
-    conditioning: str = "masked_positions"
-    repeats: int | None = None
+    conditioning: Literal["released", "masked_positions"] = "masked_positions"
+    repeats: int | None = pydantic.Field(default=None, ge=1)
 
 
 class BirdsEyeSection(ObjectiveSection):
     """Reconstruct the view from above (Ross3D)."""
 
-    repeats: int = 1
+    repeats: int = pydantic.Field(default=1, ge=1)
 
 
 class AlignmentSection(ObjectiveSection):
@@ -166,6 +166,7 @@ class TrainingSection(_Section):
         steps: optimiser steps.
         scenes: scenes per pass and process.
         accumulation: passes per optimiser step.
+        optimizer: "adamw", or "muon" for the hidden matrices with AdamW for the rest.
         learning_rate: peak rate of the backbone.
         head_rate: peak rate of everything that starts untrained (grounding head, objectives' heads).
         weight_decay: AdamW's.
@@ -183,6 +184,7 @@ class TrainingSection(_Section):
     steps: int = pydantic.Field(default=300, ge=1)
     scenes: int = pydantic.Field(default=8, ge=1)
     accumulation: int = pydantic.Field(default=1, ge=1)
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
     head_rate: float = 1e-3
     weight_decay: float = 0.0
@@ -227,9 +229,9 @@ class Recipe(_Section):
     @pydantic.model_validator(mode="after")
     def _something_to_train(self) -> "Recipe":
         if not self.objectives.active():
-            raise ValueError(
-                "no objective is on; add at least one under 'objectives:', for example 'text: {}'"
-            )
+            raise ValueError("no objective is on; add at least one under 'objectives:', for example 'text: {}'")
+        if all(section.every > 1 for section in self.objectives.active().values()):
+            raise ValueError("no objective is active on every step; set 'every: 1' for at least one of them")
         return self
 
     def to_yaml(self) -> str:
@@ -308,7 +310,7 @@ def _fields_at(location: Sequence[Any]) -> list[str]:
         if isinstance(part, int):
             continue
         section = section.model_fields[part].annotation
-        options = [section, *getattr(section, "__args__", ())]
+        options = [*getattr(section, "__args__", ()), section]
         section = next(o for o in options if isinstance(o, type) and issubclass(o, pydantic.BaseModel))
     return list(section.model_fields)
 
@@ -321,20 +323,20 @@ def _apply(content: dict[str, Any], override: str) -> None:
     place: Any = content
     *parents, last = key.split(".")
     for part in parents:
-        step = int(part) if isinstance(place, list) else part
         if isinstance(place, dict) and place.get(part) is None:
             place[part] = {}
         try:
-            place = place[step]
+            place = place[int(part) if isinstance(place, list) else part]
         except (IndexError, ValueError) as error:
             raise RecipeError(f"override '{override}': no entry '{part}'") from error
         if not isinstance(place, (dict, list)):
             raise RecipeError(f"override '{override}': '{part}' is a value, not a section")
-    parsed = yaml.safe_load(value)
-    if isinstance(place, list):
-        place[int(last)] = parsed
-    else:
-        place[last] = parsed
+    try:
+        place[int(last) if isinstance(place, list) else last] = yaml.safe_load(value)
+    except (IndexError, ValueError) as error:
+        raise RecipeError(f"override '{override}': no entry '{last}'") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"override '{override}': '{value}' is not valid YAML") from error
 
 
 def cpu_threads(requested: int) -> int:

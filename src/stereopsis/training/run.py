@@ -167,6 +167,7 @@ def train(
         model,
         _arguments(recipe, folder, progress),
         head_rate=recipe.training.head_rate,
+        optimizer=recipe.training.optimizer,
         train_dataset=dataset,
         data_collator=collator,
         callbacks=[MetricsLog(folder)],

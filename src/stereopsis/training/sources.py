@@ -39,9 +39,7 @@ def _write_room(seed: int, folder: Path) -> Path:
     return write_scene(room, folder / room.id)
 
 
-def prepare_rooms(
-    seeds: list[int], folder: Path, *, workers: int = 0, console: Console | None = None
-) -> list[Path]:
+def prepare_rooms(seeds: list[int], folder: Path, *, workers: int = 0, console: Console | None = None) -> list[Path]:
     """Write procedural rooms into a folder, one sub-folder each; rooms that are there already are kept.
 
     Args:
@@ -99,11 +97,7 @@ def open_folder(path: Path) -> list[Scene]:
     try:
         detect_format(path)
     except SceneError:
-        inner = (
-            sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-            if path.is_dir()
-            else []
-        )
+        inner = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")) if path.is_dir() else []
         if not inner:
             raise
         return [open_scene(p) for p in inner]

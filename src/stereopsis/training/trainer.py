@@ -21,10 +21,10 @@ from stereopsis.data.batch import Batch
 from stereopsis.errors import CheckpointError
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import HEADS_FILE, SPATIAL_FILE, load_tensors, save_model
+from stereopsis.training.optimizer import build_optimizer
 
 METRICS_FILE = "metrics.jsonl"
 COMPLETE_MARK = "complete"
-HEAD_PARTS = ("grounding.", "objectives.")
 
 
 class MetricsLog(TrainerCallback):
@@ -33,14 +33,10 @@ class MetricsLog(TrainerCallback):
     def __init__(self, folder: Path) -> None:
         self.path, self.start = folder / METRICS_FILE, time.monotonic()
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Forget lines past the step that the run resumes from."""
         if self.path.is_file() and state.is_world_process_zero:
-            lines = [
-                line for line in self.path.read_text().splitlines() if _step_of(line) <= state.global_step
-            ]
+            lines = [line for line in self.path.read_text().splitlines() if _step_of(line) <= state.global_step]
             partial = self.path.with_suffix(".partial")
             partial.write_text("".join(f"{line}\n" for line in lines))
             os.replace(partial, self.path)
@@ -80,14 +76,22 @@ class SpatialTrainer(Trainer):
         model: with objectives.
         args: the Trainer's arguments.
         head_rate: learning rate of what starts untrained (grounding head, objectives' heads).
+        optimizer: "adamw" or "muon".
         options: the Trainer's other arguments.
     """
 
     def __init__(
-        self, model: SpatialModel, args: TrainingArguments, *, head_rate: float, **options: Any
+        self,
+        model: SpatialModel,
+        args: TrainingArguments,
+        *,
+        head_rate: float,
+        optimizer: str = "adamw",
+        **options: Any,
     ) -> None:
         super().__init__(model=model, args=args, **options)
         self.head_rate = head_rate
+        self.optimizer_name = optimizer
         self.model_accepts_loss_kwargs = True  # losses are already divided by the step's global counts
         self.optimizer: torch.optim.Optimizer | None
         self._pass = 0
@@ -101,22 +105,14 @@ class SpatialTrainer(Trainer):
         return self.accelerator.unwrap_model(self.model)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """AdamW with a rate of its own for untrained heads; norms and biases do not decay."""
+        """The recipe's optimizer, with a rate of its own for untrained heads."""
         if self.optimizer is None:
-            groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
-            for name, parameter in self.spatial.named_parameters():
-                if parameter.requires_grad:
-                    key = (name.startswith(HEAD_PARTS), parameter.ndim >= 2)
-                    groups.setdefault(key, []).append(parameter)
-            self.optimizer = torch.optim.AdamW(
-                [
-                    {
-                        "params": members,
-                        "lr": self.head_rate if head else self.args.learning_rate,
-                        "weight_decay": self.args.weight_decay if decays else 0.0,
-                    }
-                    for (head, decays), members in sorted(groups.items(), key=lambda item: item[0])
-                ],
+            self.optimizer = build_optimizer(
+                self.spatial,
+                name=self.optimizer_name,
+                learning_rate=self.args.learning_rate,
+                head_rate=self.head_rate,
+                weight_decay=self.args.weight_decay,
                 betas=(self.args.adam_beta1, self.args.adam_beta2),
             )
         return self.optimizer
@@ -211,9 +207,7 @@ class SpatialTrainer(Trainer):
         try:
             spatial.backbone.load_state_dict(backbone.state_dict())
         except RuntimeError as error:
-            raise CheckpointError(
-                f"{folder} belongs to another backbone than this recipe's: {error}"
-            ) from error
+            raise CheckpointError(f"{folder} belongs to another backbone than this recipe's: {error}") from error
         load_tensors(spatial.grounding, folder / SPATIAL_FILE)
         if spatial.objectives is not None:
             load_tensors(spatial.objectives, folder / HEADS_FILE)

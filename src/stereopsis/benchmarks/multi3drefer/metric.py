@@ -57,18 +57,14 @@ def score_sample(
     if len(prediction.boxes) and len(prediction.scores) == 0:
         raise StereopsisError(f"{prediction.label}: its {len(prediction.boxes)} proposals have no scores")
     if prediction.zero_target_score is None:
-        raise StereopsisError(
-            f"{prediction.label}: needs zero_target_score, the similarity of 'no such object'"
-        )
+        raise StereopsisError(f"{prediction.label}: needs zero_target_score, the similarity of 'no such object'")
     largest = float(np.abs(np.append(prediction.scores, prediction.zero_target_score)).max())
     if largest > 1.01:
         raise StereopsisError(
             f"{prediction.label}: scores must be cosine similarities within [-1, 1], got {largest:.3g}; "
             "pass them before the division by the temperature"
         )
-    chosen = select(
-        prediction.scores, prediction.zero_target_score, temperature=temperature, threshold=threshold
-    )
+    chosen = select(prediction.scores, prediction.zero_target_score, temperature=temperature, threshold=threshold)
     values = matched_f1(prediction.boxes[chosen], prediction.targets)
     return {metric.name: value for metric, value in zip(METRICS, values, strict=True)}
 

@@ -22,19 +22,14 @@ def score_sample(prediction: Prediction) -> dict[str, float]:
         StereopsisError: there is not exactly one target box, or proposals have no scores.
     """
     if len(prediction.targets) != 1:
-        raise StereopsisError(
-            f"{prediction.label}: needs exactly one target box, got {len(prediction.targets)}"
-        )
+        raise StereopsisError(f"{prediction.label}: needs exactly one target box, got {len(prediction.targets)}")
     if len(prediction.boxes) == 0:
         return {metric.name: 0.0 for metric in METRICS}
     if len(prediction.scores) == 0:
         raise StereopsisError(f"{prediction.label}: its {len(prediction.boxes)} proposals have no scores")
     best = int(np.argmax(prediction.scores))
     overlap = iou(prediction.boxes[best : best + 1], prediction.targets).item()
-    return {
-        metric.name: float(overlap >= threshold)
-        for metric, threshold in zip(METRICS, IOU_THRESHOLDS, strict=True)
-    }
+    return {metric.name: float(overlap >= threshold) for metric, threshold in zip(METRICS, IOU_THRESHOLDS, strict=True)}
 
 
 def score(predictions: Sequence[Prediction]) -> list[SampleScore]:

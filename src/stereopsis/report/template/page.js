@@ -24,7 +24,7 @@
         type: "scatter3d", mode: "markers", name: "room", x: axes[0], y: axes[1], z: axes[2], hoverinfo: "skip",
         marker: { size: 2.6, color: colours, opacity: 1 }, showlegend: false,
       },
-      { ...line("cameras", cameras.line, style("--faint"), 2), legendgroup: "cameras", hoverinfo: "skip" },
+      { ...line("cameras", cameras.line, style("--soft"), 3), legendgroup: "cameras", hoverinfo: "skip" },
       {
         type: "scatter3d", mode: "markers", name: "cameras", legendgroup: "cameras", showlegend: false,
         x: cameras.centres.map((c) => c[0]), y: cameras.centres.map((c) => c[1]), z: cameras.centres.map((c) => c[2]),
@@ -39,12 +39,12 @@
       title: { text: "" }, showbackground: false, showgrid: false, zeroline: false, showticklabels: false, showspikes: false,
     };
     return {
-      margin: { l: 0, r: 0, t: 0, b: 0 }, paper_bgcolor: "rgba(0,0,0,0)",
+      margin: { l: 0, r: 0, t: 0, b: 34 }, paper_bgcolor: "rgba(0,0,0,0)",
       font: { family: "system-ui, sans-serif", color: style("--soft"), size: 12 },
-      legend: { orientation: "h", x: 0, y: 0, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)" },
+      legend: { orientation: "h", x: 0, y: 0, yanchor: "top", bgcolor: "rgba(0,0,0,0)" },
       scene: {
         xaxis: axis, yaxis: axis, zaxis: axis, aspectmode: "data", dragmode: "orbit",
-        camera: { eye: { x: 0.7, y: -1.1, z: 1.35 }, center: { x: 0, y: 0, z: -0.12 } },
+        camera: { eye: { x: 0.55, y: -1.05, z: 1.6 }, center: { x: 0, y: 0, z: -0.1 } },
       },
     };
   }

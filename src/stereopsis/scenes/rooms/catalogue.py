@@ -228,9 +228,7 @@ HUNG: tuple[Category, ...] = (
         small=_UNIT,
         large=_UNIT,
     ),
-    Category(
-        name="window", build=fixtures.window, variants=2, place="hung", most=2, small=_UNIT, large=_UNIT
-    ),
+    Category(name="window", build=fixtures.window, variants=2, place="hung", most=2, small=_UNIT, large=_UNIT),
     Category(
         name="picture",
         build=fixtures.picture,

@@ -51,6 +51,4 @@ class RoomConfig:
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if not low <= value <= high:
-                raise SceneError(
-                    f"RoomConfig.{name} is {value}, expected {low} to {high}; change that setting"
-                )
+                raise SceneError(f"RoomConfig.{name} is {value}, expected {low} to {high}; change that setting")

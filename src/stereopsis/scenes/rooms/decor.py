@@ -11,13 +11,9 @@ def lamp(size: str, variant: int) -> Model:
     """A coloured shade on a foot ("small", mostly on furniture) or on a long pole ("large", on the floor)."""
     if size == "small":
         foot = lathe([(0.1, 0), (0.1, 0.02), (0.05, 0.05), (0.05, 0.16), (0.02, 0.2)])
-        return model(
-            [(foot, _M), (cylinder(0.02, 0.2, 0.26, sides=8), _M), (lathe([(0.18, 0.24), (0.11, 0.5)]), _B)]
-        )
+        return model([(foot, _M), (cylinder(0.02, 0.2, 0.26, sides=8), _M), (lathe([(0.18, 0.24), (0.11, 0.5)]), _B)])
     shade = [(0.27, 1.12), (0.15, 1.5)] if variant == 0 else [(0.22, 1.12), (0.22, 1.5)]
-    return model(
-        [(cylinder(0.18, 0, 0.04), _D), (cylinder(0.03, 0.04, 1.14, sides=8), _D), (lathe(shade), _B)]
-    )
+    return model([(cylinder(0.18, 0, 0.04), _D), (cylinder(0.03, 0.04, 1.14, sides=8), _D), (lathe(shade), _B)])
 
 
 def television(size: str, variant: int) -> Model:
@@ -58,9 +54,7 @@ def plant(size: str, variant: int) -> Model:
             a = i * math.pi / 3
             c, s = math.cos(a), math.sin(a)
             u = (0.3 * c, 0.3 * s, 0.45 if i % 2 else 0.25)
-            parts.append(
-                (slab((0.06 * s, -0.06 * c, 0.5), u, (-0.13 * s, 0.13 * c, 0), (0.02, 0.02, 0.05)), _B)
-            )
+            parts.append((slab((0.06 * s, -0.06 * c, 0.5), u, (-0.13 * s, 0.13 * c, 0), (0.02, 0.02, 0.05)), _B))
         parts.append((lathe([(0.06, 0.55), (0.1, 0.75), (0.0, 1.1)]), _B))
     return model(parts)
 

@@ -16,9 +16,7 @@ SIZE_DEVIATION = 0.06
 MISSED = 0.05
 
 
-def detect(
-    seed: int, objects: tuple[SceneObject, ...], size: tuple[float, float, float]
-) -> tuple[Proposal, ...]:
+def detect(seed: int, objects: tuple[SceneObject, ...], size: tuple[float, float, float]) -> tuple[Proposal, ...]:
     """Proposals for a room, best score first; the same seed and objects give the same proposals."""
     rng = np.random.default_rng([seed, 0, 5])
     found = []
@@ -39,6 +37,4 @@ def detect(
             box = np.concatenate([rng.uniform(0.15, 0.85, 2) * size[:2], [extent[2] / 2], extent])
         found.append((box, rng.normal(0.45, 0.15), label))
     found.sort(key=lambda entry: -entry[1])
-    return tuple(
-        Proposal(box=box, score=float(np.clip(score, 0.05, 0.99)), label=label) for box, score, label in found
-    )
+    return tuple(Proposal(box=box, score=float(np.clip(score, 0.05, 0.99)), label=label) for box, score, label in found)

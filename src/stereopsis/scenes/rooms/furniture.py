@@ -30,9 +30,7 @@ def chair(size: str, variant: int) -> Model:
     if variant == 0:
         parts += [(cuboid(-0.23, -0.165, -0.23, 0.23, 0.49, 0.98), _B)]
     elif variant == 1:
-        parts += [
-            (cuboid(-0.23, -0.17, sy * 0.2 - 0.035, sy * 0.2 + 0.035, 0.49, 0.98), _B) for sy in (-1, 1)
-        ]
+        parts += [(cuboid(-0.23, -0.17, sy * 0.2 - 0.035, sy * 0.2 + 0.035, 0.49, 0.98), _B) for sy in (-1, 1)]
         parts += [(cuboid(-0.225, -0.175, -0.17, 0.17, z, z + 0.12), _B) for z in (0.62, 0.85)]
     else:
         parts += [(cuboid(-0.23, -0.165, -0.23, 0.23, 0.6, 0.98), _B)]
@@ -94,9 +92,7 @@ def sofa(size: str, variant: int) -> Model:
     count = 2 + variant
     step = 2 * half / count
     for i in range(count):
-        parts.append(
-            (cuboid(-0.18, 0.44, -half + i * step + 0.012, -half + (i + 1) * step - 0.012, 0.3, 0.45), _B)
-        )
+        parts.append((cuboid(-0.18, 0.44, -half + i * step + 0.012, -half + (i + 1) * step - 0.012, 0.3, 0.45), _B))
     for sx in (-1, 1):
         for sy in (-1, 1):
             parts.append((cylinder(0.04, 0, 0.08, sx * 0.35, sy * 0.85, sides=8), _D))

@@ -125,9 +125,7 @@ def _draw_item(rng: np.random.Generator, category: Category) -> _Item:
     return _Item(category=category, size=size, variant=variant, scale=scale, half=half)
 
 
-def _place(
-    draft: _Draft, item: _Item, origin: np.ndarray, quarter: int, support: int | None = None
-) -> Placed:
+def _place(draft: _Draft, item: _Item, origin: np.ndarray, quarter: int, support: int | None = None) -> Placed:
     rng = draft.rng
     colours = [name for name in COLOURS if support is None or name != draft.objects[support].colour]
     source = unit_model(item.category.name, item.size, item.variant)
@@ -136,9 +134,7 @@ def _place(
     for s in source.surfaces:
         corners = np.array([[s.x0, s.y0, s.z], [s.x1, s.y1, s.z]]) * item.scale
         a, b = rotate_quarter(corners, quarter) + origin
-        surfaces.append(
-            Surface(x0=min(a[0], b[0]), x1=max(a[0], b[0]), y0=min(a[1], b[1]), y1=max(a[1], b[1]), z=a[2])
-        )
+        surfaces.append(Surface(x0=min(a[0], b[0]), x1=max(a[0], b[0]), y0=min(a[1], b[1]), y1=max(a[1], b[1]), z=a[2]))
     placed = Placed(
         category=item.category,
         colour=colours[rng.integers(len(colours))],
@@ -199,17 +195,11 @@ def _hang(draft: _Draft) -> None:
     for category in HUNG:
         for _ in range(counts[category.name]):
             item = _draw_item(rng, category)
-            z = {"door": 0.0, "window": rng.uniform(0.9, 1.0), "picture": rng.uniform(1.2, 1.4)}[
-                category.name
-            ]
+            z = {"door": 0.0, "window": rng.uniform(0.9, 1.0), "picture": rng.uniform(1.2, 1.4)}[category.name]
             placed = _first_fit(draft, item, *_wall_spots(draft, item, 24, (0.0, 0.0), z))
             if placed is not None and category.name == "door":
-                reach = (
-                    np.array([[1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0]])[placed.quarter] * _DOOR_CLEARANCE
-                )
-                draft.block(
-                    np.minimum(placed.low, placed.low + reach), np.maximum(placed.high, placed.high + reach)
-                )
+                reach = np.array([[1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0]])[placed.quarter] * _DOOR_CLEARANCE
+                draft.block(np.minimum(placed.low, placed.low + reach), np.maximum(placed.high, placed.high + reach))
 
 
 def _stand(draft: _Draft, item: _Item) -> Placed | None:
@@ -218,9 +208,7 @@ def _stand(draft: _Draft, item: _Item) -> Placed | None:
     if draft.covered + 4 * item.half[0] * item.half[1] > _MOST_FLOOR_COVERED * width * depth:
         return None
     name = item.category.name
-    if item.category.place == "wall" or (
-        name in ("stool", "trash can", "plant", "lamp", "box") and rng.random() < 0.4
-    ):
+    if item.category.place == "wall" or (name in ("stool", "trash can", "plant", "lamp", "box") and rng.random() < 0.4):
         origins, quarters = _wall_spots(draft, item, 48, (0.02, 0.06))
     else:
         quarters = rng.integers(0, 4, 48)

@@ -93,14 +93,10 @@ def texture_mix(
         return (cells % 2).astype(np.float32) * np.float32(amount)
     if texture == WOODEN:
         across, along = np.where(flat, x, z), y + 0.3 * x
-        wave = (
-            across / period + 0.35 * np.sin(along * np.float32(7.0)) + 0.2 * np.sin(along * np.float32(17.0))
-        )
+        wave = across / period + 0.35 * np.sin(along * np.float32(7.0)) + 0.2 * np.sin(along * np.float32(17.0))
         return (0.4 + 0.4 * np.sin(wave * np.float32(2 * np.pi))).astype(np.float32)
     if texture == CANVAS:
-        hills = np.float32(0.09) * np.sin(y * np.float32(9.0)) + np.float32(0.05) * np.sin(
-            y * np.float32(23.0)
-        )
+        hills = np.float32(0.09) * np.sin(y * np.float32(9.0)) + np.float32(0.05) * np.sin(y * np.float32(23.0))
         return (z < period * np.float32(1.9) + hills).astype(np.float32)
     if texture == WALL:
         return (z < 0.09).astype(np.float32)

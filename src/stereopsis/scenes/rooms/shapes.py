@@ -112,9 +112,7 @@ def lathe(
     first = np.stack([lower, lower_next, upper_next], axis=2)
     second = np.stack([lower, upper_next, upper], axis=2)
     radii = np.array([radius for radius, _ in points])
-    return np.concatenate(
-        [first[radii[:-1] > 0].reshape(-1, 3, 3), second[radii[1:] > 0].reshape(-1, 3, 3)], axis=0
-    )
+    return np.concatenate([first[radii[:-1] > 0].reshape(-1, 3, 3), second[radii[1:] > 0].reshape(-1, 3, 3)], axis=0)
 
 
 def cylinder(radius: Real, z0: Real, z1: Real, x: Real = 0.0, y: Real = 0.0, sides: int = 12) -> Triangles:
@@ -122,9 +120,7 @@ def cylinder(radius: Real, z0: Real, z1: Real, x: Real = 0.0, y: Real = 0.0, sid
     return lathe([(radius, z0), (radius, z1)], x, y, sides=sides)
 
 
-def ellipsoid(
-    centre: tuple[Real, Real, Real], radii: tuple[Real, Real, Real], power: Real = 1.0
-) -> Triangles:
+def ellipsoid(centre: tuple[Real, Real, Real], radii: tuple[Real, Real, Real], power: Real = 1.0) -> Triangles:
     """An upright ellipsoid; ``power`` < 1 swells it towards its bounding box (pillows)."""
     angles = np.linspace(-np.pi / 2, np.pi / 2, 7)
     cosines = np.clip(np.cos(angles), 0.0, None) ** power
@@ -141,9 +137,7 @@ def model(parts: Sequence[tuple[Triangles, Role]], surfaces: Sequence[Surface] =
     low, high = triangles.min(axis=(0, 1)), triangles.max(axis=(0, 1))
     shift = np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]])
     moved = tuple(
-        Surface(
-            x0=s.x0 - shift[0], x1=s.x1 - shift[0], y0=s.y0 - shift[1], y1=s.y1 - shift[1], z=s.z - shift[2]
-        )
+        Surface(x0=s.x0 - shift[0], x1=s.x1 - shift[0], y0=s.y0 - shift[1], y1=s.y1 - shift[1], z=s.z - shift[2])
         for s in surfaces
     )
     return Model(triangles=triangles - shift, roles=roles, surfaces=moved)

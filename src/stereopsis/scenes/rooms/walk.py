@@ -61,9 +61,7 @@ def _free(points: np.ndarray, boxes: np.ndarray, size: tuple[float, float, float
     return ~blocked & np.all((points > _WALL_DISTANCE) & (points < limits), axis=1)
 
 
-def _clearance(
-    points: np.ndarray, yaws: np.ndarray, boxes: np.ndarray, size: tuple[float, float, float]
-) -> np.ndarray:
+def _clearance(points: np.ndarray, yaws: np.ndarray, boxes: np.ndarray, size: tuple[float, float, float]) -> np.ndarray:
     """Horizontal distance from each point along its yaw to the nearest tall box or wall, metres."""
     direction = np.stack([np.cos(yaws), np.sin(yaws)], axis=1)
     direction = np.where(np.abs(direction) < 1e-6, 1e-6, direction)
@@ -164,7 +162,5 @@ def _next_points(
 
 def _any_free(floor: np.ndarray, size: tuple[float, float, float]) -> np.ndarray:
     """The free points of a fine grid (furniture covers less than half of the floor, so there are some)."""
-    grid = np.stack(np.meshgrid(*(np.arange(0.36, side - 0.35, 0.07) for side in size[:2])), axis=-1).reshape(
-        -1, 2
-    )
+    grid = np.stack(np.meshgrid(*(np.arange(0.36, side - 0.35, 0.07) for side in size[:2])), axis=-1).reshape(-1, 2)
     return grid[_free(grid, floor, size)]

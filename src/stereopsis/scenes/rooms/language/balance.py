@@ -3,8 +3,8 @@
 Every question that could be asked is a `Candidate` with an answer class and the cues that a reader without
 eyes could use: the category asked about, the colour, the side, the form of the question. A weight per (type,
 cue, answer class) is fitted over many rooms by iterative proportional fitting (Deming and Stephan 1940), so
-that after the weighted draw the answers to each cue are close to uniform. A cue that always has one answer is
-never used.
+that after the weighted draw the answers to each cue are close to uniform. A cue that (nearly) always has one
+answer is never used.
 """
 
 import dataclasses
@@ -140,7 +140,7 @@ def fit(
     weights: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
     while True:  # what leaves with one telling cue may make another one telling
         available = {key: met for key, met in _count(rooms).items() if sum(met.values()) >= least}
-        telling = [key for key, met in available.items() if len(met) == 1]
+        telling = [key for key, met in available.items() if len(_common(met)) == 1]
         if not telling:
             break
         for kind, cue in telling:
@@ -178,11 +178,11 @@ def _update(row: dict[str, float], seen: Mapping[str, int], available: Mapping[s
 
 
 def _common(available: Mapping[str, int]) -> list[str]:
-    """The answers that are no oddities: there is at least a tenth of the mean of them."""
+    """The answers that are no oddities: of each there is at least a tenth of the mean."""
     return [answer for answer, count in available.items() if count * len(available) * 10 >= sum(available.values())]
 
 
-def _shares(total: float, available: Mapping[str, int], most: float = 0.7) -> dict[str, float]:
+def _shares(total: int, available: Mapping[str, int], most: float = 0.7) -> dict[str, float]:
     """How often each answer shall be drawn: equally often, as far as there is enough of it.
 
     An answer gives at most the part `most` of what there is of it. Where answers are few (yes and no, left and

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -144,12 +143,12 @@ def box_distance(
     return np.sqrt((np.maximum(apart, 0.0) ** 2).sum(-1))
 
 
-def own_size(box: Sequence[float], yaw: float) -> tuple[float, float, float] | None:
+def own_size(box: Float[np.ndarray, "6"], yaw: float) -> tuple[float, float, float] | None:
     """An object's own width, depth and height from the axis-aligned box around it, turned by `yaw` radians.
 
     None where the box hardly depends on which side is the longer one (near 45 degrees).
     """
-    dx, dy, dz = box[3], box[4], box[5]
+    dx, dy, dz = box[3:].tolist()
     c, s = abs(math.cos(yaw)), abs(math.sin(yaw))
     if min(c, s) < 1e-3:
         return (dx, dy, dz)
@@ -182,7 +181,7 @@ def gather(scene: Scene, margins: Margins) -> Facts:
         supporter[i] = -1 if below is None else index.get(below, -1)
         if supporter[i] >= 0:
             on[supporter[i]] |= 1 << i
-        sizes.append(own_size(thing.box.tolist(), float(attributes.get("yaw") or 0.0)))
+        sizes.append(own_size(thing.box, float(attributes.get("yaw") or 0.0)))
     gaps = box_distance(boxes, boxes)
     beside, maybe = _beside(gaps, boxes, supporter, margins)
     between = boxes[:, None, :3] - boxes[None, :, :3]

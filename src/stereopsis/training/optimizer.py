@@ -1,0 +1,95 @@
+"""AdamW, or Muon for the hidden matrices with AdamW for the rest, behind one optimizer interface."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+HEAD_PARTS = ("grounding.", "objectives.")
+_NOT_HIDDEN = ("embed", "lm_head", "cls_token", "mask_token", "zero_target", "newline")
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Muon on matrices and AdamW on everything else, stepped together.
+
+    Muon's update is scaled to AdamW's usual size (``match_rms_adamw``), so that one learning rate serves both.
+
+    Args:
+        matrices: parameter groups of 2-D parameters.
+        others: parameter groups of the rest.
+        betas: AdamW's.
+    """
+
+    def __init__(
+        self,
+        matrices: Sequence[dict[str, Any]],
+        others: Sequence[dict[str, Any]],
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
+        self.parts: tuple[torch.optim.Optimizer, ...] = (
+            torch.optim.Muon(list(matrices), adjust_lr_fn="match_rms_adamw", weight_decay=0.0),
+            torch.optim.AdamW(list(others), betas=betas),
+        )
+        super().__init__([p for part in self.parts for g in part.param_groups for p in g["params"]], {})
+        self._join()
+
+    def _join(self) -> None:
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Step both."""
+        loss = None if closure is None else closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both states."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore both states."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self._join()
+
+
+def build_optimizer(
+    model: nn.Module,
+    *,
+    name: str,
+    learning_rate: float,
+    head_rate: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> torch.optim.Optimizer:
+    """An optimizer over the trainable parameters; norms and biases do not decay.
+
+    Args:
+        model: whose parameters.
+        name: "adamw" or "muon".
+        learning_rate: of the backbone.
+        head_rate: of what starts untrained (grounding head, objectives' heads).
+        weight_decay: of matrices.
+        betas: AdamW's.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for key, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            hidden = parameter.ndim == 2 and not any(part in key for part in _NOT_HIDDEN)
+            groups.setdefault((hidden, key.startswith(HEAD_PARTS)), []).append(parameter)
+    made = {
+        kind: {
+            "params": members,
+            "lr": head_rate if kind[1] else learning_rate,
+            "weight_decay": weight_decay if kind[0] else 0.0,
+        }
+        for kind, members in sorted(groups.items())
+    }
+    matrices = [group for kind, group in made.items() if kind[0]]
+    others = [group for kind, group in made.items() if not kind[0]]
+    if name == "adamw":
+        return torch.optim.AdamW([*matrices, *others], betas=betas)
+    return MuonWithAdamW(matrices, others, betas=betas)

@@ -1,0 +1,140 @@
+"""An entered scene answers as a naive model without cache would, and as it was trained to."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from stereopsis.errors import StereopsisError
+from stereopsis.models.inference import EnteredScene
+
+SPOKEN = ("where", "many", "what")
+POINTED = ("red", "both", "none")
+
+
+def _naive(model, pack, conversation, most):
+    """Greedy decoding by hand: after every word the whole sequence again, plain causal Hugging Face code, no cache."""
+    backbone, tokenizer = model.backbone, model.tokenizer
+    collator = model.collator(generation=True)
+    batch = collator([pack])
+    tokens = model.place(model.visual_inputs(batch).tokens, batch)
+    views, rows = tokens.shape[:2]
+    newline = backbone.model.image_newline.expand(views, rows, 1, -1)
+    visual = torch.cat([tokens, newline], dim=2).flatten(0, 2)
+    ids = collator.prefix_ids(views) + collator.conversation_ids(conversation)[0]
+    said: list[int] = []
+    while len(said) < most:
+        row = torch.tensor([ids + said])
+        embeddings = backbone.get_input_embeddings()(row)
+        embeddings[row == backbone.config.image_token_id] = visual
+        if conversation.point is not None:
+            embeddings[row == tokenizer.convert_tokens_to_ids("<coord>")] += model.encoding(
+                torch.tensor(conversation.point)
+            )
+        word = int(backbone(inputs_embeds=embeddings).logits[0, -1].argmax())
+        if word == tokenizer.eos_token_id:
+            break
+        said.append(word)
+    return tokenizer.decode(said, skip_special_tokens=True).strip()
+
+
+@pytest.fixture(scope="module")
+def room(memorised):
+    return EnteredScene(memorised.model, memorised.pack)
+
+
+def test_it_says_what_it_was_taught(memorised, room, talk):
+    """Training and inference agree on prompts, positions and where an answer ends; lengths differ."""
+    assert memorised.loss < 0.1
+    asked = [talk[name] for name in SPOKEN]
+    assert room.answer(asked) == [conversation.answer for conversation in asked]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("most", [1, 3, 12])
+def test_answers_equal_a_naive_decoder(memorised, talk, make_pack, most):
+    """Also in a scene that it has never seen, where it babbles."""
+    for pack in (memorised.pack, make_pack(2, seed=9)):
+        room = EnteredScene(memorised.model, pack)
+        asked = [talk[name] for name in SPOKEN]
+        asked.append(
+            dataclasses.replace(asked[0], id="new", prompt="the blue lamp beside the bed on the table?")
+        )
+        expected = [_naive(memorised.model, pack, c, most) for c in asked]
+        assert room.answer(asked, max_new_tokens=most) == expected
+
+
+@torch.no_grad()
+def test_an_untrained_model_babbles_as_a_naive_decoder_does(make_model, make_pack, talk):
+    model, pack = make_model(positions="none").eval(), make_pack(2, seed=3)
+    asked = [talk[name] for name in SPOKEN]
+    expected = [_naive(model, pack, c, 8) for c in asked]
+    assert EnteredScene(model, pack).answer(asked, max_new_tokens=8) == expected
+    assert any(expected)
+
+
+def test_a_batch_of_questions_equals_one_by_one(room, talk):
+    asked = [talk[name] for name in SPOKEN]
+    asked += [
+        dataclasses.replace(talk["what"], point=(0.3, 0.1, -0.2)),
+        dataclasses.replace(talk["many"], prompt="lamp?"),
+    ]
+    assert room.answer(asked) == [room.answer([one])[0] for one in asked]
+    assert room.answer(asked[::-1]) == room.answer(asked)[::-1]
+
+
+def test_asking_leaves_no_trace(room, talk):
+    """The cached prefix is reused, never extended."""
+    before = room.cache.get_seq_length()
+    first = room.answer([talk["where"], talk["many"]])
+    room.score_proposals([talk["red"]])
+    assert room.answer([talk["where"], talk["many"]]) == first
+    assert room.cache.get_seq_length() == before == room.prefix_length
+
+
+def test_nothing_asked_nothing_answered(room):
+    assert room.answer([]) == []
+    assert room.score_proposals([]) == []
+
+
+def test_find_equals_the_training_path(memorised, room, talk, run_model):
+    """Cosines = training logits x temperature, for packed and for single queries; and the right ones win."""
+    asked = [talk[name] for name in POINTED]
+    model = memorised.model
+    with torch.no_grad():
+        batch = model.collator()([memorised.pack.replace(conversations=tuple(asked))])
+        cosines = run_model(model, batch).grounding.logits * model.grounding.temperature
+    together = room.score_proposals(asked)
+    for row, found, conversation in zip(cosines, together, asked, strict=True):
+        torch.testing.assert_close(found.cosines, row[:-1], atol=2e-5, rtol=0)
+        assert found.zero_cosine == pytest.approx(float(row[-1]), abs=2e-5)
+        alone = room.score_proposals([conversation])[0]
+        torch.testing.assert_close(alone.cosines, found.cosines, atol=2e-5, rtol=0)
+        best = int(torch.argmax(row))
+        assert best in (conversation.positives or (len(row) - 1,))
+
+
+def test_questions_with_foreign_tokens_are_refused(room, talk):
+    with pytest.raises(StereopsisError, match="image placeholder"):
+        room.answer([dataclasses.replace(talk["where"], prompt="what is this: <image>")])
+
+
+def test_the_views_matter(memorised, talk, make_pack):
+    """The prefix state is this scene's and no other's."""
+    one, two = (EnteredScene(memorised.model, make_pack(3, seed=seed)) for seed in (0, 5))
+    assert not torch.allclose(one.hidden, two.hidden, atol=1e-3)
+    assert not torch.allclose(
+        one.score_proposals([talk["red"]])[0].cosines, two.score_proposals([talk["red"]])[0].cosines, atol=1e-3
+    )
+
+
+def test_a_scene_without_objects_finds_nothing(memorised, make_pack, talk):
+    found = EnteredScene(memorised.model, make_pack(1, proposals=0)).score_proposals([talk["red"]])[0]
+    assert found.cosines.shape == (0,)
+    assert -1 <= found.zero_cosine <= 1
+
+
+def test_conversations_of_the_pack_are_ignored(memorised, room):
+    other = EnteredScene(memorised.model, memorised.pack.replace(conversations=()))
+    assert torch.equal(other.hidden, room.hidden)
+    assert other.batch.conversation_ids == ((),)

@@ -1,0 +1,36 @@
+"""What the tests of training read back from a run."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+
+def _log(folder: Path) -> list[dict[str, Any]]:
+    """The steps' log lines, without wall-clock time and without the summary that ends a run."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {key: value for key, value in line.items() if key != "seconds"} for line in lines if "train_runtime" not in line
+    ]
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Every stored tensor of a model folder."""
+    files = ("model", "spatial", "training_heads")
+    return {
+        f"{name}/{key}": tensor for name in files for key, tensor in load_file(folder / f"{name}.safetensors").items()
+    }
+
+
+@pytest.fixture(scope="session")
+def log_of() -> Callable[[Path], list[dict[str, Any]]]:
+    return _log
+
+
+@pytest.fixture(scope="session")
+def weights_of() -> Callable[[Path], dict[str, torch.Tensor]]:
+    return _weights

@@ -1,0 +1,226 @@
+"""From a recipe to model, teachers and objectives: one denoiser for all, nothing missing, nothing loaded in vain."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from stereopsis.data.layout import VisualLayout
+from stereopsis.errors import CheckpointError, RecipeError, StereopsisError
+from stereopsis.models.storage import load_model
+from stereopsis.objectives.base import Corruption, Objective, ObjectiveLoss
+from stereopsis.objectives.set import ObjectiveSet
+from stereopsis.training.build import build_model, build_objectives, build_teachers, count_parameters
+
+RECONSTRUCTIONS = ("vanilla", "cross_view", "birds_eye")
+
+
+def targets(**changes) -> dict[str, torch.Tensor]:
+    """Targets of two scenes with three views each."""
+    plain = {
+        "view_latents": torch.zeros(6, 2, 3, 12),
+        "birdseye_latents": torch.zeros(2, 4, 4, 12),
+        "birdseye_valid": torch.ones(2, 4, 4, dtype=torch.bool),
+        "view_features": torch.zeros(6, 3, 3, 7),
+        "view_features_valid": torch.ones(6, 3, 3, dtype=torch.bool),
+    }
+    return {key: value for key, value in plain.items() if key not in changes.get("without", ())}
+
+
+def keys_of(path: Path) -> set[str]:
+    with safe_open(path, framework="pt") as file:
+        return set(file.keys())
+
+
+def test_reconstruction_objectives_share_one_denoiser_that_is_counted_and_stored_once(make_recipe):
+    together = build_objectives(make_recipe(*RECONSTRUCTIONS), 48, targets())
+    assert all(together[name].denoiser is together.denoiser for name in RECONSTRUCTIONS)
+    alone = sum(p.numel() for p in together.denoiser.parameters())
+    mask_token = 48
+    assert sum(p.numel() for p in together.parameters()) == alone + mask_token
+    keys = together.state_dict().keys()
+    assert all(key.startswith("denoiser.") for key in keys - {"members.cross_view.mask_token"})
+    assert len(keys) == len(together.denoiser.state_dict()) + 1
+
+
+def test_the_denoiser_is_sized_by_the_targets_and_the_recipe(make_recipe):
+    recipe = make_recipe("vanilla", "birds_eye", denoiser={"width": 16, "depth": 2, "heads": 4})
+    config = build_objectives(recipe, 20, targets()).denoiser.config
+    assert dataclasses.asdict(config) | {
+        "condition_dim": 20,
+        "channels": 12,
+        "view_grid": (2, 3),
+        "birdseye_grid": (4, 4),
+        "width": 16,
+        "depth": 2,
+        "heads": 4,
+    } == dataclasses.asdict(config)
+
+
+def test_without_reconstruction_there_is_no_denoiser(make_recipe):
+    objectives = build_objectives(make_recipe("text", "grounding", "alignment"), 48, targets())
+    assert objectives.denoiser is None
+    assert {name for name, _ in objectives} == {"text", "grounding", "alignment"}
+    # the alignment head: 48 -> 96 -> 7 with biases
+    assert sum(p.numel() for p in objectives.parameters()) == 48 * 96 + 96 + 96 * 7 + 7
+
+
+def test_objectives_get_what_the_recipe_says(make_recipe):
+    recipe = make_recipe(
+        objectives={
+            "cross_view": {"ratio": 0.5, "every": 3, "weight": 0.25, "conditioning": "released", "repeats": 2},
+            "alignment": {"distance": "cosine"},
+        }
+    )
+    objectives = build_objectives(recipe, 48, targets())
+    cross_view = objectives["cross_view"]
+    assert (cross_view.ratio, cross_view.every, cross_view.weight) == (0.5, 3, 0.25)
+    assert (cross_view.conditioning, cross_view.repeats) == ("released", 2)
+    assert objectives["alignment"].distance == "cosine"
+
+
+def test_the_same_seed_gives_the_same_heads(make_recipe):
+    def heads(seed: int) -> torch.Tensor:
+        return build_objectives(make_recipe("text", "cross_view", seed=seed), 48, targets())["cross_view"].mask_token
+
+    assert torch.equal(heads(1), heads(1))
+    assert not torch.equal(heads(1), heads(2))
+
+
+@pytest.mark.parametrize(
+    ("objective", "missing"),
+    [
+        ("vanilla", "view_latents"),
+        ("cross_view", "view_latents"),
+        ("birds_eye", "birdseye_latents"),
+        ("birds_eye", "birdseye_valid"),
+        ("alignment", "view_features"),
+        ("alignment", "view_features_valid"),
+    ],
+)
+def test_an_objective_without_its_target_is_refused_by_name_with_a_remedy(make_recipe, objective, missing):
+    with pytest.raises(RecipeError) as caught:
+        build_objectives(make_recipe("text", objective), 48, targets(without=(missing,)))
+    message = str(caught.value)
+    assert f"objective '{objective}' needs the target '{missing}'" in message
+    assert "birdseye_valid" in message.replace(f"'{missing}'", "") or missing == "birdseye_valid"  # what there is
+    assert "under 'teachers:'" in message
+
+
+def test_no_targets_at_all_are_reported_as_none(make_recipe):
+    with pytest.raises(RecipeError, match="the data provide only none"):
+        build_objectives(make_recipe("text", "cross_view"), 48, {})
+
+
+def test_only_the_teachers_that_objectives_ask_for_are_loaded(make_recipe):
+    nowhere = {"latent": "taef1:/nowhere", "features": "no_such_teacher"}
+    assert build_teachers(make_recipe("text", "grounding", teachers=nowhere)).latent is None
+    teachers = build_teachers(make_recipe("birds_eye", teachers={"latent": "pixels", "features": "no_such_teacher"}))
+    assert (teachers.latent.name, teachers.features) == ("pixels", None)
+    teachers = build_teachers(make_recipe("alignment", teachers={"latent": "taef1:/nowhere"}))
+    assert teachers.latent is None
+    assert teachers.features is not None
+
+
+@pytest.mark.parametrize("section", [{"latent": "taef2:x"}, {"latent": "taef1:/nowhere"}, {"features": "vgggt"}])
+def test_an_unknown_teacher_is_an_error_for_people(make_recipe, section):
+    with pytest.raises(StereopsisError):
+        build_teachers(make_recipe("cross_view", "alignment", teachers={"latent": "pixels", **section}))
+
+
+def test_the_models_settings_come_from_the_recipe(make_recipe, tiny_base):
+    plain = build_model(make_recipe("text")).settings
+    assert (plain.view_grid, plain.positions, plain.train_vision) == ((3, 3), "depth", False)
+    changes = {
+        "view_grid": (2, 2),
+        "positions": "noisy",
+        "train_vision": True,
+        "instruction": "Look.",
+        "encoding_scale": 0.5,
+    }
+    model = build_model(make_recipe("text", model={"base": str(tiny_base), **changes}))
+    for name, value in changes.items():
+        assert getattr(model.settings, name) == value
+    assert model.adapter.view_template().rows == 2
+    assert all(p.requires_grad for p in model.adapter.vision_tower.parameters())
+    blind = build_model(make_recipe("text", model={"base": str(tiny_base), "blind": True}))
+    assert blind.settings.positions == "none"
+
+
+def test_a_fresh_grounding_head_depends_on_the_seed_alone(make_recipe, tiny_base, tmp_path):
+    folder = tmp_path / "plain"
+    shutil.copytree(tiny_base, folder, ignore=shutil.ignore_patterns("spatial*"))
+
+    def zero_target(seed: int) -> torch.Tensor:
+        model = {"base": str(folder), "view_grid": (3, 3)}
+        return build_model(make_recipe("grounding", model=model, seed=seed)).grounding.zero_target
+
+    assert torch.equal(zero_target(1), zero_target(1))
+    assert not torch.equal(zero_target(1), zero_target(2))
+
+
+def test_a_base_that_is_no_model_is_refused(make_recipe, tmp_path):
+    with pytest.raises(CheckpointError, match="no such folder"):
+        build_model(make_recipe("text", model={"base": "no/such/base"}))
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
+        build_model(make_recipe("text", model={"base": str(tmp_path)}))
+
+
+def test_parameters_are_counted_by_part(finished_run):
+    count = count_parameters(finished_run.model)
+    model = finished_run.model
+    assert count.training_heads == sum(p.numel() for p in model.objectives.parameters())
+    assert count.backbone == sum(p.numel() for p in model.backbone.parameters())
+    frozen = sum(p.numel() for p in model.adapter.vision_tower.parameters())
+    assert count.trained == count.backbone + count.grounding + count.training_heads - frozen
+
+
+def test_training_heads_are_stored_apart_and_inference_never_reads_them(finished_run, tmp_path):
+    folder = finished_run.folder / "model"
+    heads, spatial, backbone = (
+        keys_of(folder / f"{name}.safetensors") for name in ("training_heads", "spatial", "model")
+    )
+    assert heads == set(finished_run.model.objectives.state_dict())
+    assert spatial == set(finished_run.model.grounding.state_dict())
+    assert not any("denoiser" in key or "members" in key or "mask_token" in key for key in spatial | backbone)
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy)
+    (copy / "training_heads.safetensors").write_bytes(b"not read")
+    model = load_model(copy)
+    assert model.objectives is None
+    assert torch.equal(model.grounding.zero_target, finished_run.model.grounding.zero_target)
+
+
+class Hides(Objective):
+    """Hides the views that it is told to, painting them with a number."""
+
+    def __init__(self, views: list[int], colour: float, *, every: int = 1) -> None:
+        super().__init__(every=every)
+        self.views, self.colour = views, colour
+
+    def count(self, batch) -> float:
+        return 1.0
+
+    def corrupt(self, tokens, layout, generator):
+        hidden = torch.zeros(len(tokens), dtype=torch.bool)
+        hidden[self.views] = True
+        return Corruption(tokens=torch.where(hidden[:, None, None, None], self.colour, tokens), hidden=hidden)
+
+    def loss(self, outputs, batch, generator) -> ObjectiveLoss:
+        return ObjectiveLoss(sum=outputs.visual.sum(), count=1.0)
+
+
+def test_a_set_hides_what_its_due_members_hide_one_after_another():
+    objectives = ObjectiveSet({"a": Hides([0, 1], 5.0), "b": Hides([1], 7.0, every=2), "c": Hides([2], 9.0, every=3)})
+    assert [objectives.due(step) for step in range(4)] == [("a", "b", "c"), ("a",), ("a", "b"), ("a", "c")]
+    assert "a" in objectives
+    assert "d" not in objectives
+    layout = VisualLayout(index=torch.zeros(4, 1, 1, dtype=torch.int64), scene=torch.zeros(4, dtype=torch.int64))
+    tokens = torch.zeros(4, 1, 1, 2)
+    result = objectives.corrupt(tokens, layout, ("a", "b"), torch.Generator())
+    assert result.hidden.tolist() == [True, True, False, False]
+    assert result.tokens[:, 0, 0, 0].tolist() == [5.0, 7.0, 0.0, 0.0]
+    assert objectives.corrupt(tokens, layout, (), torch.Generator()).hidden.sum() == 0
