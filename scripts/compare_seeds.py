@@ -129,9 +129,7 @@ def main() -> None:
                     continue  # a blind model has no positions
                 recipe = load_recipe(name, [*common, f"model.positions={positions}", f"seed={seed}"])
                 folder = args.output / positions / f"{name}-seed{seed}"
-                jobs.append(
-                    Job(positions=positions, arm=arm, seed=seed, recipe=recipe, folder=folder, packs=path)
-                )
+                jobs.append(Job(positions=positions, arm=arm, seed=seed, recipe=recipe, folder=folder, packs=path))
     results = []
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         for job, tasks in zip(jobs, pool.map(run_job, jobs), strict=True):

@@ -82,9 +82,7 @@ def views_of_room(seed: int, cells: int) -> list[View]:
     colour = {i: COLOUR_INDEX[o.attributes["colour"]] for i, o in things.items()}
     views = []
     for index, (frame, instances) in enumerate(zip(room.scene.frames, room.instances, strict=True)):
-        said = tuple(
-            (s.question, s.answer, s.type) for s in view_annotations(room.scene, instances, index, seed)
-        )
+        said = tuple((s.question, s.answer, s.type) for s in view_annotations(room.scene, instances, index, seed))
         views.append(
             View(
                 image=frame.colour().transpose(2, 0, 1).copy(),
@@ -130,9 +128,7 @@ def pack_of(view: View, grid: tuple[int, int], count: int, random: np.random.Gen
     """One view as a scene without any geometry, with at most ``count`` conversations."""
     chosen = random.permutation(len(view.said))[:count]
     conversations = tuple(
-        Conversation(
-            id=str(i), task="view", prompt=prompt(view.said[i][0], view.said[i][2]), answer=view.said[i][1]
-        )
+        Conversation(id=str(i), task="view", prompt=prompt(view.said[i][0], view.said[i][2]), answer=view.said[i][1])
         for i in chosen
     )
     return ScenePack(
@@ -165,9 +161,7 @@ class DenseHeads(nn.Module):
         for head, tokens, labels in zip(
             self.heads, (encoded, encoded, projected, projected), (category, colour) * 2, strict=True
         ):
-            each = nn.functional.cross_entropy(
-                head(tokens).flatten(0, 2).float(), labels.flatten(), reduction="none"
-            )
+            each = nn.functional.cross_entropy(head(tokens).flatten(0, 2).float(), labels.flatten(), reduction="none")
             things = labels.flatten() > 0
             total = total + 0.25 * (each[things].mean() + each[~things].mean())
         return total
@@ -178,9 +172,7 @@ def optimizers(modules: list[nn.Module], rate: float) -> list[torch.optim.Optimi
     matrices, others = [], []
     for module in modules:
         for name, parameter in module.named_parameters():
-            hidden = (
-                parameter.ndim == 2 and "embed" not in name and "lm_head" not in name and "heads" not in name
-            )
+            hidden = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name and "heads" not in name
             (matrices if hidden else others).append(parameter)
     return [
         torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
@@ -253,9 +245,7 @@ def train(model: SpatialModel, views: list[View], args: argparse.Namespace) -> l
             stepper.step()
         step += 1
         if step % 20 == 0:
-            curve.append(
-                {"step": step, "minutes": round(elapsed, 2), "dense": dense.item(), "words": words.item()}
-            )
+            curve.append({"step": step, "minutes": round(elapsed, 2), "dense": dense.item(), "words": words.item()})
             console.print(str(curve[-1]))
     return curve
 
@@ -286,9 +276,7 @@ def measure(model: SpatialModel, views: list[View]) -> dict[str, dict[str, float
     }
 
 
-def write_card(
-    folder: Path, measured: dict, curve: list[dict], args: argparse.Namespace, minutes: float
-) -> None:
+def write_card(folder: Path, measured: dict, curve: list[dict], args: argparse.Namespace, minutes: float) -> None:
     """README.md and card.json beside the weights."""
     size = sum(p.stat().st_size for p in folder.glob("*")) / 1e6
     card = {
@@ -323,9 +311,7 @@ def write_card(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--dense-steps", type=int, default=250)
     parser.add_argument("--steps", type=int, default=650)

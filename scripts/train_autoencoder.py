@@ -312,9 +312,7 @@ def measured(tokenizer: KLTokenizer, images: Tensor, reference: Tensor | None) -
     return f"{len(images)} | **{got.mean():.1f}** | {got.quantile(0.1):.1f} | {mean} | {flat}"
 
 
-def card(
-    args: argparse.Namespace, tokenizer: KLTokenizer, train_set: Pictures, held_out: Pictures, took: Took
-) -> str:
+def card(args: argparse.Namespace, tokenizer: KLTokenizer, train_set: Pictures, held_out: Pictures, took: Took) -> str:
     weights = args.output / "diffusion_pytorch_model.safetensors"
     latents = tokenizer.posterior(held_out.views[:128])
     assert latents.std is not None
@@ -363,11 +361,7 @@ def card(
 
 def cpu_name() -> str:
     info = Path("/proc/cpuinfo")
-    names = [
-        line.partition(":")[2].strip()
-        for line in info.read_text().splitlines()
-        if line.startswith("model name")
-    ]
+    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
     return names[0] if names else platform.processor() or "unknown"
 
 

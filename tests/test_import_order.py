@@ -63,11 +63,7 @@ def imports_of(path: Path, source: str | None = None) -> Iterator[Import]:
                 base = package[: len(package) - child.level + 1] if child.level else ()
                 module = ".".join((*base, *((child.module,) if child.module else ())))
                 # "from stereopsis import report" names a part only in its alias
-                names = (
-                    [f"{module}.{alias.name}" for alias in child.names]
-                    if module == "stereopsis"
-                    else [module]
-                )
+                names = [f"{module}.{alias.name}" for alias in child.names] if module == "stereopsis" else [module]
             for name in names:
                 yield Import(path, child.lineno, name, inside)
             yield from walk(child, deeper)
@@ -164,9 +160,7 @@ def test_data_preparation_loads_no_heavy_package():
 
 
 def test_files_stay_readable():
-    long = {
-        str(p.relative_to(PACKAGE)): n for p in FILES if (n := len(p.read_text().splitlines())) > MOST_LINES
-    }
+    long = {str(p.relative_to(PACKAGE)): n for p in FILES if (n := len(p.read_text().splitlines())) > MOST_LINES}
     assert not long, f"more than {MOST_LINES} lines; split them: {long}"
 
 

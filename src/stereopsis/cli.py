@@ -61,7 +61,7 @@ def demo(
     """Train three small models on procedural rooms, compare them, and write a report to look at.
 
     The three: one that never looks (the language prior), one trained on words and grounding alone, and one that is
-    also supervised at its visual tokens (Ross3D's reconstructions, 3DRS's alignment). About 10 minutes on 2 cores.
+    also supervised at its visual tokens (Ross3D's reconstructions, 3DRS's alignment). About 12 minutes on 2 cores.
     """
     from stereopsis.experiment import COMPARISON_FILE, demo_arms
     from stereopsis.experiment import compare as run_comparison
@@ -147,9 +147,9 @@ def evaluate(
     changes = list(overrides or [])
     if rooms:
         changes.append(f"evaluation.sources=[{{rooms: {rooms}, split: test}}]")
-    evaluate_run(run, changes, console=console)
+    scenes = evaluate_run(run, changes, console=console)
     console.print(text_table(run))
-    console.print(f"Report: [bold]{write_report(run).resolve()}[/bold]")
+    console.print(f"Report: [bold]{write_report(run, scenes=scenes).resolve()}[/bold]")
 
 
 @app.command(epilog="Example: stereopsis report demo")
@@ -164,7 +164,7 @@ def report(
 
 
 @app.command(
-    epilog="Examples: stereopsis info   |   stereopsis info stereopsis-tiny   |   stereopsis info data/kitchen"
+    epilog="Examples: stereopsis info   |   stereopsis info stereopsis-tiny   |   stereopsis info data/kitchen/SCENE"
 )
 def info(
     what: Annotated[str | None, typer.Argument(help="A recipe, a scene folder or a run folder.")] = None,

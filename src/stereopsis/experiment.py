@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -172,7 +173,7 @@ def compare(
         "title": title,
         "arms": table,
         "baselines": baselines(train_scenes, scenes, full),
-        "scenes": str(prepared_folder(evaluation, full.data.cache)),
+        "scenes": os.path.relpath(prepared_folder(evaluation, full.data.cache), folder),
         "seconds": round(time.monotonic() - start, 1),
     }
     path = folder / COMPARISON_FILE
@@ -244,12 +245,17 @@ def open_run(folder: Path) -> tuple[Recipe, SpatialModel]:
     return load_recipe(folder / RECIPE_FILE), SpatialModel.from_pretrained(folder / MODEL_FOLDER)
 
 
-def evaluate_run(folder: Path, overrides: Sequence[str], *, console: Console | None = None) -> dict[str, Any]:
-    """Evaluate a finished run on its recipe's evaluation scenes (or those that the overrides name)."""
+def evaluate_run(folder: Path, overrides: Sequence[str], *, console: Console | None = None) -> Path:
+    """Evaluate a finished run on its recipe's evaluation scenes (or those that the overrides name).
+
+    Returns:
+        The folder of the (first source's) scenes, for the report.
+    """
     _, model = open_run(folder)
     recipe = load_recipe(folder / RECIPE_FILE, overrides)
     scenes = [s for source in recipe.evaluation.sources for s in scenes_of(source, recipe.data.cache, console=console)]
-    return evaluate_model(model, recipe, scenes, folder / "evaluation", console=console)
+    evaluate_model(model, recipe, scenes, folder / "evaluation", console=console)
+    return prepared_folder(recipe.evaluation.sources[0], recipe.data.cache)
 
 
 def describe(what: str | None, overrides: Sequence[str]) -> dict[str, Any]:

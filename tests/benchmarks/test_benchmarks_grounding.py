@@ -80,10 +80,7 @@ def test_f1_is_that_of_the_best_of_all_matchings(seed):
 @given(st.integers(0, 2**32 - 1), st.integers(0, 4), st.integers(0, 4))
 def test_f1_is_symmetric_bounded_and_invariant_to_order_and_place(seed, first, second):
     rng = np.random.default_rng(seed)
-    a, b = (
-        np.concatenate([rng.uniform(0, 2, (n, 3)), rng.uniform(0.5, 2, (n, 3))], axis=1)
-        for n in (first, second)
-    )
+    a, b = (np.concatenate([rng.uniform(0, 2, (n, 3)), rng.uniform(0.5, 2, (n, 3))], axis=1) for n in (first, second))
     value = matched_f1(a, b)
     shift = np.concatenate([rng.uniform(-10, 10, 3), np.zeros(3)])
     assert 0 <= value[1] <= value[0] <= 1
@@ -131,9 +128,7 @@ def test_multi3drefer_scores_none_one_and_several():
     assert only(grounded("multi3drefer", three, [0, 0, 0], row(0), zero=0.9))["f1@0.25"] == 0.0
     assert only(grounded("multi3drefer", three, [0.9, 0, 0], NONE, zero=0.0))["f1@0.25"] == 0.0
     assert only(grounded("multi3drefer", three, [0.9, 0, 0], row(0), zero=0.0))["f1@0.5"] == 1.0
-    assert only(grounded("multi3drefer", three, [0.9, 0, 0.9], row(0, 10), zero=0.0))[
-        "f1@0.5"
-    ] == pytest.approx(2 / 3)
+    assert only(grounded("multi3drefer", three, [0.9, 0, 0.9], row(0, 10), zero=0.0))["f1@0.5"] == pytest.approx(2 / 3)
     assert only(grounded("multi3drefer", NONE, [], NONE, zero=0.0))["f1@0.5"] == 1.0
     assert only(grounded("multi3drefer", NONE, [], row(0), zero=0.0))["f1@0.5"] == 0.0
 

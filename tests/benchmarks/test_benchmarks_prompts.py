@@ -10,17 +10,12 @@ def annotation(task, **fields):
 
 
 def test_every_prompt_is_worded_as_the_published_systems_word_it():
-    asked = annotation(
-        "sqa3d", situation="I face the door.", text="What is behind me?", answers=("a sofa", "couch")
-    )
+    asked = annotation("sqa3d", situation="I face the door.", text="What is behind me?", answers=("a sofa", "couch"))
     assert prompt_of(asked) == (
         "I face the door. What is behind me? Answer the question using a single word or phrase."
     )
     assert target_of(asked) == "a sofa"
-    assert (
-        prompt_of(annotation("scanqa", text="How many chairs?"))
-        == "How many chairs? Answer the question simply."
-    )
+    assert prompt_of(annotation("scanqa", text="How many chairs?")) == "How many chairs? Answer the question simply."
     assert prompt_of(annotation("scan2cap", object_ids=(3,))) == (
         "Given an object located at <coord> , describe the object in detail."
     )
@@ -31,11 +26,7 @@ def test_every_prompt_is_worded_as_the_published_systems_word_it():
         "Identify the object according to the following description.\nall chairs\n"
         "There may be no corresponding object, or there may be one or more objects."
     )
-    assert (
-        target_of(annotation("scanrefer", text="x"))
-        == target_of(annotation("multi3drefer", text="x"))
-        == "<ground>"
-    )
+    assert target_of(annotation("scanrefer", text="x")) == target_of(annotation("multi3drefer", text="x")) == "<ground>"
 
 
 def test_a_question_without_a_situation_starts_with_the_question():

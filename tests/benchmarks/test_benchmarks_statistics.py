@@ -108,8 +108,7 @@ def test_no_difference_has_p_value_one_and_noise_rarely_a_small_one():
     assert paired_bootstrap(values, values, scene_ids).p_value == 1.0
     rng = np.random.default_rng(8)
     small = sum(
-        paired_bootstrap(clustered(rng)[0], clustered(rng)[0], scene_ids, n=200).p_value < 0.05
-        for _ in range(100)
+        paired_bootstrap(clustered(rng)[0], clustered(rng)[0], scene_ids, n=200).p_value < 0.05 for _ in range(100)
     )
     assert small <= 13
 
@@ -165,15 +164,11 @@ def test_summary_in_points_overall_by_type_and_macro():
 
 def test_summary_agrees_with_the_single_bootstrap():
     values, scene_ids = clustered(np.random.default_rng(9))
-    samples = [
-        exact(str(i), s, "all", v) for i, (s, v) in enumerate(zip(scene_ids, values.tolist(), strict=True))
-    ]
+    samples = [exact(str(i), s, "all", v) for i, (s, v) in enumerate(zip(scene_ids, values.tolist(), strict=True))]
     summary = summarise(samples, n=300, seed=3, level=0.8)["sqa3d"]
     single = bootstrap_by_scene(values, scene_ids, n=300, seed=3, level=0.8).scaled(100.0)
     for interval in (summary.overall["em"], summary.macro["em"], summary.by_type["all"]["em"]):
-        assert [interval.mean, interval.low, interval.high] == pytest.approx(
-            [single.mean, single.low, single.high]
-        )
+        assert [interval.mean, interval.low, interval.high] == pytest.approx([single.mean, single.low, single.high])
 
 
 def test_bleu_of_a_summary_is_corpus_bleu_of_exactly_those_samples():
@@ -196,9 +191,7 @@ def test_bleu_of_a_summary_is_corpus_bleu_of_exactly_those_samples():
 
     def official(rows):
         references = {i: [gold] for i, (_, _, gold) in enumerate(rows)}
-        return Bleu(4).compute_score(
-            references, {i: [text] for i, (_, text, _) in enumerate(rows)}, verbose=0
-        )[0]
+        return Bleu(4).compute_score(references, {i: [text] for i, (_, text, _) in enumerate(rows)}, verbose=0)[0]
 
     for order in range(4):
         name = f"bleu_{order + 1}"

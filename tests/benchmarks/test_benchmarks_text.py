@@ -84,9 +84,7 @@ def test_sqa3d_matches_through_the_cleaning_and_not_beyond_it():
 
 def test_scanqa_em_wants_an_answer_to_the_letter():
     texts = ["brown", "brown ", "Brown", "brown.", "dark", "", "椅子"]
-    predictions = [
-        answered("scanqa", text, ["dark brown", "brown", "椅子"], id=str(i)) for i, text in enumerate(texts)
-    ]
+    predictions = [answered("scanqa", text, ["dark brown", "brown", "椅子"], id=str(i)) for i, text in enumerate(texts)]
     assert [s.scores["em"] for s in score(predictions)] == [1, 1, 0, 0, 0, 0, 1]
 
 
@@ -125,11 +123,7 @@ def test_bleu_worked_by_hand():
 SENTENCES = st.lists(st.sampled_from(["the", "red", "chair", "on", "left", "椅子"]), max_size=7).map(" ".join)
 
 
-@given(
-    st.lists(
-        st.tuples(SENTENCES, st.lists(SENTENCES.filter(bool), min_size=1, max_size=3)), min_size=1, max_size=5
-    )
-)
+@given(st.lists(st.tuples(SENTENCES, st.lists(SENTENCES.filter(bool), min_size=1, max_size=3)), min_size=1, max_size=5))
 def test_bleu_from_counts_is_the_official_scorers_bleu(pairs):
     from pycocoevalcap.bleu.bleu import Bleu
 
@@ -191,8 +185,7 @@ def test_iou_of_exactly_one_half_counts_as_located():
     half = np.array([[0.0, 0.0, 0.25, 1.0, 1.0, 0.5]])
     less = np.array([[0.0, 0.0, 0.25, 1.0, 1.0, 0.499]])
     values = [
-        score_captions([captioned("a b", ["a b"], box=box), captioned("c", ["c"], id="1")])
-        for box in (half, less)
+        score_captions([captioned("a b", ["a b"], box=box), captioned("c", ["c"], id="1")]) for box in (half, less)
     ]
     assert values[0][0].scores["rouge_l@0.5"] == 1.0
     assert values[1][0].scores["rouge_l@0.5"] < 1.0
@@ -247,10 +240,7 @@ def test_real_sqa3d_types_have_the_published_counts_and_the_oracle_scores_100():
 @pytest.mark.skipif(not (DATA / "scanqa").exists(), reason="ScanQA is not on this machine")
 def test_real_scanqa_oracle_scores_100_and_silence_0():
     items = json.loads((DATA / "scanqa" / "ScanQA_v1.0_val.json").read_text())
-    oracle = [
-        answered("scanqa", i["answers"][0], i["answers"], i["question_id"], "all", i["scene_id"])
-        for i in items
-    ]
+    oracle = [answered("scanqa", i["answers"][0], i["answers"], i["question_id"], "all", i["scene_id"]) for i in items]
     summary = summarise(score(oracle), n=50)["scanqa"]
     assert (summary.count, summary.scene_count) == (4675, 71)
     assert {name: summary.overall[name].mean for name in ("em", "rouge_l")} == {"em": 100.0, "rouge_l": 100.0}

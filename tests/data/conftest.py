@@ -36,9 +36,7 @@ def _slanted(camera: Intrinsics, near: float, slope: float) -> np.ndarray:
 def wall_frame() -> Callable[..., Frame]:
     """A function that photographs a slanted or head-on wall with a camera whose principal point is off centre."""
 
-    def make(
-        width: int = 90, height: int = 60, *, depth_camera: Intrinsics | None = None, slope: float = 0.0
-    ) -> Frame:
+    def make(width: int = 90, height: int = 60, *, depth_camera: Intrinsics | None = None, slope: float = 0.0) -> Frame:
         camera = Intrinsics(fx=40.0, fy=44.0, cx=width / 2 + 3, cy=height / 2 - 2, width=width, height=height)
         return Frame(
             name="wall",
@@ -97,9 +95,7 @@ def tokenizer():
 def make_pack() -> Callable[..., ScenePack]:
     """A function that makes a pack of so many views with the given conversations; grid 2x3, encoder grid 4x6."""
 
-    def make(
-        views: int, *conversations: Conversation, name: str = "room", proposals: int = 3, **targets
-    ) -> ScenePack:
+    def make(views: int, *conversations: Conversation, name: str = "room", proposals: int = 3, **targets) -> ScenePack:
         generator = torch.Generator().manual_seed(views)
         return ScenePack(
             scene_id=name,

@@ -15,9 +15,7 @@ QUESTION = Conversation(id="q", task="scanqa", prompt="how many chairs?", answer
 SHORT = Conversation(id="s", task="sqa3d", prompt="where?", answer="here")
 GROUND = Conversation(id="g", task="scanrefer", prompt="the red lamp", answer="<ground>", positives=(0, 2))
 NOTHING = Conversation(id="n", task="multi3drefer", prompt="the sofas", answer="<ground>")
-CAPTION = Conversation(
-    id="c", task="scan2cap", prompt="at <coord> , describe", answer="a lamp", point=(1.0, 2.0, 3.0)
-)
+CAPTION = Conversation(id="c", task="scan2cap", prompt="at <coord> , describe", answer="a lamp", point=(1.0, 2.0, 3.0))
 
 
 @pytest.fixture
@@ -128,12 +126,8 @@ def test_ragged_scenes_are_padded_to_the_right(tokenizer, collate, make_pack):
 
 
 def test_queries_and_points_follow_their_conversations(collate, make_pack):
-    other = Conversation(
-        id="d", task="scan2cap", prompt="<coord> is?", answer="a bed", point=(-1.0, 0.0, 0.5)
-    )
-    batch = collate(
-        [make_pack(1, CAPTION, GROUND), make_pack(2, NOTHING, other, GROUND, name="b", proposals=5)]
-    )
+    other = Conversation(id="d", task="scan2cap", prompt="<coord> is?", answer="a bed", point=(-1.0, 0.0, 0.5))
+    batch = collate([make_pack(1, CAPTION, GROUND), make_pack(2, NOTHING, other, GROUND, name="b", proposals=5)])
     flat = batch.input_ids.flatten()
     assert (flat[batch.query_index] == 4).all()
     assert (flat[batch.coord_index] == 3).all()
@@ -167,9 +161,7 @@ def test_special_tokens_in_somebodys_words_are_refused(collate, make_pack, promp
 def test_targets_are_joined_where_every_pack_has_them(collate, make_pack):
     latents = {"view_latents": torch.zeros(1, 2, 2, 4)}
     first = make_pack(1, view_targets=latents, scene_targets={"birdseye_valid": torch.ones(3, 3)})
-    second = make_pack(
-        2, name="b", view_targets={"view_latents": torch.ones(2, 2, 2, 4), "extra": torch.ones(2)}
-    )
+    second = make_pack(2, name="b", view_targets={"view_latents": torch.ones(2, 2, 2, 4), "extra": torch.ones(2)})
     targets = collate([first, second]).targets
     assert targets.keys() == {"view_latents"}
     assert targets["view_latents"][:, 0, 0, 0].tolist() == [0, 1, 1]

@@ -14,9 +14,7 @@ def _of(scene, task):
 
 
 def test_candidates_are_objects_or_detections(furnished):
-    np.testing.assert_array_equal(
-        candidate_boxes(furnished, "objects"), np.stack([o.box for o in furnished.objects])
-    )
+    np.testing.assert_array_equal(candidate_boxes(furnished, "objects"), np.stack([o.box for o in furnished.objects]))
     np.testing.assert_array_equal(
         candidate_boxes(furnished, "detector"), np.stack([p.box for p in furnished.proposals])
     )
@@ -28,9 +26,7 @@ def test_without_detections_the_objects_serve_and_without_objects_nothing(furnis
     assert candidate_boxes(furnished.replace(objects=()), "objects").shape == (0, 6)
 
 
-@pytest.mark.parametrize(
-    ("threshold", "expected"), [(0.5, (0, 1)), (0.59, (0, 1)), (0.61, (0,)), (1.0, (0,))]
-)
+@pytest.mark.parametrize(("threshold", "expected"), [(0.5, (0, 1)), (0.59, (0, 1)), (0.61, (0,)), (1.0, (0,))])
 def test_every_box_that_overlaps_a_target_enough_is_right(furnished, threshold, expected):
     """The two tables have IoU 0.6 with each other."""
     boxes = candidate_boxes(furnished, "objects")

@@ -54,9 +54,7 @@ def test_known_points_land_where_their_mark_is(wall_frame, fit):
     for u, v in project(points, frame.intrinsics, np.eye(4)).pixels:
         column, row = round(u - 0.5), round(v - 0.5)
         black[row - 2 : row + 3, column - 2 : column + 3] = 255
-    resized = resize_frame(
-        dataclasses.replace(frame, load_colour=functools.partial(_constant, black)), 32, fit
-    )
+    resized = resize_frame(dataclasses.replace(frame, load_colour=functools.partial(_constant, black)), 32, fit)
     expected = project(points, resized.intrinsics, np.eye(4)).pixels
     brightness = resized.colour[..., 0].astype(float)
     rows, cols = np.mgrid[:32, :32] + 0.5

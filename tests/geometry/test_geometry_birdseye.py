@@ -37,9 +37,7 @@ def test_hand_picture():
 
 def test_equal_heights_the_last_wins_and_outside_is_dropped():
     points = np.array([[0.5, 0.5, 1.0], [0.5, 0.5, 1.0], [1.5, 0.5, 5.0], [-0.1, 0.5, 5.0]])
-    view = splat_birdseye(
-        points, np.stack([RED, GREEN, BLUE, BLUE]), size=1, extent=(0.0, 0.0, 1.0, 1.0), ceiling=None
-    )
+    view = splat_birdseye(points, np.stack([RED, GREEN, BLUE, BLUE]), size=1, extent=(0.0, 0.0, 1.0, 1.0), ceiling=None)
     np.testing.assert_array_equal(view.image, GREEN.reshape(1, 1, 3))
 
 
@@ -101,9 +99,7 @@ def room(rng, *, ceiling: float | None, count=40_000):
     cupboard = rng.uniform([3, 1, 2.0], [4, 1.6, 2.0], (count // 20, 3))
     parts = [floor, walls, cupboard]
     if ceiling is not None:
-        parts.append(
-            rng.uniform([0, 0, ceiling], [5, 4, ceiling], (count, 3)) + rng.normal(0, 0.01, (count, 3))
-        )
+        parts.append(rng.uniform([0, 0, ceiling], [5, 4, ceiling], (count, 3)) + rng.normal(0, 0.01, (count, 3)))
     return np.concatenate(parts)
 
 

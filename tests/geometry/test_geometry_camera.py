@@ -54,9 +54,7 @@ def test_project_hand_values():
 def test_round_trip(seed, focal, offset, dtype):
     rng = np.random.default_rng(seed)
     height, width = (int(n) for n in rng.integers(1, 12, 2))
-    K = Intrinsics(
-        fx=focal * 100, fy=focal * 90, cx=width / 2 + offset, cy=height / 2, width=width, height=height
-    )
+    K = Intrinsics(fx=focal * 100, fy=focal * 90, cx=width / 2 + offset, cy=height / 2, width=width, height=height)
     depth = rng.uniform(0.2, 20.0, (height, width)).astype(dtype)
     T = random_pose(seed)
     cloud = unproject(depth, K, T)

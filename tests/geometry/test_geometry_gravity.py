@@ -183,9 +183,7 @@ def test_normals_of_a_plane_are_exact_and_face_the_camera():
     assert not found.valid[17:24, 27:34].any()
     expected = T[:3, :3] @ towards
     # Smoothing over perspective keeps the plane, so only rounding is left.
-    np.testing.assert_allclose(
-        found.normals[found.valid], np.tile(expected, (found.valid.sum(), 1)), atol=1e-9
-    )
+    np.testing.assert_allclose(found.normals[found.valid], np.tile(expected, (found.valid.sum(), 1)), atol=1e-9)
     np.testing.assert_array_equal(found.normals[~found.valid], 0.0)
 
 

@@ -70,9 +70,7 @@ def test_refuses_impossible_grids():
 
 
 def test_discretise_hand_values():
-    coordinates = np.array(
-        [[-15.0, 0.0, 0.0], [15.0, 0.04, 0.06], [-99.0, 99.0, 99.0], [-14.85, -14.75, -4.65]]
-    )
+    coordinates = np.array([[-15.0, 0.0, 0.0], [15.0, 0.04, 0.06], [-99.0, 99.0, 99.0], [-14.85, -14.75, -4.65]])
     expected = [[0, 150, 50], [300, 150, 51], [0, 300, 100], [2, 2, 4]]  # 1.5 -> 2, 2.5 -> 2, 3.5 -> 4
     np.testing.assert_array_equal(discretise(coordinates), expected)
     np.testing.assert_array_equal(

@@ -34,13 +34,9 @@ WORDS = ["where is the red chair? on the table", "the blue lamp beside the bed",
 TALK = (
     Conversation(id="where", task="scanqa", prompt="where is the chair?", answer="on the table"),
     Conversation(id="many", task="sqa3d", prompt="how many?", answer="two"),
-    Conversation(
-        id="what", task="scan2cap", prompt="what is at <coord> ?", answer="the lamp", point=(1.0, -2.0, 0.5)
-    ),
+    Conversation(id="what", task="scan2cap", prompt="what is at <coord> ?", answer="the lamp", point=(1.0, -2.0, 0.5)),
     Conversation(id="red", task="scanrefer", prompt="the red chair", answer="<ground>", positives=(1,)),
-    Conversation(
-        id="both", task="multi3drefer", prompt="the lamp and the bed", answer="<ground>", positives=(0, 2)
-    ),
+    Conversation(id="both", task="multi3drefer", prompt="the lamp and the bed", answer="<ground>", positives=(0, 2)),
     Conversation(id="none", task="multi3drefer", prompt="the blue bed", answer="<ground>"),
 )
 
@@ -107,6 +103,11 @@ def make_model(tokenizer, untrained_backbone) -> Callable[..., SpatialModel]:
     return make
 
 
+def _boxes(numbers: torch.Tensor) -> torch.Tensor:
+    """Boxes within 2 m of the origin, with sides of 0.2 to 1.2 m, from numbers in 0..1."""
+    return torch.cat([numbers[:, :3] * 4 - 2, numbers[:, 3:] + 0.2], dim=1)
+
+
 @pytest.fixture(scope="session")
 def make_pack() -> Callable[..., ScenePack]:
     """A function that makes a pack of random pixels, 3x3 cells a view and 6x6 encoder cells; `seed` decides all."""
@@ -134,7 +135,7 @@ def make_pack() -> Callable[..., ScenePack]:
             coordinates_valid=valid,
             cameras=torch.eye(4).repeat(views, 1, 1),
             intrinsics=torch.eye(3).repeat(views, 1, 1),
-            proposals=SceneProposals(boxes=uniform(proposals, 6) * 4 - 2, cells=cells),
+            proposals=SceneProposals(boxes=_boxes(uniform(proposals, 6)), cells=cells),
             view_targets={"view_latents": torch.randn(views, 2, 2, 4, generator=generator)},
             conversations=conversations,
         )

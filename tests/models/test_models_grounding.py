@@ -61,9 +61,7 @@ def test_padding_gets_no_gradient_and_the_zero_target_does():
 def test_scores_are_never_less_precise_than_float32():
     head = GroundingHead(8)
     for dtype, expected in ((torch.bfloat16, torch.float32), (torch.float64, torch.float64)):
-        scores = head.to(dtype)(
-            torch.randn(1, 8, dtype=dtype), torch.tensor([0]), [torch.randn(2, 8, dtype=dtype)]
-        )
+        scores = head.to(dtype)(torch.randn(1, 8, dtype=dtype), torch.tensor([0]), [torch.randn(2, 8, dtype=dtype)])
         assert scores.logits.dtype == expected
 
 
@@ -94,9 +92,7 @@ def test_an_object_is_its_cells_and_its_place(make_model, make_pack):
         for number, box in enumerate(pack.proposals.boxes):
             seen = [
                 token
-                for token, cell in zip(
-                    projected.reshape(-1, 48), pack.proposals.cells[number].flatten(), strict=True
-                )
+                for token, cell in zip(projected.reshape(-1, 48), pack.proposals.cells[number].flatten(), strict=True)
                 if cell
             ]
             mean = torch.stack(seen).mean(0) if seen else torch.zeros(48)

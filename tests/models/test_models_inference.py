@@ -2,11 +2,16 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
+from stereopsis.data.pack import conversation_of
 from stereopsis.errors import StereopsisError
-from stereopsis.models.inference import EnteredScene
+from stereopsis.geometry import Intrinsics
+from stereopsis.models.inference import EnteredScene, Found
+from stereopsis.scenes.annotations import Annotation
+from stereopsis.scenes.scene import Frame, Proposal, Scene, SceneObject
 
 SPOKEN = ("where", "many", "what")
 POINTED = ("red", "both", "none")
@@ -57,9 +62,7 @@ def test_answers_equal_a_naive_decoder(memorised, talk, make_pack, most):
     for pack in (memorised.pack, make_pack(2, seed=9)):
         room = EnteredScene(memorised.model, pack)
         asked = [talk[name] for name in SPOKEN]
-        asked.append(
-            dataclasses.replace(asked[0], id="new", prompt="the blue lamp beside the bed on the table?")
-        )
+        asked.append(dataclasses.replace(asked[0], id="new", prompt="the blue lamp beside the bed on the table?"))
         expected = [_naive(memorised.model, pack, c, most) for c in asked]
         assert room.answer(asked, max_new_tokens=most) == expected
 
@@ -124,7 +127,9 @@ def test_the_views_matter(memorised, talk, make_pack):
     one, two = (EnteredScene(memorised.model, make_pack(3, seed=seed)) for seed in (0, 5))
     assert not torch.allclose(one.hidden, two.hidden, atol=1e-3)
     assert not torch.allclose(
-        one.score_proposals([talk["red"]])[0].cosines, two.score_proposals([talk["red"]])[0].cosines, atol=1e-3
+        one.score_proposals([talk["red"]])[0].cosines,
+        two.score_proposals([talk["red"]])[0].cosines,
+        atol=1e-3,
     )
 
 
@@ -138,3 +143,60 @@ def test_conversations_of_the_pack_are_ignored(memorised, room):
     other = EnteredScene(memorised.model, memorised.pack.replace(conversations=()))
     assert torch.equal(other.hidden, room.hidden)
     assert other.batch.conversation_ids == ((),)
+
+
+def _conversation(**annotation_fields):
+    annotation = Annotation(id="a", scene_id="s", type="t", **annotation_fields)
+    lamp = SceneObject(id=1, label="lamp", box=np.array([1.0, -2.0, 0.5, 0.2, 0.2, 0.2]))
+    return conversation_of(annotation, Scene(id="s", frames=(), objects=(lamp,)), np.zeros((0, 6)))
+
+
+def test_people_ask_in_the_benchmarks_words(room):
+    """`ask`, `describe` and `find` are the sqa3d, scan2cap and scanrefer prompts that models are trained on."""
+    asked = _conversation(task="sqa3d", text="where is it?", answers=("x",))
+    assert room.ask("where is it?", max_new_tokens=6) == room.answer([asked], max_new_tokens=6)[0]
+    caption = _conversation(task="scan2cap", answers=("x",), object_ids=(1,))
+    described = room.describe([1.0, -2.0, 0.5, 9.0, 9.0, 9.0], max_new_tokens=6)
+    assert described == room.answer([caption], max_new_tokens=6)[0]
+    sought = _conversation(task="scanrefer", text="the lamp", object_ids=(1,))
+    scores = room.score_proposals([sought])[0]
+    best = int(scores.cosines.argmax())
+    expected = room.pack.proposals.boxes[best].tolist() if float(scores.cosines[best]) >= scores.zero_cosine else None
+    assert room.find("the lamp") == expected
+
+
+@pytest.mark.parametrize(
+    ("cosines", "zero", "expected"), [([0.1, 0.9, 0.2, 0.0], 0.5, 1), ([0.1, 0.4, 0.2, 0.0], 0.5, None)]
+)
+def test_find_gives_the_best_box_or_none(memorised, monkeypatch, cosines, zero, expected):
+    room = EnteredScene(memorised.model, memorised.pack)
+    scores = Found(cosines=torch.tensor(cosines), zero_cosine=zero)
+    monkeypatch.setattr(room, "score_proposals", lambda conversations: [scores])
+    boxes = memorised.pack.proposals.boxes
+    assert room.find("anything") == (None if expected is None else boxes[expected].tolist())
+
+
+def test_find_needs_something_to_find(memorised, make_pack):
+    assert EnteredScene(memorised.model, make_pack(1, proposals=0)).find("the lamp") is None
+
+
+def test_a_model_enters_a_scene(make_model):
+    """`enter` builds the pack that the model's sizes ask for, with detections as candidates where there are any."""
+    camera = Intrinsics(fx=20.0, fy=20.0, cx=16.0, cy=12.0, width=32, height=24)
+    frames = tuple(
+        Frame(
+            name=str(i),
+            T_world_camera=np.eye(4),
+            intrinsics=camera,
+            load_colour=lambda i=i: np.full((24, 32, 3), 40 * i, dtype=np.uint8),
+            load_depth=lambda: np.full((24, 32), 2.0, dtype=np.float32),
+        )
+        for i in range(5)
+    )
+    detected = Proposal(box=np.array([0.0, 0.0, 2.0, 1.0, 1.0, 1.0]))
+    entered = make_model().enter(Scene(id="s", frames=frames, proposals=(detected,)), views=3)
+    assert isinstance(entered, EnteredScene)
+    assert entered.pack.frame_names == ("0", "2", "4")
+    assert entered.pack.images.shape == (3, 3, 24, 24)
+    assert entered.pack.proposals.boxes.tolist() == [detected.box.tolist()]
+    assert entered.find("the box") in (None, detected.box.tolist())

@@ -61,9 +61,7 @@ def test_cells_are_row_major(mixed):
     image = torch.zeros(1, 3, 24, 24, dtype=torch.uint8)
     image[:, :, 4:8, 16:20] = 255  # row 1, column 4 of the 6 x 6 patches
     with torch.no_grad():
-        difference = (model.adapter.encode(image) - model.adapter.encode(torch.zeros_like(image))).norm(
-            dim=-1
-        )
+        difference = (model.adapter.encode(image) - model.adapter.encode(torch.zeros_like(image))).norm(dim=-1)
     assert tower.config.patch_size == 4
     assert torch.argmax(difference).item() == 1 * 6 + 4
 
@@ -130,9 +128,7 @@ def test_a_changed_cell_changes_its_own_position_first(mixed, cell):
     scene, column = divmod(place, batch.input_ids.shape[1])
     assert torch.nonzero(changed.flatten())[0].item() == place
     assert not changed[1 - scene].any(), "the other scene saw it"
-    assert torch.equal(changed[scene, column:], batch.segments[scene, column:] >= 0), (
-        "causal: all that follows"
-    )
+    assert torch.equal(changed[scene, column:], batch.segments[scene, column:] >= 0), "causal: all that follows"
     assert torch.equal(batch.layout.gather(after)[cell], after[scene, column])
     assert not torch.equal(batch.layout.gather(after)[cell], batch.layout.gather(before)[cell])
 

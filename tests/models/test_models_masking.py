@@ -48,8 +48,7 @@ def test_grounding_sees_hidden_views_only_through_its_objects(make_model, packs,
     batch = model.collator()(bare)
     other = torch.where(hidden[:, None, None, None], 255 - batch.images, batch.images)
     one, two = (
-        run_model(model, dataclasses.replace(batch, images=images), due=DUE)
-        for images in (batch.images, other)
+        run_model(model, dataclasses.replace(batch, images=images), due=DUE) for images in (batch.images, other)
     )
     assert torch.equal(one.grounding.logits, two.grounding.logits)
 
@@ -96,9 +95,7 @@ def test_the_same_seed_hides_the_same_views(make_model, packs):
 
 def _moved(batch):
     shift = torch.tensor([0.7, -0.4, 0.3])
-    return dataclasses.replace(
-        batch, coordinates=batch.coordinates + shift * batch.coordinates_valid[..., None]
-    )
+    return dataclasses.replace(batch, coordinates=batch.coordinates + shift * batch.coordinates_valid[..., None])
 
 
 @torch.no_grad()

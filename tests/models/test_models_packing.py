@@ -99,12 +99,8 @@ def test_padding_changes_nothing(make_model, make_pack, talk, run_model):
         run_model(model, model.collator()([short, long])),
     )
     torch.testing.assert_close(both.visual[:1], alone.visual, atol=1e-12, rtol=0)
-    torch.testing.assert_close(
-        both.text_logits[: len(alone.text_logits)], alone.text_logits, atol=1e-12, rtol=0
-    )
-    torch.testing.assert_close(
-        both.grounding.logits[:, [0, 1, 2, 6]], alone.grounding.logits, atol=1e-12, rtol=0
-    )
+    torch.testing.assert_close(both.text_logits[: len(alone.text_logits)], alone.text_logits, atol=1e-12, rtol=0)
+    torch.testing.assert_close(both.grounding.logits[:, [0, 1, 2, 6]], alone.grounding.logits, atol=1e-12, rtol=0)
     assert torch.isneginf(both.grounding.logits[:, 3:6]).all()
 
 

@@ -21,9 +21,7 @@ from stereopsis.scenes.scene import Scene
 
 
 def _said(number: int, prefix: str = "") -> tuple[Conversation, ...]:
-    return tuple(
-        Conversation(id=f"{prefix}{i}", task="scanqa", prompt=f"{i}?", answer="a") for i in range(number)
-    )
+    return tuple(Conversation(id=f"{prefix}{i}", task="scanqa", prompt=f"{i}?", answer="a") for i in range(number))
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +60,7 @@ def test_random_subsets_are_deterministic_and_different(make_pack):
     dataset = PackDataset([pack], conversations=2, views=3, subsets=8, seed=0)
     again = PackDataset([pack], conversations=2, views=3, subsets=8, seed=0)
     names = [dataset[i].frame_names for i in range(len(dataset))]
-    assert (
-        names
-        == [again[i].frame_names for i in range(len(again))]
-        == [dataset[i].frame_names for i in range(8)]
-    )
+    assert names == [again[i].frame_names for i in range(len(again))] == [dataset[i].frame_names for i in range(8)]
     assert len(names) == 8
     assert len(set(names)) > 3
     for index, chosen in enumerate(names):
@@ -215,6 +209,4 @@ def test_cached_vision_trains_like_live_vision(make_model, make_pack, talk):
         found.append((float(losses["text"].sum.detach()), float(losses["grounding"].sum.detach()), gradient))
     assert found[0][0] == pytest.approx(found[1][0], rel=2e-3)
     assert found[0][1] == pytest.approx(found[1][1], rel=2e-3)
-    torch.testing.assert_close(
-        found[0][2], found[1][2], rtol=0.05, atol=0.01 * float(found[0][2].abs().max())
-    )
+    torch.testing.assert_close(found[0][2], found[1][2], rtol=0.05, atol=0.01 * float(found[0][2].abs().max()))

@@ -29,9 +29,7 @@ def _points(number: int) -> torch.Tensor:
     return (steps + torch.rand(number, 3, generator=generator) * 0.8 - 0.4) * 0.1
 
 
-@pytest.mark.parametrize(
-    "dim", [48, 49, 50, 51, 52, 9, 3]
-)  # features per axis: even, odd (51, 9, 3), remainders
+@pytest.mark.parametrize("dim", [48, 49, 50, 51, 52, 9, 3])  # features per axis: even, odd (51, 9, 3), remainders
 def test_encoding_equals_the_slow_rule(dim):
     points = _points(60)
     assert (points.abs() > torch.tensor(HIGH)).any(), "clamping must be exercised"

@@ -79,9 +79,7 @@ def test_training_heads_lie_apart(saved):
     assert any(key.startswith("denoiser.") for key in heads)
     assert any(key.endswith("mask_token") for key in heads)
     assert load_file(folder / "spatial.safetensors").keys() == model.grounding.state_dict().keys()
-    assert not any(
-        "denoiser" in key or "mask_token" in key for key in load_file(folder / "model.safetensors")
-    )
+    assert not any("denoiser" in key or "mask_token" in key for key in load_file(folder / "model.safetensors"))
 
 
 @torch.no_grad()
@@ -191,9 +189,7 @@ def test_an_unknown_schema_is_refused(copied):
 
 
 def test_an_unknown_option_gets_a_suggestion(saved, copied):
-    with pytest.raises(
-        CheckpointError, match=r"unknown model option 'position' \(did you mean 'positions'\?\)"
-    ):
+    with pytest.raises(CheckpointError, match=r"unknown model option 'position' \(did you mean 'positions'\?\)"):
         SpatialModel.from_pretrained(saved[1], position="none")
     _edit(copied / "spatial_config.json", encodingscale=1.0)
     with pytest.raises(CheckpointError, match=r"'encodingscale' \(did you mean 'encoding_scale'\?\)"):
@@ -219,17 +215,13 @@ def test_files_of_two_models_are_refused(copied):
 def test_an_unknown_family_is_named_with_the_known_ones(copied, family):
     (copied / "spatial_config.json").unlink()
     _edit(copied / "config.json", model_type=family)
-    with pytest.raises(
-        CheckpointError, match=rf"no adapter for the model family '{family}' .*llava_onevision"
-    ):
+    with pytest.raises(CheckpointError, match=rf"no adapter for the model family '{family}' .*llava_onevision"):
         SpatialModel.from_pretrained(copied)
 
 
 def test_a_grounding_head_of_another_width_is_refused(copied):
     save_file(GroundingHead(40).state_dict(), copied / "spatial.safetensors")
-    with pytest.raises(
-        CheckpointError, match=r"another architecture: .*zero_target|of another shape .*40.*48"
-    ):
+    with pytest.raises(CheckpointError, match=r"another architecture: .*zero_target|of another shape .*40.*48"):
         SpatialModel.from_pretrained(copied)
 
 

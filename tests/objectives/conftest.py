@@ -70,9 +70,7 @@ def _outputs(
     )
 
 
-def _denoiser(
-    *, randomised: bool = True, birdseye: bool = True, dtype: torch.dtype = torch.float32
-) -> Denoiser:
+def _denoiser(*, randomised: bool = True, birdseye: bool = True, dtype: torch.dtype = torch.float32) -> Denoiser:
     """A tiny denoiser; `randomised` replaces the zero-initialised parts, so that everything has a say."""
     torch.manual_seed(7)
     denoiser = Denoiser(

@@ -84,9 +84,7 @@ def test_hidden_views_are_left_out_and_their_scene_keeps_its_weight(make_batch, 
     for scene, seen in (([0, 1, 2], [0, 2]), ([3, 4], [3, 4])):
         part = dataclasses.replace(
             make_batch((len(seen),)),
-            targets={
-                k: batch.targets[k][torch.tensor(seen)] for k in ("view_features", "view_features_valid")
-            },
+            targets={k: batch.targets[k][torch.tensor(seen)] for k in ("view_features", "view_features_valid")},
         )
         alone = objective.loss(
             SpatialOutputs(visual=outputs.visual[seen], hidden=torch.zeros(len(seen)).bool()),
@@ -104,9 +102,7 @@ def test_permuting_views_permutes_gradients(make_batch, make_outputs):
     outputs = make_outputs(batch)
     loss = objective.loss(outputs, batch, generator())
     (gradient,) = torch.autograd.grad(loss.sum, outputs.visual)
-    shuffled = SpatialOutputs(
-        visual=outputs.visual.detach()[order].requires_grad_(), hidden=outputs.hidden[order]
-    )
+    shuffled = SpatialOutputs(visual=outputs.visual.detach()[order].requires_grad_(), hidden=outputs.hidden[order])
     batch.targets.update({k: batch.targets[k][order] for k in ("view_features", "view_features_valid")})
     other = objective.loss(shuffled, batch, generator())
     assert other.sum.item() == pytest.approx(loss.sum.item(), rel=1e-5)

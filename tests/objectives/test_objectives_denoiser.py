@@ -102,10 +102,7 @@ def reference_noise(w, kind, noisy, t, z):
     angles = [t * math.exp(-math.log(10000) * i / 128) for i in range(128)]
     wave = torch.tensor([math.cos(a) for a in angles] + [math.sin(a) for a in angles], dtype=torch.float64)
     c = linear(w, "t_embedder.mlp.2", silu(linear(w, "t_embedder.mlp.0", wave))) + z
-    x = (
-        torch.stack([linear(w, f"x_embedder_{kind}.proj", cell) for cell in noisy])
-        + w[f"pos_embed_{kind}"][0]
-    )
+    x = torch.stack([linear(w, f"x_embedder_{kind}.proj", cell) for cell in noisy]) + w[f"pos_embed_{kind}"][0]
     for i in range(DEPTH):
         m = torch.stack([linear(w, f"blocks.{i}.adaLN_modulation.1", silu(y)) for y in c])
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = m.reshape(len(m), 6, WIDTH).transpose(0, 1)

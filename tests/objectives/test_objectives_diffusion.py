@@ -79,6 +79,4 @@ def test_out_of_range_steps_are_refused():
         CosineDiffusion(0)
     for steps in (0, 1001):
         with pytest.raises(ValueError, match=r"1\.\.1000"):
-            CosineDiffusion().sample(
-                lambda x, t: x, (1, 1, 1), steps=steps, generator=torch.Generator().manual_seed(0)
-            )
+            CosineDiffusion().sample(lambda x, t: x, (1, 1, 1), steps=steps, generator=torch.Generator().manual_seed(0))

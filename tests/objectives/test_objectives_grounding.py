@@ -63,9 +63,7 @@ def test_gradients_by_finite_differences_and_none_for_padding(make_batch, make_o
     right=st.integers(0, 255),
     padding=st.integers(0, 3),
 )
-def test_equals_the_definition_and_ignores_order_and_padding(
-    make_batch, make_outputs, logits, right, padding
-):
+def test_equals_the_definition_and_ignores_order_and_padding(make_batch, make_outputs, logits, right, padding):
     proposals = len(logits) - 1
     mask = [bool(right >> i & 1) for i in range(proposals)]
     chosen = [x for x, m in zip(logits, mask, strict=False) if m] or logits[-1:]

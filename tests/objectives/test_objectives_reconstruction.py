@@ -56,9 +56,7 @@ def one_scene(batch, outputs, scene: int):
 
 
 @pytest.mark.parametrize(("cls", "options"), ALL)
-def test_an_untrained_denoiser_scores_the_squared_noise(
-    cls, options, make_batch, make_outputs, make_denoiser
-):
+def test_an_untrained_denoiser_scores_the_squared_noise(cls, options, make_batch, make_outputs, make_denoiser):
     """Its prediction is 0, so the loss is the noise's own square: replay the draws and sum it by hand."""
     objective = cls(make_denoiser(randomised=False), **options)
     batch = make_batch((4,))
@@ -102,9 +100,7 @@ def test_a_perfect_denoiser_scores_zero(make_batch, make_outputs, make_denoiser,
     ratio=st.floats(0.05, 0.95),
     repeats=st.sampled_from([None, 1, 3]),
 )
-def test_count_is_known_before_the_forward_pass(
-    make_batch, make_outputs, make_denoiser, views, ratio, repeats
-):
+def test_count_is_known_before_the_forward_pass(make_batch, make_outputs, make_denoiser, views, ratio, repeats):
     batch, denoiser = make_batch(tuple(views)), make_denoiser()
     cross = CrossView(denoiser, ratio=ratio, repeats=repeats)
     outputs = make_outputs(batch, hidden=hide(cross, batch))
@@ -197,9 +193,7 @@ def test_masked_positions_gives_every_hidden_view_its_own_condition(make_batch, 
     base = objective.reconstruct(outputs, batch, generator=generator(), steps=2)
     visual = outputs.visual.detach().clone()
     visual[hidden.nonzero()[0]] *= -1
-    moved = objective.reconstruct(
-        SpatialOutputs(visual=visual, hidden=hidden), batch, generator=generator(), steps=2
-    )
+    moved = objective.reconstruct(SpatialOutputs(visual=visual, hidden=hidden), batch, generator=generator(), steps=2)
     assert not moved[0].allclose(base[0], atol=1e-3)
     torch.testing.assert_close(moved[1], base[1])
 
@@ -374,9 +368,7 @@ def test_training_makes_pictures_of_the_right_view(make_batch):
     """Tokens that name their view: after a short training each sample is nearest to its view's latents."""
     torch.manual_seed(0)
     denoiser = Denoiser(
-        DenoiserConfig(
-            condition_dim=6, channels=4, width=32, depth=1, heads=2, view_grid=(2, 2), birdseye_grid=None
-        )
+        DenoiserConfig(condition_dim=6, channels=4, width=32, depth=1, heads=2, view_grid=(2, 2), birdseye_grid=None)
     )
     objective, batch = VanillaReconstruction(denoiser, ratio=1.0), make_batch((4,))
     visual = torch.randn(4, 1, 1, 6).expand(4, 2, 3, 6).contiguous()

@@ -48,9 +48,7 @@ def test_half_precision_logits_are_summed_in_float32(make_batch, make_outputs):
     torch.manual_seed(0)
     logits = 3 * torch.randn(9, 2000)
     loss = TextLoss().loss(with_text(make_outputs(batch), logits.bfloat16(), [0] * 9), batch, generator())
-    exact = TextLoss().loss(
-        with_text(make_outputs(batch), logits.bfloat16().double(), [0] * 9), batch, generator()
-    )
+    exact = TextLoss().loss(with_text(make_outputs(batch), logits.bfloat16().double(), [0] * 9), batch, generator())
     assert loss.sum.dtype == torch.float32
     assert loss.sum.item() == pytest.approx(exact.sum.item(), rel=1e-6)
 

@@ -121,9 +121,7 @@ def test_at_least_sixteen_furniture_categories_and_balanced_content(layouts):
 
 
 def test_counts_of_a_present_category_vary(layouts):
-    chairs = collections.Counter(
-        sum(o.category.name == "chair" for o in layout.objects) for layout in layouts
-    )
+    chairs = collections.Counter(sum(o.category.name == "chair" for o in layout.objects) for layout in layouts)
     assert {0, 1, 2, 3} <= set(chairs)
     existing = sum(n for count, n in chairs.items() if count)
     assert chairs[1] / existing < 0.75
@@ -135,9 +133,7 @@ def test_the_photographer_stands_in_free_space_and_walks_without_jumps(layouts):
         places = walk.poses[:, :3, 3]
         assert ((places[:, 2] >= 1.3) & (places[:, 2] <= 1.7)).all()
         for item in layout.objects:
-            inside = ((places[:, :2] > item.low[:2] - 0.1) & (places[:, :2] < item.high[:2] + 0.1)).all(
-                axis=1
-            )
+            inside = ((places[:, :2] > item.low[:2] - 0.1) & (places[:, :2] < item.high[:2] + 0.1)).all(axis=1)
             assert item.category.place == "hung" or not inside.any()
         assert (places[:, :2] > 0.3).all()
         assert (places[:, :2] < np.array(layout.size[:2]) - 0.3).all()

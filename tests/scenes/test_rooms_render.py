@@ -30,9 +30,7 @@ def _world_points(frame) -> np.ndarray:
     """[height, width, 3] by the definition of the pinhole camera, independent of the renderer's rays."""
     k, depth = frame.intrinsics, frame.depth().astype(np.float64)
     u, v = np.meshgrid(np.arange(k.width) + 0.5, np.arange(k.height) + 0.5)
-    camera = np.stack(
-        [(u - k.cx) / k.fx * depth, (v - k.cy) / k.fy * depth, depth, np.ones_like(depth)], axis=-1
-    )
+    camera = np.stack([(u - k.cx) / k.fx * depth, (v - k.cy) / k.fy * depth, depth, np.ones_like(depth)], axis=-1)
     return (camera @ frame.T_world_camera.T)[..., :3]
 
 

@@ -10,9 +10,7 @@ from stereopsis.scenes.rooms.shapes import cuboid, cylinder, ellipsoid, lathe, s
 
 
 def _solid(triangles: np.ndarray) -> trimesh.Trimesh:
-    mesh = trimesh.Trimesh(
-        triangles.reshape(-1, 3), np.arange(3 * len(triangles)).reshape(-1, 3), process=False
-    )
+    mesh = trimesh.Trimesh(triangles.reshape(-1, 3), np.arange(3 * len(triangles)).reshape(-1, 3), process=False)
     mesh.merge_vertices(digits_vertex=6)
     return mesh
 
@@ -65,8 +63,7 @@ def test_sizes_have_a_clear_gap():
         volumes = {}
         for size, scale in (("small", category.small), ("large", category.large)):
             extents = [
-                np.ptp(unit_model(name, size, v).triangles.reshape(-1, 3), axis=0)
-                for v in range(category.variants)
+                np.ptp(unit_model(name, size, v).triangles.reshape(-1, 3), axis=0) for v in range(category.variants)
             ]
             volumes[size] = [float(np.prod(extent * np.array(scale))) for extent in extents]
         jitter = 1.0 if category.place == "hung" else (1.04 / 0.96) ** 3

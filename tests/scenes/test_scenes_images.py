@@ -27,9 +27,7 @@ from stereopsis.scenes.images import (
 )
 
 ANY_DEPTH = st.one_of(st.floats(-1.0, 80.0, width=32), st.floats(width=32))
-SAME_FILE = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
-)
+SAME_FILE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 
 
 def _photo(height: int = 48, width: int = 64) -> np.ndarray:
@@ -70,9 +68,7 @@ def test_depth_is_rounded_to_the_nearest_millimetre_or_invalid(tmp_path, metres)
     (tmp_path / "d.png").write_bytes(encode_depth(depth))
     back = read_depth(tmp_path / "d.png")
     inside = (depth > 0.0005) & (depth < 65.5344)
-    assert (
-        np.abs(back[inside] - depth[inside]).max(initial=0.0) <= 0.0005 + 4e-6
-    )  # half a unit + float32 at 65 m
+    assert np.abs(back[inside] - depth[inside]).max(initial=0.0) <= 0.0005 + 4e-6  # half a unit + float32 at 65 m
     assert not back[~(inside | ((depth > 0.0004) & (depth < 65.5346)))].any()
 
 
@@ -94,9 +90,7 @@ def test_png_colour_is_exact_and_jpeg_close(tmp_path):
     np.testing.assert_array_equal(read_colour(write_colour(tmp_path / "n.png", noise)), noise)
     photo = _photo()
     jpeg = read_colour(write_colour(tmp_path / "p.jpg", photo))
-    assert (
-        np.mean((jpeg.astype(float) - photo) ** 2) < 255**2 / 10**4.2
-    )  # 42 dB: quality 95, chroma not halved
+    assert np.mean((jpeg.astype(float) - photo) ** 2) < 255**2 / 10**4.2  # 42 dB: quality 95, chroma not halved
 
 
 def test_mask_round_trip(tmp_path):
@@ -197,12 +191,7 @@ def _png(width: int, height: int) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b""))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])

@@ -146,9 +146,7 @@ def test_colour_without_depth_and_depth_of_another_size(tmp_path, make_scene):
 
 
 def test_plain_values_of_numpy_are_stored(tmp_path, make_scene):
-    scene = make_scene(
-        provenance={"seed": np.int64(4), "share": np.float32(0.5), "at": Path("x"), "v": np.arange(2)}
-    )
+    scene = make_scene(provenance={"seed": np.int64(4), "share": np.float32(0.5), "at": Path("x"), "v": np.arange(2)})
     back = read_scene(write_scene(scene, tmp_path / "scene"))
     assert back.provenance == {"seed": 4, "share": 0.5, "at": "x", "v": [0, 1]}
 
@@ -210,9 +208,7 @@ def test_repeated_frame_names(tmp_path, make_scene):
 
 
 def _with_pose(scene: Scene, pose: np.ndarray) -> Scene:
-    return scene.replace(
-        frames=(dataclasses.replace(scene.frames[0], T_world_camera=pose), *scene.frames[1:])
-    )
+    return scene.replace(frames=(dataclasses.replace(scene.frames[0], T_world_camera=pose), *scene.frames[1:]))
 
 
 @pytest.mark.parametrize(
@@ -237,11 +233,7 @@ def _with_pose(scene: Scene, pose: np.ndarray) -> Scene:
         ),
         (
             lambda s: s.replace(
-                frames=(
-                    dataclasses.replace(
-                        s.frames[0], load_depth=lambda: np.full((16, 24), np.nan, np.float32)
-                    ),
-                )
+                frames=(dataclasses.replace(s.frames[0], load_depth=lambda: np.full((16, 24), np.nan, np.float32)),)
             ),
             "view_000.*non-finite",
         ),

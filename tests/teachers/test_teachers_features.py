@@ -125,9 +125,7 @@ def test_a_world_moved_by_all_wavelengths_changes_only_what_it_should(corner, en
     moved = dataclasses.replace(corner, points=corner.points + shift, T_aligned_camera=T)
     features = PointMapTeacher().encode(moved).features
     assert (features[..., :10] - encoded.features[..., :10]).abs().mean() > 0.3  # x
-    torch.testing.assert_close(
-        features[..., 10:], encoded.features[..., 10:], atol=2e-3, rtol=0
-    )  # y, z, shape
+    torch.testing.assert_close(features[..., 10:], encoded.features[..., 10:], atol=2e-3, rtol=0)  # y, z, shape
 
 
 def test_one_view_does_not_depend_on_the_others(corner, encoded):
@@ -282,9 +280,7 @@ def test_real_depth_agrees_between_neighbouring_views():
         scene_id="kitchen",
     )
     result = PointMapTeacher().encode(views)
-    shown = (
-        views.points.where(views.points_valid[..., None], 0.0).reshape(2, 12, 10, 16, 10, 3).sum(dim=(2, 4))
-    )
+    shown = views.points.where(views.points_valid[..., None], 0.0).reshape(2, 12, 10, 16, 10, 3).sum(dim=(2, 4))
     count = views.points_valid.reshape(2, 12, 10, 16, 10).sum(dim=(2, 4))
     mean = (shown / count.clamp(min=1)[..., None]).flatten(1, 2)
     usable = result.valid.flatten(1)[0][:, None] & result.valid.flatten(1)[1][None]

@@ -44,9 +44,7 @@ def random_vae(seed: int = 0, **config):
 
 @pytest.fixture(scope="module")
 def images():
-    return torch.randint(
-        0, 256, (3, 3, 48, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
-    )
+    return torch.randint(0, 256, (3, 3, 48, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +95,11 @@ def test_missing_shift_means_zero_and_statistics_per_channel_are_used(images):
 def test_sampling_follows_the_generator_and_the_mean_is_the_default(images):
     tokenizer = KLTokenizer(random_vae(), chunk=2)
     one = tokenizer.encode_cells(images, generator=torch.Generator().manual_seed(1))
-    same = KLTokenizer(random_vae(), chunk=16).encode_cells(
-        images, generator=torch.Generator().manual_seed(1)
-    )
+    same = KLTokenizer(random_vae(), chunk=16).encode_cells(images, generator=torch.Generator().manual_seed(1))
     other = tokenizer.encode_cells(images, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(one, same)  # the chunk size does not enter the noise
     assert (one - other).abs().mean() > 0.01
-    many = torch.stack(
-        [tokenizer.encode_cells(images, generator=torch.Generator().manual_seed(s)) for s in range(64)]
-    )
+    many = torch.stack([tokenizer.encode_cells(images, generator=torch.Generator().manual_seed(s)) for s in range(64)])
     posterior = tokenizer.posterior(images)
     bound = 5 * space_to_depth(posterior.std) / 8
     assert ((many.mean(dim=0) - tokenizer.encode_cells(images)).abs() < bound).all()
@@ -264,9 +258,7 @@ def test_shipped_autoencoder_is_small_and_good_on_fresh_rooms():
     folder = rooms_autoencoder_folder()
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 2_000_000
     tokenizer = load_latent_tokenizer("rooms")
-    views = [
-        frame.colour() for seed in range(7_000_000_000, 7_000_000_006) for frame in make_room(seed).frames
-    ]
+    views = [frame.colour() for seed in range(7_000_000_000, 7_000_000_006) for frame in make_room(seed).frames]
     images = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).contiguous()
     cells = tokenizer.encode_cells(images)
     assert cells.shape == (len(images), 6, 6, tokenizer.channels)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from stereopsis.errors import CheckpointError, RunFolderError
@@ -181,6 +182,16 @@ def test_a_run_is_resumed_with_its_own_recipe_only(cut, long_recipe):
     assert "a run of another recipe" in str(caught.value)
     assert str(folder / "recipe.yaml") in str(caught.value)
     assert (folder / "metrics.jsonl").read_text() == before
+
+
+def test_a_recipe_that_says_the_same_in_other_words_resumes(cut, same_as, long_recipe):
+    """For example one that an earlier version wrote, before a new setting got its default."""
+    folder = cut(8)
+    content = yaml.safe_load((folder / "recipe.yaml").read_text())
+    del content["training"]["weight_decay"]
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
+    train(long_recipe, folder, resume=True, progress=False)
+    same_as(folder)
 
 
 def test_there_must_be_something_to_resume(long_recipe, tmp_path):

@@ -18,6 +18,8 @@ from stereopsis.objectives.reconstruction import BirdsEye, CrossView
 from stereopsis.teachers.latents import LatentTokenizer, psnr
 
 PICTURES_FILE = "pictures.json"
+EQUAL_PSNR = 99.0
+"""The largest ratio that is written, dB."""
 
 
 @torch.inference_mode()
@@ -56,7 +58,7 @@ def write_pictures(
             records += _masked_views(model, batch, pack, tokenizer, folder, generator, steps)
         if "birds_eye" in objectives:
             records.append(_from_above(model, batch, pack, tokenizer, folder, generator, steps))
-    (folder / PICTURES_FILE).write_text(json.dumps(records, indent=1) + "\n")
+    (folder / PICTURES_FILE).write_text(json.dumps(records, indent=1, allow_nan=False) + "\n")
     return records
 
 
@@ -140,11 +142,16 @@ def _mean_colour(source: Tensor, like: Tensor) -> Tensor:
     return colour[:, None, None].expand_as(like)
 
 
-def _psnr(picture: Tensor, truth: Tensor, where: Tensor | None = None) -> float:
-    """DB over the pixels of [3 height width] pictures that ``where`` marks."""
+def _psnr(picture: Tensor, truth: Tensor, where: Tensor | None = None) -> float | None:
+    """DB over the pixels of [3 height width] pictures that ``where`` marks; None where it marks none.
+
+    At most ``EQUAL_PSNR``, which stands for the infinite ratio of equal pictures: JSON has no infinity.
+    """
     if where is not None:
         picture, truth = picture[where], truth[where]
-    return round(float(psnr(picture.reshape(1, -1), truth.reshape(1, -1))), 2)
+    if not truth.numel():
+        return None
+    return round(min(float(psnr(picture.reshape(1, 3, 1, -1), truth.reshape(1, 3, 1, -1))), EQUAL_PSNR), 2)
 
 
 def _camera_distance(a: Tensor, b: Tensor) -> float:

@@ -22,7 +22,7 @@ class ModelSection(_Section):
     """Which model is tuned, and how its visual tokens learn where they look.
 
     Attributes:
-        base: "tiny" (shipped with the package), a model folder, or a Hugging Face id.
+        base: "tiny" (shipped with the package), or a model folder.
         positions: depth | noisy | none; see `stereopsis.models.spatial.SpatialConfig`.
         view_grid: rows and cols of a view's tokens; left out, the base's own.
         encoding_scale: factor of the 3D encoding; left out, the base's own.
@@ -117,6 +117,12 @@ class ObjectiveSection(_Section):
     every: int = pydantic.Field(default=1, ge=1)
 
 
+class TextSection(ObjectiveSection):
+    """Next-token loss; ``average`` weighs every token or every answer alike."""
+
+    average: Literal["token", "answer"] = "token"
+
+
 class VanillaSection(ObjectiveSection):
     """Reconstruct a share of the views from their own tokens."""
 
@@ -147,7 +153,7 @@ class AlignmentSection(ObjectiveSection):
 class ObjectivesSection(_Section):
     """Which objectives train the model; an objective that is left out is off."""
 
-    text: ObjectiveSection | None = None
+    text: TextSection | None = None
     grounding: ObjectiveSection | None = None
     vanilla: VanillaSection | None = None
     cross_view: CrossViewSection | None = None

@@ -22,7 +22,7 @@ from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import save_model
 from stereopsis.scenes.scene import Scene
 from stereopsis.training.build import build_model, build_objectives, build_teachers
-from stereopsis.training.recipe import Recipe, SourceSection, cpu_threads
+from stereopsis.training.recipe import Recipe, SourceSection, cpu_threads, load_recipe
 from stereopsis.training.sources import scenes_of
 from stereopsis.training.trainer import METRICS_FILE, MetricsLog, SpatialTrainer, newest_checkpoint
 
@@ -47,15 +47,15 @@ class TrainedRun:
     packs: Sequence[ScenePack]
 
 
-def open_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
-    """Make a run folder, or refuse one that is in the way.
+def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a run folder that is in the way, before any work is done.
 
     Raises:
         RunFolderError: it holds a run already, or (resuming) a run of another recipe.
     """
     if (folder / RECIPE_FILE).exists():
         if resume:
-            if (folder / RECIPE_FILE).read_text() != recipe.to_yaml():
+            if load_recipe(folder / RECIPE_FILE) != recipe:
                 raise RunFolderError(
                     f"{folder} holds a run of another recipe; resume it with its own recipe ({folder / RECIPE_FILE}), "
                     "or choose another --output"
@@ -66,12 +66,22 @@ def open_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bo
                 f"{folder} already holds a run; add --resume to continue it, --overwrite to replace it, or choose "
                 "another --output"
             )
-        shutil.rmtree(folder)
     elif folder.exists() and any(folder.iterdir()):
         raise RunFolderError(f"{folder} is not empty and holds no run; choose another --output")
     elif resume:
         raise RunFolderError(f"{folder} holds no run to resume; leave --resume out to start one")
-    folder.mkdir(parents=True, exist_ok=True)
+
+
+def start_run_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Make the run folder; nothing of an earlier run stays unless it is resumed.
+
+    Called when everything that can fail for a wrong recipe has been tried, so that a failed start leaves nothing.
+    """
+    if resume:
+        return
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
     (folder / RECIPE_FILE).write_text(recipe.to_yaml())
     (folder / ENVIRONMENT_FILE).write_text(json.dumps(environment(), indent=2) + "\n")
 
@@ -146,7 +156,7 @@ def train(
         RunFolderError: the folder is in the way.
         RecipeError: an objective lacks a target.
     """
-    open_run_folder(folder, recipe, resume=resume, overwrite=overwrite)
+    check_run_folder(folder, recipe, resume=resume, overwrite=overwrite)
     torch.set_num_threads(cpu_threads(recipe.training.threads))
     model = build_model(recipe)
     teachers = build_teachers(recipe)
@@ -163,6 +173,7 @@ def train(
     probe = collator([dataset[0]])
     model.objectives = build_objectives(recipe, model.adapter.dim, probe.targets)
     model.objectives.check(probe)
+    start_run_folder(folder, recipe, resume=resume)
     trainer = SpatialTrainer(
         model,
         _arguments(recipe, folder, progress),
@@ -173,7 +184,10 @@ def train(
         callbacks=[MetricsLog(folder)],
     )
     checkpoint = newest_checkpoint(folder / CHECKPOINTS) if resume else None
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if checkpoint is not None and checkpoint.name == f"checkpoint-{recipe.training.steps}":
+        trainer._load_from_checkpoint(str(checkpoint))  # all steps are done; the Trainer would take one more
+    else:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     model.eval()
     if trainer.is_world_process_zero():
         save_model(model, folder / MODEL_FOLDER)
@@ -210,4 +224,4 @@ def _arguments(recipe: Recipe, folder: Path, progress: bool) -> TrainingArgument
     )
 
 
-__all__ = ["METRICS_FILE", "TrainedRun", "build_packs", "environment", "open_run_folder", "train"]
+__all__ = ["METRICS_FILE", "TrainedRun", "build_packs", "environment", "train"]
