@@ -1,6 +1,6 @@
 """Does supervising the visual tokens help? Both arms, with and without positions, over several seeds.
 
-    python scripts/compare_seeds.py --seeds 3 --steps 400
+    python scripts/compare_seeds.py --seeds 3
 
 Trains every (positions, arm, seed) from the shipped base under one schedule, evaluates on the same unseen rooms, and
 writes results/rooms_arms.json (every figure, every seed) and results/rooms_arms.md (the table). Runs that are in the
@@ -101,8 +101,8 @@ def table(results: list[dict[str, Any]], base: dict[str, Any], args: argparse.Na
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--rooms", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=220)
+    parser.add_argument("--rooms", type=int, default=500)
     parser.add_argument("--test-rooms", type=int, default=60)
     parser.add_argument("--positions", nargs="+", default=["depth", "none"])
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "compare_seeds")

@@ -5,9 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from jaxtyping import install_import_hook
+from PIL import Image
+from scipy.spatial.transform import Rotation
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 install_import_hook("stereopsis", "beartype.beartype")
@@ -30,6 +33,10 @@ def shared_data() -> Path:
 
 # A model, scenes and a run so small that whole trainings take a second; made once for everything that needs them.
 
+ASKEW = np.eye(4)
+"""Pose of the captured room's floor in the world of its frames."""
+ASKEW[:3, :3] = Rotation.from_euler("xyz", [50, -20, 30], degrees=True).as_matrix()
+ASKEW[:3, 3] = 0.4, -1.1, 2.0
 OBJECTIVES = ("text", "grounding", "vanilla", "cross_view", "birds_eye", "alignment")
 
 
@@ -143,3 +150,22 @@ def finished_run(make_recipe: Callable[..., "Recipe"], tmp_path_factory: pytest.
 
     recipe = make_recipe(objectives__cross_view={"every": 2}, training__save_every=2)
     return train(recipe, tmp_path_factory.mktemp("runs") / "finished", progress=False)
+
+
+@pytest.fixture(scope="session")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A room as a hand-held scanner would store it: the 7-Scenes layout, in a world that stands askew."""
+    pytest.importorskip("embreex")
+    from stereopsis.scenes.rooms import RoomConfig, make_room
+
+    room = make_room(3, RoomConfig(views=10, width=96, height=72))
+    folder = tmp_path_factory.mktemp("captures") / "office"
+    folder.mkdir()
+    np.savetxt(folder / "camera-intrinsics.txt", room.frames[0].intrinsics.matrix)
+    np.savetxt(folder / "true-up.txt", ASKEW[:3, 2])
+    for number, frame in enumerate(room.frames):
+        stem = folder / f"frame-{number:06d}"
+        Image.fromarray(frame.colour()).save(f"{stem}.color.png")
+        Image.fromarray(np.rint(frame.depth() * 1000).astype(np.uint16)).save(f"{stem}.depth.png")
+        np.savetxt(f"{stem}.pose.txt", ASKEW @ frame.T_world_camera)
+    return folder

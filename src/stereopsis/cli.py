@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from stereopsis import __version__
@@ -75,7 +76,7 @@ def demo(
     run_comparison(arms, output, title="Demo on procedural rooms", console=console)
     page = write_report(output)
     console.print(text_table(output))
-    console.print(f"\nReport: [bold]{page.resolve()}[/bold]  (open it in a browser)")
+    _show("\nReport:", page)
 
 
 @app.command(
@@ -99,19 +100,20 @@ def prepare(
 
     if source == "rooms":
         folders = prepare_rooms(room_seeds(split, count), output, workers=workers, console=console)
-        console.print(f"{len(folders)} rooms in {output}")
+        _show(f"{len(folders)} rooms in", output)
     else:
         prepared = prepare_capture(
             Path(source), output, on_bad_frame="skip" if skip_bad_frames else "raise", overwrite=overwrite
         )
         folders = [prepared.folder]
-        console.print(prepared.summary())
+        console.print(prepared.summary(), markup=False, highlight=False, soft_wrap=True)
     if inspect:
         for folder in folders[:8]:
             scene = read_scene(folder)
-            contact_sheet(scene).save(output / f"{scene.id}.contact.png")
-            draw_birdseye(scene).save(output / f"{scene.id}.above.png")
-            console.print(f"drawn: {output / scene.id}.contact.png, {output / scene.id}.above.png")
+            for name, picture in (("contact", contact_sheet(scene)), ("above", draw_birdseye(scene))):
+                path = output / f"{scene.id}.{name}.png"
+                picture.save(path)
+                _show("Drawn: ", path)
 
 
 @app.command(epilog="Example: stereopsis train stereopsis-tiny --output runs/first -s training.steps=100")
@@ -130,8 +132,8 @@ def train(
 
     plan = load_recipe(recipe, overrides or [])
     train_and_draw(plan, output, resume=resume, overwrite=overwrite, pictures=pictures, console=console)
-    console.print(f"Model:  [bold]{(output / 'model').resolve()}[/bold]")
-    console.print(f"Report: [bold]{write_report(output).resolve()}[/bold]")
+    _show("Model: ", output / "model")
+    _show("Report:", write_report(output))
 
 
 @app.command(epilog="Example: stereopsis evaluate runs/first --rooms 50")
@@ -149,7 +151,7 @@ def evaluate(
         changes.append(f"evaluation.sources=[{{rooms: {rooms}, split: test}}]")
     scenes = evaluate_run(run, changes, console=console)
     console.print(text_table(run))
-    console.print(f"Report: [bold]{write_report(run, scenes=scenes).resolve()}[/bold]")
+    _show("Report:", write_report(run, scenes=scenes))
 
 
 @app.command(epilog="Example: stereopsis report demo")
@@ -160,7 +162,7 @@ def report(
     """Make the one-file HTML report of a run or of a comparison again."""
     from stereopsis.report import write_report
 
-    console.print(f"Report: [bold]{write_report(folder, output).resolve()}[/bold]")
+    _show("Report:", write_report(folder, output))
 
 
 @app.command(
@@ -175,8 +177,13 @@ def info(
 
     table = Table(show_header=False, box=None)
     for key, value in describe(what, overrides or []).items():
-        table.add_row(f"[bold]{key}[/bold]", _plain(value))
+        table.add_row(f"[bold]{escape(key)}[/bold]", escape(_plain(value)))
     console.print(table)
+
+
+def _show(what: str, path: Path) -> None:
+    """Name a place on disk in one line, however narrow the terminal, so that it can be copied."""
+    console.print(f"{what} [bold]{escape(str(path.resolve()))}[/bold]", highlight=False, soft_wrap=True)
 
 
 def _plain(value: Any) -> str:
@@ -188,7 +195,7 @@ def main() -> None:
     try:
         app()
     except StereopsisError as error:
-        Console(stderr=True).print(f"[bold red]error:[/bold red] {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

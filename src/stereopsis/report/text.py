@@ -26,12 +26,13 @@ def text_table(folder: Path) -> Table:
     if not table.rows:
         return _loss_table(subject)
     view = Table(title=Text(subject.title), caption=f"Points, with 95 % intervals over scenes. {BOLD_RULE}")
+    # arms across, metrics down: a comparison has few arms and many metrics, and terminals are narrow
     view.add_column("")
-    for column in table.columns:
-        view.add_column(f"{TASK_NAMES[column.task]}\n{column.heading}", justify="right")
     for row in table.rows:
-        cells = [_cell(cell.value, best=cell.best) for cell in row.cells]
-        view.add_row(Text(row.label, style="dim" if row.kind == "baseline" else ""), *cells)
+        view.add_column(Text(row.label, style="dim" if row.kind == "baseline" else ""), justify="right")
+    for place, column in enumerate(table.columns):
+        cells = [_cell(row.cells[place].value, best=row.cells[place].best) for row in table.rows]
+        view.add_row(f"{TASK_NAMES[column.task]} {column.heading}", *cells)
     return view
 
 

@@ -27,11 +27,14 @@ CAPTURE_BIRDSEYE_SIZE = 432
 BIRDSEYE_SIZE = 128
 """Side of the rooms' bird's-eye views, pixels: about 5 cm a pixel, what 96-pixel views can tell."""
 
+BIRDSEYE_FILL = 2.0
+"""Holes between the splatted points of a room are filled up to this radius, pixels (recorded in the void mask)."""
+
 
 def prepared_room(seed: int) -> Scene:
     """A procedural room with its annotations and bird's-eye view."""
     room = make_room(seed)
-    return with_birdseye(room.replace(annotations=annotate(room, seed)), size=BIRDSEYE_SIZE)
+    return with_birdseye(room.replace(annotations=annotate(room, seed)), size=BIRDSEYE_SIZE, fill_radius=BIRDSEYE_FILL)
 
 
 def _write_room(seed: int, folder: Path) -> Path:
