@@ -288,6 +288,14 @@ def write_card(folder: Path, measured: dict, curve: list[dict], args: argparse.N
         "single_view_questions": measured,
         "curve": curve[:: max(1, len(curve) // 40)],
     }
+    earlier = ""
+    if args.init:
+        card["started_from"] = json.loads((args.init / "card.json").read_text())
+        first = card["started_from"]
+        earlier = (
+            f"- started from an earlier run of the same script: {first['arguments']['rooms']} rooms, {first['steps']} "
+            f"steps, {first['minutes']} minutes, pictures always at the start of the context\n"
+        )
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     rows = "\n".join(
         f"| {kind} | {m['exact_match']} | {m['most_frequent_answer']} | {m['questions']} |"
@@ -304,7 +312,7 @@ def write_card(folder: Path, measured: dict, curve: list[dict], args: argparse.N
         f"generator v{GENERATOR_VERSION}, seed {args.seed}\n"
         f"- {card['steps']} steps in {card['minutes']} minutes on {made['cpu_threads']} CPU threads, "
         f"{str(made['date'])[:10]}, torch {made['versions']['torch']}\n"
-        f"- {size:.1f} MB, fp16; Apache-2.0\n- made by `python scripts/pretrain_base.py`\n\n"
+        f"{earlier}- {size:.1f} MB, fp16; Apache-2.0\n- made by `python scripts/pretrain_base.py`\n\n"
         f"Exact match on questions about single views of {args.test_rooms} unseen rooms (percent):\n\n"
         "| question | exact match | most frequent answer | questions |\n|---|---|---|---|\n" + rows + "\n"
     )
