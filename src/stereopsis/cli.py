@@ -29,10 +29,11 @@ Overrides = Annotated[
 ]
 
 
-def _show_version(value: bool) -> None:
+def _show_version(value: bool) -> bool:
     if value:
-        console.print(f"stereopsis {__version__}")
+        console.print(f"stereopsis {__version__}", highlight=False)
         raise typer.Exit
+    return value
 
 
 @app.callback()
@@ -76,7 +77,7 @@ def demo(
     run_comparison(arms, output, title="Demo on procedural rooms", console=console)
     page = write_report(output)
     console.print(text_table(output))
-    _show("\nReport:", page)
+    _show("\nReport (open it in a browser):", page)
 
 
 @app.command(

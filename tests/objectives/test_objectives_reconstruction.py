@@ -376,7 +376,9 @@ def test_training_makes_pictures_of_the_right_view(make_batch):
     repeated = dataclasses.replace(
         batch,
         targets={"view_latents": batch.targets["view_latents"].repeat(8, 1, 1, 1)},
-        layout=dataclasses.replace(batch.layout, scene=torch.zeros(32, dtype=torch.int64)),
+        layout=dataclasses.replace(
+            batch.layout, index=batch.layout.index.repeat(8, 1, 1), scene=torch.zeros(32, dtype=torch.int64)
+        ),
     )
     many = SpatialOutputs(visual=visual.repeat(8, 1, 1, 1), hidden=torch.zeros(32, dtype=torch.bool))
     optimiser, g, losses = torch.optim.Adam(denoiser.parameters(), lr=3e-3), generator(), []

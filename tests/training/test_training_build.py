@@ -131,6 +131,13 @@ def test_an_unknown_teacher_is_an_error_for_people(make_recipe, section):
         build_teachers(make_recipe("cross_view", "alignment", teachers={"latent": "pixels", **section}))
 
 
+@pytest.mark.parametrize("name", ["view_size", "birdseye_size"])
+def test_a_picture_size_that_the_teacher_cannot_take_is_refused_at_once(make_recipe, name):
+    sizes = {"latent": "pixels", "view_size": 32, "birdseye_size": 32, name: 33}
+    with pytest.raises(RecipeError, match=rf"teachers\.{name}: .*multiples of 8 px, got 33x33"):
+        build_teachers(make_recipe("vanilla", teachers=sizes))
+
+
 def test_the_models_settings_come_from_the_recipe(make_recipe, tiny_base):
     plain = build_model(make_recipe("text")).settings
     assert (plain.view_grid, plain.positions, plain.train_vision) == ((3, 3), "depth", False)

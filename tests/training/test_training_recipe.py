@@ -74,6 +74,15 @@ def test_an_unknown_key_that_resembles_nothing_lists_what_is_known():
         ({"training": {"steps": "many"}}, "training.steps", "'many'"),
         ({"training": {"steps": 0}}, "training.steps", "0"),
         ({"training": {"steps": 2.5}}, "training.steps", "2.5"),
+        ({"training": {"schedule": "cosinus"}}, "training.schedule", "'cosinus'"),
+        ({"training": {"learning_rate": -1e-3}}, "training.learning_rate", "-0.001"),
+        ({"training": {"log_every": 0}}, "training.log_every", "0"),
+        ({"training": {"save_every": -1}}, "training.save_every", "-1"),
+        ({"training": {"keep": 0}}, "training.keep", "0"),
+        ({"teachers": {"view_size": 0}}, "teachers.view_size", "0"),
+        ({"data": {"sources": []}}, "data.sources", "[]"),
+        ({"data": {"sources": [{"rooms": 1, "offset": -1}]}}, "data.sources.0.offset", "-1"),
+        ({"model": {"view_grid": [3, 0]}}, "model.view_grid.1", "0"),
         ({"training": {"warmup": 1.0}}, "training.warmup", "1.0"),
         ({"training": {"precision": "fp16"}}, "training.precision", "'fp16'"),
         ({"model": {"positions": "lidar"}}, "model.positions", "'lidar'"),
@@ -94,6 +103,14 @@ def test_a_wrong_value_is_named_with_its_place_and_what_was_found(content, place
         parse_recipe({**TEXT, **content})
     assert f"{place}" in str(caught.value)
     assert f"found {found}" in str(caught.value)
+
+
+@pytest.mark.parametrize(("width", "heads"), [(30, 3), (32, 5)])
+def test_a_denoiser_that_cannot_be_built_is_refused_here(width, heads):
+    with pytest.raises(
+        RecipeError, match=rf"denoiser: .*width {width} must be divisible by 4 and by heads \({heads}\)"
+    ):
+        parse_recipe({**TEXT, "denoiser": {"width": width, "heads": heads}})
 
 
 def test_every_problem_is_told_at_once():

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from stereopsis.data.batch import Batch
-from stereopsis.errors import CheckpointError
+from stereopsis.errors import CheckpointError, RecipeError
 from stereopsis.models.packs import Teachers
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import load_model
@@ -59,11 +59,22 @@ def build_model(recipe: Recipe) -> SpatialModel:
 
 
 def build_teachers(recipe: Recipe) -> Teachers:
-    """Load the teachers that the recipe's objectives need, and no others."""
+    """Load the teachers that the recipe's objectives need, and no others.
+
+    Raises:
+        RecipeError: unknown teacher, or a picture size that it cannot take.
+    """
     active, section = recipe.objectives.active(), recipe.teachers
-    wants_latents = any(name in active for name in _RECONSTRUCTION)
+    latent = None
+    if any(name in active for name in _RECONSTRUCTION):
+        latent = load_latent_tokenizer(section.latent)
+        for name, size in (("view_size", section.view_size), ("birdseye_size", section.birdseye_size)):
+            try:
+                latent.grid(size, size)
+            except ValueError as error:
+                raise RecipeError(f"teachers.{name}: {error}") from error
     return Teachers(
-        latent=load_latent_tokenizer(section.latent) if wants_latents else None,
+        latent=latent,
         features=load_feature_teacher(section.features) if "alignment" in active else None,
         view_size=section.view_size,
         birdseye_size=section.birdseye_size,

@@ -33,7 +33,7 @@ class ModelSection(_Section):
 
     base: str = "tiny"
     positions: Literal["depth", "noisy", "none"] = "depth"
-    view_grid: tuple[int, int] | None = None
+    view_grid: tuple[pydantic.PositiveInt, pydantic.PositiveInt] | None = None
     encoding_scale: float | None = None
     instruction: str = ""
     train_vision: bool = False
@@ -53,7 +53,7 @@ class SourceSection(_Section):
 
     rooms: int | None = pydantic.Field(default=None, ge=1)
     split: Literal["train", "val", "test"] = "train"
-    offset: int = 0
+    offset: int = pydantic.Field(default=0, ge=0)
     path: Path | None = None
     text: bool = True
 
@@ -77,7 +77,7 @@ class DataSection(_Section):
         cache: folder for generated rooms.
     """
 
-    sources: tuple[SourceSection, ...] = (SourceSection(rooms=200),)
+    sources: tuple[SourceSection, ...] = pydantic.Field(default=(SourceSection(rooms=200),), min_length=1)
     views: int = pydantic.Field(default=8, ge=1)
     selection: Literal["uniform", "random"] = "uniform"
     subsets: int = pydantic.Field(default=64, ge=1)
@@ -97,17 +97,23 @@ class TeachersSection(_Section):
     """
 
     latent: str = "rooms"
-    view_size: int = 96
-    birdseye_size: int = 128
+    view_size: int = pydantic.Field(default=96, ge=1)
+    birdseye_size: int = pydantic.Field(default=128, ge=1)
     features: str = "point_map"
 
 
 class DenoiserSection(_Section):
     """Size of the diffusion denoiser; the released one is 1024 wide, 3 deep, 16 heads."""
 
-    width: int = 128
-    depth: int = 2
-    heads: int = 4
+    width: int = pydantic.Field(default=128, ge=4)
+    depth: int = pydantic.Field(default=2, ge=1)
+    heads: int = pydantic.Field(default=4, ge=1)
+
+    @pydantic.model_validator(mode="after")
+    def _divisible(self) -> "DenoiserSection":
+        if self.width % self.heads or self.width % 4:
+            raise ValueError(f"width {self.width} must be divisible by 4 and by heads ({self.heads})")
+        return self
 
 
 class ObjectiveSection(_Section):
@@ -191,17 +197,17 @@ class TrainingSection(_Section):
     scenes: int = pydantic.Field(default=8, ge=1)
     accumulation: int = pydantic.Field(default=1, ge=1)
     optimizer: Literal["adamw", "muon"] = "adamw"
-    learning_rate: float = 1e-3
-    head_rate: float = 1e-3
-    weight_decay: float = 0.0
+    learning_rate: float = pydantic.Field(default=1e-3, ge=0)
+    head_rate: float = pydantic.Field(default=1e-3, ge=0)
+    weight_decay: float = pydantic.Field(default=0.0, ge=0)
     warmup: float = pydantic.Field(default=0.03, ge=0, lt=1)
-    schedule: str = "cosine"
-    clip: float = 1.0
+    schedule: Literal["cosine", "linear", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"] = "cosine"
+    clip: float = pydantic.Field(default=1.0, ge=0)
     precision: Literal["bf16", "fp32"] = "bf16"
-    log_every: int = 10
-    save_every: int = 0
-    keep: int = 2
-    threads: int = 0
+    log_every: int = pydantic.Field(default=10, ge=1)
+    save_every: int = pydantic.Field(default=0, ge=0)
+    keep: int = pydantic.Field(default=2, ge=1)
+    threads: int = pydantic.Field(default=0, ge=0)
     cache_vision: bool = True
 
 
@@ -214,7 +220,7 @@ class EvaluationSection(_Section):
         proposals: boxes that grounding chooses from: the detector stand-in, or ground truth.
     """
 
-    sources: tuple[SourceSection, ...] = (SourceSection(rooms=50, split="test"),)
+    sources: tuple[SourceSection, ...] = pydantic.Field(default=(SourceSection(rooms=50, split="test"),), min_length=1)
     tasks: tuple[Task, ...] = TASKS
     proposals: Literal["detector", "objects"] = "detector"
 

@@ -1,0 +1,265 @@
+"""The command line as people meet it: help with examples, whole small round trips, and errors in one line."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from stereopsis import __version__, cli
+from stereopsis.scenes.stored import read_scene
+
+COMMANDS = ("demo", "prepare", "train", "evaluate", "report", "info")
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def words(self) -> str:
+        """Everything that was printed, however it was wrapped."""
+        return " ".join(self.out.split())
+
+
+@pytest.fixture
+def stereopsis(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., Said]:
+    """Runs the command line in this process."""
+
+    def call(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["stereopsis", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        said = capsys.readouterr()
+        return Said(int(end.value.code or 0), said.out, said.err)
+
+    return call
+
+
+@pytest.fixture
+def tiny_recipe(recipe_content, tmp_path: Path) -> Path:
+    """A recipe file with every objective, two steps."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(json.dumps(recipe_content(training__steps=2)))
+    return path
+
+
+def test_help_names_every_command(stereopsis):
+    said = stereopsis("--help")
+    assert said.code == 0
+    assert all(command in said.out for command in COMMANDS)
+    assert "supervising what it outputs" in said.words
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_shows_an_example_of_itself(stereopsis, command):
+    said = stereopsis(command, "--help")
+    assert said.code == 0
+    assert "Example" in said.out
+    assert f"stereopsis {command}" in said.words.split("Example")[1]
+    assert stereopsis(command, "-h") == said
+
+
+def test_version(stereopsis):
+    assert stereopsis("--version").out == f"stereopsis {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [("trian",), ("train",), ("prepare", "rooms"), ("train", "x", "--steps", "5")])
+def test_wrong_usage_ends_with_code_2_and_shows_the_usage(stereopsis, arguments):
+    said = stereopsis(*arguments)
+    assert said.code == 2
+    assert "Usage: stereopsis" in said.err
+
+
+def test_info_tells_about_anything(stereopsis, finished_run, tiny_rooms, tiny_base):
+    said = stereopsis("info")
+    assert said.code == 0
+    assert "torch" in said.out
+    assert "baseline-tiny" in stereopsis("info", "baseline-tiny", "-s", f"model.base={tiny_base}").out
+    scene = stereopsis("info", tiny_rooms / "room-00000001")
+    assert "room-00000001" in scene.out
+    assert '"views": 4' in scene.out
+    run = stereopsis("info", finished_run.folder)
+    assert "cross_view" in run.out
+    for part in ("backbone", "trained", "grounding", "training_heads"):
+        assert part in run.out
+
+
+def test_rooms_are_prepared_once_and_kept(stereopsis, tmp_path, monkeypatch):
+    pytest.importorskip("embreex")
+    said = stereopsis("prepare", "rooms", "--count", 2, "-o", tmp_path / "rooms", "--workers", 1, "--inspect")
+    assert said.code == 0, said.err
+    assert f"2 rooms in {tmp_path / 'rooms'}\n" in said.out
+    folders = [tmp_path / "rooms" / f"room-{seed:08d}" for seed in range(2)]
+    for folder in folders:
+        scene = read_scene(folder)
+        assert scene.birdseye is not None
+        assert {a.task for a in scene.annotations} == {"sqa3d", "scanqa", "scan2cap", "scanrefer", "multi3drefer"}
+        for kind in ("contact", "above"):
+            assert (tmp_path / "rooms" / f"{folder.name}.{kind}.png").is_file()
+            assert f"{folder.name}.{kind}.png\n" in said.out
+
+    def refuse(*_, **__):
+        raise AssertionError("rooms were made again")
+
+    monkeypatch.setattr("stereopsis.training.sources.ProcessPoolExecutor", refuse)
+    before = (folders[0] / "scene.json").read_bytes()
+    assert stereopsis("prepare", "rooms", "--count", 2, "-o", tmp_path / "rooms").code == 0
+    assert (folders[0] / "scene.json").read_bytes() == before
+
+
+def test_a_capture_is_prepared_inspected_refused_and_replaced(stereopsis, capture, tmp_path):
+    said = stereopsis("prepare", capture, "-o", tmp_path / "out", "--inspect")
+    assert said.code == 0, said.err
+    for words in ("10 frames of 'office'", '"method": "estimated"', "skipped frames: 0", "bird's-eye view: "):
+        assert words in said.out
+    scene = read_scene(tmp_path / "out" / "office")
+    assert len(scene.frames) == 10
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"office", "office.contact.png", "office.above.png"}
+    again = stereopsis("prepare", capture, "-o", tmp_path / "out")
+    assert again.code == 1
+    assert "office" in again.err
+    assert stereopsis("prepare", capture, "-o", tmp_path / "out", "--overwrite").code == 0
+
+
+def test_bad_frames_stop_the_preparation_unless_they_may_be_skipped(stereopsis, capture, tmp_path):
+    copy = tmp_path / "office"
+    shutil.copytree(capture, copy)
+    (copy / "frame-000004.pose.txt").write_text("nan " * 16)
+    said = stereopsis("prepare", copy, "-o", tmp_path / "out")
+    assert said.code == 1
+    assert "frame-000004.pose.txt" in said.err
+    assert not (tmp_path / "out").exists()
+    said = stereopsis("prepare", copy, "-o", tmp_path / "out", "--skip-bad-frames")
+    assert said.code == 0, said.err
+    assert "9 frames of 'office'" in said.out
+    assert "skipped frames: 1" in said.out
+    assert "frame-000004: " in said.out
+
+
+def test_train_evaluate_report(stereopsis, tiny_recipe, tmp_path, tiny_rooms):
+    folder = tmp_path / "run"
+    said = stereopsis("train", tiny_recipe, "-o", folder, "-s", "training.steps=3", "--pictures", 1)
+    assert said.code == 0, said.err
+    assert f"Model:  {folder / 'model'}\n" in said.out
+    assert f"Report: {folder / 'report.html'}\n" in said.out
+    assert (folder / "pictures" / "pictures.json").is_file()
+    trained = (folder / "report.html").read_text()
+    said = stereopsis("evaluate", folder)
+    assert said.code == 0, said.err
+    assert "Report: " in said.out
+    for words in ("tiny", "SQA3D", "ScanRefer"):
+        assert words in said.out
+    assert (folder / "report.html").read_text() != trained
+    records = (folder / "evaluation" / "records.jsonl").read_text().splitlines()
+    assert len(records) == sum(len(read_scene(path).annotations) for path in tiny_rooms.iterdir())
+    said = stereopsis("report", folder, "-o", tmp_path / "elsewhere.html")
+    assert said.code == 0, said.err
+    page = (tmp_path / "elsewhere.html").read_text()
+    assert "<html" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_a_run_is_resumed_and_replaced_from_the_command_line(stereopsis, tiny_recipe, tmp_path):
+    folder, options = tmp_path / "run", ("-s", "training.save_every=1", "--pictures", 0)
+    train = ("train", tiny_recipe, "-o", folder, *options)
+    assert stereopsis(*train).code == 0
+    refused = stereopsis(*train)
+    assert refused.code == 1
+    assert "--resume" in refused.err
+    assert "--overwrite" in refused.err
+    shutil.rmtree(folder / "checkpoints" / "checkpoint-2")
+    shutil.rmtree(folder / "model")
+    assert stereopsis(*train, "--resume").code == 0
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 2]
+    assert (folder / "model" / "config.json").is_file()
+    assert stereopsis(*train, "--overwrite", "-s", "training.steps=1").code == 0
+
+
+def test_the_demo_compares_three_arms(stereopsis, tiny_base, tiny_rooms, tmp_path):
+    small = {
+        "model.base": tiny_base,
+        "data.sources": f"[{{path: {tiny_rooms}}}]",
+        "data.views": 4,
+        "evaluation.sources": f"[{{path: {tiny_rooms}}}]",
+        "teachers": "{latent: pixels, view_size: 32, birdseye_size: 32}",
+        "denoiser": "{width: 24, depth: 1, heads: 2}",
+        "training": "{steps: 2, scenes: 2, threads: 1, log_every: 1}",
+    }
+    overrides = [part for key, value in small.items() for part in ("-s", f"{key}={value}")]
+    said = stereopsis("demo", "-o", tmp_path / "demo", *overrides)
+    assert said.code == 0, said.err
+    for words in ("blind", "text + grounding", "SQA3D"):
+        assert words in said.out
+    assert f"{tmp_path / 'demo' / 'report.html'}\n" in said.out
+    comparison = json.loads((tmp_path / "demo" / "comparison.json").read_text())
+    assert [arm["name"] for arm in comparison["arms"]] == ["blind", "baseline", "stereopsis"]
+    assert "majority" in (tmp_path / "demo" / "report.html").read_text()
+
+
+@pytest.fixture
+def broken(tmp_path: Path, finished_run, tiny_rooms, recipe_content) -> dict[str, object]:
+    """What the failing commands are about."""
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.tex").write_text("years of work")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe_content("text", training__steps=1)))
+    return {"tmp": tmp_path, "run": finished_run.folder, "rooms": tiny_rooms, "recipe": tmp_path / "recipe.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("info stereopsis-tinny", "no recipe 'stereopsis-tinny' (did you mean 'stereopsis-tiny'?)"),
+        ("info {tmp}/bare", "is in no known scene layout"),
+        ("train nothing -o {tmp}/out", "no recipe 'nothing'"),
+        ("train {recipe} -o {tmp}/out -s training.stepps=5", "'training.stepps' (did you mean 'steps'?)"),
+        ("train {recipe} -o {tmp}/out -s training", "override 'training' must look like section.key=value"),
+        ("train {recipe} -o {tmp}/out -s [/bold]", "override '[/bold]' must look like section.key=value"),
+        ("train {recipe} -o {tmp}/out -s model.positions=[red]", "found ['red']"),
+        ("train {recipe} -o {tmp}/out -s model.base=nowhere", "base 'nowhere': no such folder"),
+        ("train {recipe} -o {tmp}/out -s data.sources=[{{path:nowhere}}]", "data.sources"),
+        ("train {recipe} -o {tmp}/out -s data.sources.0.path={tmp}/nowhere", "nowhere: does not exist"),
+        ("train {recipe} -o {tmp}/out -s training.schedule=cosinus", "training.schedule"),
+        ("train {recipe} -o {tmp}/out -s objectives.vanilla={{}} -s teachers.latent=taef1:nowhere", "nowhere"),
+        ("train {recipe} -o {run}", "already holds a run; add --resume to continue it, --overwrite to replace it"),
+        ("train {recipe} -o {run} --resume", "holds a run of another recipe"),
+        ("train {recipe} -o {tmp}/foreign --overwrite", "is not empty and holds no run"),
+        ("train {recipe} -o {tmp}/out --resume", "holds no run to resume"),
+        ("evaluate {tmp}/nowhere", "holds no finished run"),
+        ("evaluate {run} -s evaluation.proposal=x", "'evaluation.proposal' (did you mean 'proposals'?)"),
+        ("report {tmp}/bare", "holds neither a run"),
+        ("prepare {tmp}/nowhere -o {tmp}/out", "nowhere: does not exist"),
+        ("prepare {tmp}/foreign -o {tmp}/out", "is in no known scene layout"),
+        ("prepare rooms -o {tmp}/out --split trian", "unknown split 'trian' (did you mean 'train'?)"),
+        ("demo -o {tmp}/foreign", "is not empty and holds no earlier demo"),
+    ],
+)
+def test_what_people_get_wrong_is_told_without_a_traceback(stereopsis, broken, command, words):
+    said = stereopsis(*command.format(**broken).split())
+    assert said.code == 1
+    assert said.err.startswith("error: ")
+    assert words in said.err
+    assert "Traceback" not in said.err + said.out
+    if "known scene layout" not in said.err:  # that one lists the layouts
+        assert said.err.count("\n") == 1
+    assert not (broken["tmp"] / "out").exists()
+    assert [path.name for path in (broken["tmp"] / "foreign").iterdir()] == ["thesis.tex"]
+
+
+def test_our_own_mistakes_are_not_hidden(stereopsis, monkeypatch):
+    """Only errors that were made for people lose their traceback."""
+
+    def fail(*_):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("stereopsis.experiment.describe", fail)
+    monkeypatch.setattr(sys, "argv", ["stereopsis", "info"])
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        cli.main()
