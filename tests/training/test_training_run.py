@@ -290,6 +290,15 @@ def test_a_folder_that_holds_a_run_is_refused_unless_it_may_be_replaced(finished
     assert not list((folder / "checkpoints").iterdir())
 
 
+def test_a_run_is_replaced_only_by_one_that_can_start(finished_run, make_recipe, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run.folder, folder)
+    bare = [blinded(pack) for pack in finished_run.packs]
+    with pytest.raises(RecipeError, match="needs the target"):
+        train(make_recipe("text", "alignment"), folder, overwrite=True, packs=bare, progress=False)
+    assert {path.name for path in folder.iterdir()} == {path.name for path in finished_run.folder.iterdir()}
+
+
 def test_a_folder_with_other_things_is_never_touched(make_recipe, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import track
-from transformers import TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from stereopsis.data.pack import ScenePack
 from stereopsis.errors import RunFolderError
@@ -24,7 +24,7 @@ from stereopsis.scenes.scene import Scene
 from stereopsis.training.build import build_model, build_objectives, build_teachers
 from stereopsis.training.recipe import Recipe, SourceSection, cpu_threads, load_recipe
 from stereopsis.training.sources import scenes_of
-from stereopsis.training.trainer import METRICS_FILE, MetricsLog, SpatialTrainer, newest_checkpoint
+from stereopsis.training.trainer import METRICS_FILE, LossBar, MetricsLog, SpatialTrainer, newest_checkpoint
 
 RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
@@ -183,6 +183,9 @@ def train(
         data_collator=collator,
         callbacks=[MetricsLog(folder)],
     )
+    trainer.remove_callback(ProgressCallback if progress else PrinterCallback)
+    if progress:
+        trainer.add_callback(LossBar())
     checkpoint = newest_checkpoint(folder / CHECKPOINTS) if resume else None
     if checkpoint is not None and checkpoint.name == f"checkpoint-{recipe.training.steps}":
         trainer._load_from_checkpoint(str(checkpoint))  # all steps are done; the Trainer would take one more

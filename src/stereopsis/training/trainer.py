@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import (
     AutoModelForImageTextToText,
+    ProgressCallback,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -54,6 +55,23 @@ class MetricsLog(TrainerCallback):
             record = {"step": state.global_step, "seconds": round(time.monotonic() - self.start, 2), **logs}
             with self.path.open("a") as file:
                 file.write(json.dumps(record) + "\n")
+
+
+class LossBar(ProgressCallback):
+    """The Trainer's progress bar with the latest losses at its end, instead of a printed dictionary per line."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Show each objective's loss."""
+        if state.is_world_process_zero and self.training_bar is not None and logs:
+            shown = {key.removeprefix("loss/"): f"{value:.3f}" for key, value in logs.items() if "loss/" in key}
+            self.training_bar.set_postfix(shown, refresh=False)
 
 
 def _step_of(line: str) -> float:
