@@ -73,7 +73,7 @@ def demo(
         unfinished = (output / "data").is_dir()
         if not unfinished:
             raise StereopsisError(f"{output} is not empty and holds no earlier demo; choose another --output")
-    arms = demo_arms(seed, [f"data.cache={output / 'data'}", *(overrides or [])])
+    arms = demo_arms(seed, [f"data.cache={json.dumps(str(output / 'data'))}", *(overrides or [])])
     run_comparison(arms, output, title="Demo on procedural rooms", console=console)
     page = write_report(output)
     console.print(text_table(output))

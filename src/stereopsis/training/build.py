@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from stereopsis.data.batch import Batch
 from stereopsis.errors import CheckpointError, RecipeError
 from stereopsis.models.packs import Teachers
 from stereopsis.models.spatial import SpatialModel
@@ -153,9 +152,3 @@ def count_parameters(model: SpatialModel) -> ParameterCount:
         grounding=sum(p.numel() for p in model.grounding.parameters()),
         training_heads=heads,
     )
-
-
-def check_first_batch(model: SpatialModel, batch: Batch) -> None:
-    """Refuse a run whose objectives lack their targets, before the first step."""
-    if model.objectives is not None:
-        model.objectives.check(batch)
