@@ -137,3 +137,16 @@ def test_arms_are_compared_on_the_same_scenes(make_recipe, tiny_base, tmp_path, 
     first, second = ((tmp_path / "runs" / arm.name / "metrics.jsonl").read_text() for arm in arms)
     assert "loss/cross_view" not in first
     assert "loss/cross_view" in second
+
+
+@pytest.mark.parametrize(
+    ("changes", "section"),
+    [({"data": {"sources": [{"rooms": 1}]}}, "'data:'"), ({"model__positions": "none"}, "'model:'")],
+)
+def test_arms_that_would_need_other_packs_are_refused(make_recipe, tmp_path, changes, section):
+    arms = [
+        Arm(name="one", label="one", recipe=make_recipe("text")),
+        Arm(name="two", label="two", recipe=make_recipe("text", **changes)),
+    ]
+    with pytest.raises(RecipeError, match=f"'one' and 'two' differ under {section}"):
+        compare(arms, tmp_path, title="Unequal arms")

@@ -13,7 +13,7 @@ from rich.progress import track
 
 from stereopsis.benchmarks import Prediction
 from stereopsis.data.pack import ScenePack
-from stereopsis.errors import RunFolderError
+from stereopsis.errors import RecipeError, RunFolderError
 from stereopsis.evaluation.engine import chance_rates, evaluate, majority_predictor, predict_scene
 from stereopsis.evaluation.pictures import write_pictures
 from stereopsis.evaluation.records import record_of, summary_dict, write_results
@@ -148,6 +148,7 @@ def compare(
         The path of ``comparison.json``.
     """
     start = time.monotonic()
+    _require_equal_conditions(arms)
     full = max((arm.recipe for arm in arms), key=lambda recipe: len(recipe.objectives.active()))
     evaluation = full.evaluation.sources[0]
     scenes = scenes_of(evaluation, full.data.cache, console=console)
@@ -179,6 +180,23 @@ def compare(
     path = folder / COMPARISON_FILE
     path.write_text(json.dumps(record, indent=1) + "\n")
     return path
+
+
+def _require_equal_conditions(arms: Sequence[Arm]) -> None:
+    """Refuse arms that would need packs of their own; which objectives are on may differ, and blindness."""
+    for arm in arms[1:]:
+        for name in ("data", "teachers", "evaluation"):
+            if getattr(arm.recipe, name) != getattr(arms[0].recipe, name):
+                raise RecipeError(
+                    f"arms '{arms[0].label}' and '{arm.label}' differ under '{name}:'; arms of one comparison share "
+                    "scenes, teachers and evaluation: give both the same section, or compare separate runs"
+                )
+        first, other = (a.recipe.model.model_copy(update={"blind": False}) for a in (arms[0], arm))
+        if first != other:
+            raise RecipeError(
+                f"arms '{arms[0].label}' and '{arm.label}' differ under 'model:' in more than 'blind'; compare "
+                "separate runs instead"
+            )
 
 
 def demo_arms(seed: int, overrides: Sequence[str]) -> list[Arm]:

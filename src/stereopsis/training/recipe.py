@@ -188,7 +188,7 @@ class TrainingSection(_Section):
         precision: "bf16" autocast or "fp32".
         log_every: steps between log lines.
         save_every: steps between checkpoints; 0 = only the final model.
-        keep: how many checkpoints stay.
+        keep: how many checkpoints stay; at least 2, so that a kill while one is written leaves a whole one.
         threads: CPU threads; 0 = torch's default.
         cache_vision: keep the frozen tower's output in memory instead of computing it in every step.
     """
@@ -206,7 +206,7 @@ class TrainingSection(_Section):
     precision: Literal["bf16", "fp32"] = "bf16"
     log_every: int = pydantic.Field(default=10, ge=1)
     save_every: int = pydantic.Field(default=0, ge=0)
-    keep: int = pydantic.Field(default=2, ge=1)
+    keep: int = pydantic.Field(default=2, ge=2)
     threads: int = pydantic.Field(default=0, ge=0)
     cache_vision: bool = True
 
