@@ -63,7 +63,7 @@ def demo(
     """Train three small models on procedural rooms, compare them, and write a report to look at.
 
     The three: one that never looks (the language prior), one trained on words and grounding alone, and one that is
-    also supervised at its visual tokens (Ross3D's reconstructions, 3DRS's alignment)..
+    also supervised at its visual tokens (Ross3D's reconstructions, 3DRS's alignment).
     """
     from stereopsis.experiment import COMPARISON_FILE, demo_arms
     from stereopsis.experiment import compare as run_comparison
