@@ -25,32 +25,41 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+from stereopsis.benchmarks.multi3drefer.prompt import SUFFIX as ANY_NUMBER
+from stereopsis.benchmarks.scan2cap.prompt import PROMPT as DESCRIBE
+from stereopsis.benchmarks.scanqa.prompt import SUFFIX as SIMPLE_ANSWER
+from stereopsis.benchmarks.scanrefer.prompt import PREFIX as IDENTIFY
 from stereopsis.benchmarks.sqa3d.prompt import SUFFIX as SHORT_ANSWER
+from stereopsis.benchmarks.wording import COORD_TOKEN
 from stereopsis.data.batch import Batch, SceneProposals
 from stereopsis.data.pack import Conversation, ScenePack
 from stereopsis.models.spatial import SpatialConfig, SpatialModel
-from stereopsis.models.storage import adapter_for, load_model, save_model
+from stereopsis.models.storage import adapter_for, save_model
 from stereopsis.models.tiny import TinyConfig, build_tiny_backbone, build_tokenizer
-from stereopsis.scenes.rooms import CATEGORIES, COLOURS, GENERATOR_VERSION, render_room
-from stereopsis.scenes.rooms.language import annotate, split_seeds
-from stereopsis.scenes.rooms.language.corpus import lines
+from stereopsis.objectives.text import TextLoss
+from stereopsis.scenes.rooms import CATEGORIES, COLOURS, GENERATOR_VERSION, MATERIALS, render_room
+from stereopsis.scenes.rooms.language import split_seeds
+from stereopsis.scenes.rooms.language.corpus import corpus
 from stereopsis.scenes.rooms.language.views import view_annotations
 from stereopsis.training.run import environment
 
 OUTPUT = Path(__file__).resolve().parent.parent / "src" / "stereopsis" / "assets" / "tiny_base"
 ROOM_OFFSET = 1_000_000  # away from the rooms that later runs are tuned on
-CATEGORY_INDEX = {name: number for number, name in enumerate(CATEGORIES, start=1)}
-COLOUR_INDEX = {name: number for number, name in enumerate(COLOURS, start=1)}
+# What the encoder's cells are labelled with: attribute -> word -> number; 0 is background.
+LABELS = {
+    attribute: {word: number for number, word in enumerate(words, start=1)}
+    for attribute, words in {"category": CATEGORIES, "colour": COLOURS, "material": MATERIALS}.items()
+}
+PHRASES = (SHORT_ANSWER, SIMPLE_ANSWER, IDENTIFY, ANY_NUMBER, *(p.strip() for p in DESCRIBE.split(COORD_TOKEN)))
 console = Console()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class View:
-    """One picture with its dense labels [cells cells] and what is said about it."""
+    """One picture with its dense labels [attributes cells cells] and what is said about it."""
 
     image: np.ndarray
-    category: np.ndarray
-    colour: np.ndarray
+    labels: np.ndarray
     said: tuple[tuple[str, str, str], ...]
 
 
@@ -78,16 +87,14 @@ def views_of_room(seed: int, cells: int) -> list[View]:
     """All views of one room."""
     room = render_room(seed)
     things = {o.id: o for o in room.scene.objects}
-    category = {i: CATEGORY_INDEX[o.attributes["category"]] for i, o in things.items()}
-    colour = {i: COLOUR_INDEX[o.attributes["colour"]] for i, o in things.items()}
+    values = [{i: words[o.attributes[kind]] for i, o in things.items()} for kind, words in LABELS.items()]
     views = []
     for index, (frame, instances) in enumerate(zip(room.scene.frames, room.instances, strict=True)):
         said = tuple((s.question, s.answer, s.type) for s in view_annotations(room.scene, instances, index, seed))
         views.append(
             View(
                 image=frame.colour().transpose(2, 0, 1).copy(),
-                category=cell_labels(instances, category, cells),
-                colour=cell_labels(instances, colour, cells),
+                labels=np.stack([cell_labels(instances, v, cells) for v in values]).astype(np.uint8),
                 said=said,
             )
         )
@@ -104,24 +111,11 @@ def make_views(seeds: list[int], cells: int) -> list[View]:
     return views
 
 
-def room_words(seeds: list[int]) -> list[str]:
-    """Everything that is said about some rooms, with the benchmarks' own wording."""
-    from stereopsis.benchmarks import prompt_of
-
-    texts = []
-    for seed in seeds:
-        room = render_room(seed)
-        for record in annotate(room.scene, seed):
-            texts += [*lines(record), prompt_of(record)]
-        for index, instances in enumerate(room.instances):
-            for said in view_annotations(room.scene, instances, index, seed):
-                texts += [prompt(said.question, said.type), said.answer]
-    return texts
-
-
 def prompt(question: str, kind: str) -> str:
-    """The words that the model reads; short answers are asked for as the benchmarks do."""
-    return question if kind == "caption" else f"{question} {SHORT_ANSWER}"
+    """The words that the model reads; short answers are asked for as the benchmarks do, one way or the other."""
+    if kind == "caption":
+        return question
+    return f"{question} {SHORT_ANSWER if len(question) % 2 else SIMPLE_ANSWER}"
 
 
 def pack_of(view: View, grid: tuple[int, int], count: int, random: np.random.Generator) -> ScenePack:
@@ -145,25 +139,22 @@ def pack_of(view: View, grid: tuple[int, int], count: int, random: np.random.Gen
 
 
 class DenseHeads(nn.Module):
-    """Linear category and colour readouts of the encoder's and the projector's cells; used here only."""
+    """Linear readouts of every attribute from the encoder's and the projector's cells; used here only."""
 
     def __init__(self, vision_dim: int, dim: int) -> None:
         super().__init__()
-        self.heads = nn.ModuleList(
-            nn.Linear(width, 1 + classes)
-            for width in (vision_dim, dim)
-            for classes in (len(CATEGORY_INDEX), len(COLOUR_INDEX))
-        )
+        self.classes = [1 + len(words) for words in LABELS.values()]
+        self.heads = nn.ModuleList(nn.Linear(width, sum(self.classes)) for width in (vision_dim, dim))
 
-    def loss(self, encoded: Tensor, projected: Tensor, category: Tensor, colour: Tensor) -> Tensor:
+    def loss(self, encoded: Tensor, projected: Tensor, labels: Tensor) -> Tensor:
         """Mean cross entropy; object cells weigh as much as all the background together."""
         total = encoded.new_zeros(())
-        for head, tokens, labels in zip(
-            self.heads, (encoded, encoded, projected, projected), (category, colour) * 2, strict=True
-        ):
-            each = nn.functional.cross_entropy(head(tokens).flatten(0, 2).float(), labels.flatten(), reduction="none")
-            things = labels.flatten() > 0
-            total = total + 0.25 * (each[things].mean() + each[~things].mean())
+        for head, tokens in zip(self.heads, (encoded, projected), strict=True):
+            read = head(tokens).flatten(0, 2).float().split(self.classes, dim=-1)
+            for logits, truth in zip(read, labels.unbind(1), strict=True):
+                each = nn.functional.cross_entropy(logits, truth.flatten(), reduction="none")
+                things = truth.flatten() > 0
+                total = total + (each[things].mean() + each[~things].mean()) / (2 * len(self.classes))
         return total
 
 
@@ -178,15 +169,6 @@ def optimizers(modules: list[nn.Module], rate: float) -> list[torch.optim.Optimi
         torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
-
-
-def dense_tensors(views: list[View]) -> tuple[Tensor, Tensor, Tensor]:
-    """Images, category cells and colour cells of a batch."""
-    return (
-        torch.from_numpy(np.stack([v.image for v in views])),
-        torch.from_numpy(np.stack([v.category for v in views])),
-        torch.from_numpy(np.stack([v.colour for v in views])),
-    )
 
 
 def spread(batch: Batch, width: int, random: np.random.Generator) -> Batch:
@@ -207,7 +189,7 @@ def train(model: SpatialModel, views: list[View], args: argparse.Namespace) -> l
     random = np.random.default_rng(args.seed)
     vision = model.backbone.config.vision_config.hidden_size
     heads = DenseHeads(vision, model.adapter.dim)
-    collator = model.collator()
+    collator, text = model.collator(), TextLoss(average="answer")
     steppers = optimizers([model.backbone, heads], args.rate)
     curve, start, step = [], time.monotonic(), 0
     order: list[int] = []
@@ -221,11 +203,12 @@ def train(model: SpatialModel, views: list[View], args: argparse.Namespace) -> l
         if len(order) < args.batch:
             order = random.permutation(len(views)).tolist()
         batch = [views[order.pop()] for _ in range(args.batch)]
-        images, category, colour = dense_tensors(batch)
+        images = torch.from_numpy(np.stack([v.image for v in batch]))
+        labels = torch.from_numpy(np.stack([v.labels for v in batch])).long()
         with torch.autocast("cpu", torch.bfloat16):
             encoded = model.adapter.encode(images)
             projected = model.adapter.project(encoded)
-            dense = heads.loss(encoded, projected, category, colour)
+            dense = heads.loss(encoded, projected, labels)
             loss, words = dense, torch.zeros(())
             if not dense_only:
                 packs = [
@@ -234,8 +217,9 @@ def train(model: SpatialModel, views: list[View], args: argparse.Namespace) -> l
                     )
                     for i, v in enumerate(batch)
                 ]
-                out = model.outputs(spread(collator(packs), args.spread, random), (), torch.Generator())
-                words = nn.functional.cross_entropy(out.text_logits.float(), out.text_targets)
+                asked = spread(collator(packs), args.spread, random)
+                said = text.loss(model.outputs(asked, (), torch.Generator()), asked, torch.Generator())
+                words = said.sum / said.count
                 loss = words + 0.3 * dense
         for stepper in steppers:
             stepper.zero_grad(set_to_none=True)
@@ -288,14 +272,6 @@ def write_card(folder: Path, measured: dict, curve: list[dict], args: argparse.N
         "single_view_questions": measured,
         "curve": curve[:: max(1, len(curve) // 40)],
     }
-    earlier = ""
-    if args.init:
-        card["started_from"] = json.loads((args.init / "card.json").read_text())
-        first = card["started_from"]
-        earlier = (
-            f"- started from an earlier run of the same script: {first['arguments']['rooms']} rooms, {first['steps']} "
-            f"steps, {first['minutes']} minutes, pictures always at the start of the context\n"
-        )
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     rows = "\n".join(
         f"| {kind} | {m['exact_match']} | {m['most_frequent_answer']} | {m['questions']} |"
@@ -305,14 +281,15 @@ def write_card(folder: Path, measured: dict, curve: list[dict], args: argparse.N
     (folder / "README.md").write_text(
         "# tiny_base: a small multimodal LLM that has only ever seen single pictures\n\n"
         "LLaVA-OneVision architecture (SigLIP-style tower, MLP projector, Qwen2-style decoder) with its own tokenizer, "
-        "trained from scratch on single views of procedural rooms: dense category and colour labels of the encoder's "
-        "cells, then questions and captions about one picture. No depth, no poses, never two views together. It stands "
-        "in for the 2-D multimodal LLM that Ross3D and 3DRS start from. It knows nothing of real photographs.\n\n"
+        "trained from scratch on single views of procedural rooms: dense labels (category, colour, pattern) of the "
+        "encoder's cells, then questions and captions about one picture. No depth, no poses, never two views "
+        "together. It stands in for the 2-D multimodal LLM that Ross3D and 3DRS start from. It knows nothing of real "
+        "photographs.\n\n"
         f"- {args.rooms} training rooms (8 views each, seeds disjoint from tuning, validation and test rooms), room "
         f"generator v{GENERATOR_VERSION}, seed {args.seed}\n"
         f"- {card['steps']} steps in {card['minutes']} minutes on {made['cpu_threads']} CPU threads, "
         f"{str(made['date'])[:10]}, torch {made['versions']['torch']}\n"
-        f"{earlier}- {size:.1f} MB, fp16; Apache-2.0\n- made by `python scripts/pretrain_base.py`\n\n"
+        f"- {size:.1f} MB, fp16; Apache-2.0\n- made by `python scripts/pretrain_base.py`\n\n"
         f"Exact match on questions about single views of {args.test_rooms} unseen rooms (percent):\n\n"
         "| question | exact match | most frequent answer | questions |\n|---|---|---|---|\n" + rows + "\n"
     )
@@ -321,15 +298,14 @@ def write_card(folder: Path, measured: dict, curve: list[dict], args: argparse.N
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=OUTPUT)
-    parser.add_argument("--dense-steps", type=int, default=250)
-    parser.add_argument("--steps", type=int, default=650)
+    parser.add_argument("--dense-steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=2100)
     parser.add_argument("--spread", type=int, default=300, help="positions over which a picture may move")
-    parser.add_argument("--init", type=Path, help="go on from this base instead of from scratch")
     parser.add_argument("--room-offset", type=int, default=ROOM_OFFSET)
-    parser.add_argument("--rooms", type=int, default=2000)
+    parser.add_argument("--rooms", type=int, default=5000)
     parser.add_argument("--test-rooms", type=int, default=40)
-    parser.add_argument("--batch", type=int, default=48)
-    parser.add_argument("--questions", type=int, default=7)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--questions", type=int, default=8)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--vocabulary", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=0)
@@ -338,11 +314,7 @@ def main() -> None:
     config = TinyConfig(vocabulary=args.vocabulary)
     cells = config.image_size // config.patch_size
     views = make_views(list(split_seeds("train", args.rooms, args.room_offset)), cells)
-    if args.init:
-        model = load_model(args.init, positions="none", train_vision=True).train()
-        model.backbone.set_attn_implementation("eager")
-    else:
-        model = fresh_model(config)
+    model = fresh_model(config)
     start = time.monotonic()
     curve = train(model, views, args)
     minutes = (time.monotonic() - start) / 60
@@ -358,7 +330,8 @@ def main() -> None:
 
 def fresh_model(config: TinyConfig) -> SpatialModel:
     """A new model and its tokenizer, trained on the words of the training rooms."""
-    tokenizer = build_tokenizer(room_words(list(split_seeds("train", 150, ROOM_OFFSET))), config.vocabulary)
+    words = corpus(split_seeds("train", 150, ROOM_OFFSET))
+    tokenizer = build_tokenizer(words, config.vocabulary, PHRASES)
     backbone = build_tiny_backbone(tokenizer, config)
     spatial = SpatialConfig(view_grid=(6, 6), positions="none", train_vision=True)
     return SpatialModel(

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from stereopsis.scenes.rooms import CATEGORIES, COLOURS, render_room
+from stereopsis.scenes.rooms import CATEGORIES, COLOURS, MATERIALS, render_room
 from stereopsis.scenes.rooms.language import ViewConfig, view_annotations
 from stereopsis.scenes.scene import Scene, SceneObject
 
@@ -23,24 +23,28 @@ def column(instances: np.ndarray, thing: SceneObject) -> float:
 
 
 def find(things: list[SceneObject], name: str) -> list[SceneObject]:
-    colour, _, noun = name.partition(" ")
-    if colour in COLOURS:
-        return [o for o in things if o.label == noun and o.attributes["colour"] == colour]
-    return [o for o in things if o.label == name]
+    """The things that a name like "lamp", "red lamp", "striped lamp" or "red object" fits."""
+    word, _, noun = name.partition(" ")
+    if word not in (*COLOURS, *MATERIALS):
+        return [o for o in things if o.label == name]
+    kind = "colour" if word in COLOURS else "material"
+    return [o for o in things if noun in (o.label, "object") and o.attributes[kind] == word]
 
 
 def check(scene: Scene, instances: np.ndarray, question: str, answer: str, kind: str) -> None:
     things = visible(scene, instances)
     if kind == "exist":
-        name = re.fullmatch(r"(?:is there|can you see) an? (.+?)(?: in this picture)?\?", question)[1]
+        name = re.fullmatch(
+            r"(?:is there|can you see|does the room have) an? (.+?)(?: in this picture| in the room)?\?", question
+        )[1]
         assert answer == ("yes" if find(things, name) else "no")
     elif kind in ("colour", "pattern"):
-        name = re.fullmatch(r".*?the (?:colour of the )?(.+?)(?: plain, .*)?\?", question)[1]
+        name = re.fullmatch(r".*?the (?:colour of the )?(.+?)(?: look like:)?(?: plain, .*)?\?", question)[1]
         (thing,) = find(things, name)
         assert answer == thing.attributes["colour" if kind == "colour" else "material"]
     elif kind == "count":
-        noun = re.fullmatch(r"how many (.+?) (?:are visible in this picture|can you see)\?", question)[1]
-        assert answer == str(len(find(things, singular(noun))))
+        noun = re.fullmatch(r"how many (.+?) (?:are in the room|are there|can you see)\?", question)[1]
+        assert answer == str(len(find(things, noun[:-1] if noun.endswith(" objects") else singular(noun))))
     elif kind == "left_right":
         side, x, y = re.fullmatch(r"which is further (left|right), the (.+) or the (.+)\?", question).groups()
         places = {}
@@ -49,8 +53,11 @@ def check(scene: Scene, instances: np.ndarray, question: str, answer: str, kind:
             places[name] = column(instances, thing)
         assert answer == (min if side == "left" else max)(places, key=places.get)
     elif kind == "on":
-        (below,) = find(things, re.fullmatch(r"what is on the (.+)\?", question)[1])
+        (below,) = find(things, re.fullmatch(r"what is on (?:top of )?the (.+)\?", question)[1])
         assert [o.label for o in things if o.attributes["supported_by"] == below.id] == [answer]
+    elif kind == "under":
+        (above,) = find(things, re.fullmatch(r"what is the (.+?) (?:standing )?on\?", question)[1])
+        assert [o.label for o in things if o.id == above.attributes["supported_by"]] == [answer]
     elif kind == "beside":
         side, name = re.fullmatch(r"what is (left|right) of the (.+)\?", question).groups()
         (thing,) = find(things, name)
@@ -110,6 +117,8 @@ def test_a_picture_by_hand():
         assert "pink chair" not in question + answer
     assert "a red chair, a blue table and a green lamp." in {r.answer for r in said if r.type == "caption"}
     assert ("what is on the table?", "lamp") in facts
+    assert ("what is the lamp on?", "table") in facts
+    assert not any(question.endswith(" objects are there?") for question, _ in facts)  # one of them is unclear
     assert not any(question.startswith("how many chairs") for question, _ in facts)  # how many is unclear
     assert not any(question in ("what colour is the chair?",) for question, _ in facts)  # which one, too
     assert ("what is left of the table?", "chair") in facts

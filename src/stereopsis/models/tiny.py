@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import (
     LlavaOnevisionConfig,
@@ -39,8 +39,15 @@ class TinyConfig:
     vocabulary: int = 1024
 
 
-def build_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer on the rooms' language."""
+def build_tokenizer(texts: Iterable[str], vocabulary: int, phrases: Iterable[str] = ()) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer on the rooms' language.
+
+    Args:
+        texts: what to train on.
+        vocabulary: size before the phrases.
+        phrases: fixed wording that becomes one token each, with the blanks before it: the benchmarks' instructions
+            would otherwise be a third of all that so small a model reads.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -51,6 +58,7 @@ def build_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens([AddedToken(phrase, lstrip=True, normalized=False) for phrase in phrases])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,

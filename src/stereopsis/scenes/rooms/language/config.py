@@ -28,7 +28,17 @@ QUOTA: Mapping[str, int] = types.MappingProxyType(
 
 
 VIEW_QUOTA: Mapping[str, int] = types.MappingProxyType(
-    {"exist": 4, "colour": 3, "pattern": 1, "left_right": 2, "count": 2, "on": 1, "beside": 2, "caption": 1}
+    {
+        "exist": 4,
+        "colour": 3,
+        "pattern": 2,
+        "left_right": 2,
+        "count": 3,
+        "on": 1,
+        "under": 1,
+        "beside": 2,
+        "caption": 1,
+    }
 )
 
 

@@ -14,15 +14,29 @@ from stereopsis.scenes.rooms.language.balance import Candidate, Draft, draw, shi
 from stereopsis.scenes.rooms.language.config import ViewConfig
 from stereopsis.scenes.rooms.language.facts import bits
 from stereopsis.scenes.rooms.language.vocabulary import listed, plural, with_article
-from stereopsis.scenes.rooms.paint import COLOURS
+from stereopsis.scenes.rooms.paint import COLOURS, MATERIALS
 from stereopsis.scenes.scene import Scene, SceneObject
 
-_EXIST = ("is there {thing} in this picture?", "can you see {thing}?")
+# As many ways to ask as the benchmarks of whole rooms have, so that their words are no news to a base model.
+_EXIST = (
+    "is there {thing} in this picture?",
+    "can you see {thing}?",
+    "is there {thing} in the room?",
+    "does the room have {thing}?",
+)
 _COLOUR = ("what colour is the {thing}?", "what is the colour of the {thing}?")
-_PATTERN = ("is the {thing} plain, striped, checkered or wooden?",)
+_PATTERN = (
+    "is the {thing} plain, striped, checkered or wooden?",
+    "what does the {thing} look like: plain, striped, checkered or wooden?",
+)
 _SIDE = ("which is further left, {x} or {y}?", "which is further right, {x} or {y}?")
-_COUNT = ("how many {things} are visible in this picture?", "how many {things} can you see?")
-_ON = ("what is on the {thing}?",)
+_COUNT = (
+    "how many {things} can you see?",
+    "how many {things} are in the room?",
+    "how many {things} are there?",
+)
+_ON = ("what is on the {thing}?", "what is on top of the {thing}?")
+_UNDER = ("what is the {thing} on?", "what is the {thing} standing on?")
 _BESIDE = ("what is left of {x}?", "what is right of {x}?")
 _CAPTION = ("describe this picture.", "what can you see, from left to right?")
 
@@ -146,24 +160,28 @@ def _existence(view: _View, rng: random.Random) -> Iterator[Candidate]:
         yield Candidate("exist", answer, (f"any {category}",), draft)
         if not mask or mask & ~view.clear:
             continue
-        there = [str(view.things[i].attributes.get("colour")) for i in bits(mask)]
-        missing = [colour for colour in COLOURS if colour not in there]
-        for answer, options in (("yes", there), ("no", missing)):
-            colour = rng.choice(options)
-            words = {"thing": with_article(f"{colour} {category}")}
-            draft = partial(_asked, _EXIST, answer, words)
-            yield Candidate("exist", answer, (f"with {category}", f"about {colour}"), draft, category)
+        for attribute, words in (("colour", COLOURS), ("material", MATERIALS)):
+            there = [str(view.things[i].attributes.get(attribute)) for i in bits(mask)]
+            missing = [word for word in words if word not in there]
+            for answer, options in (("yes", there), ("no", missing)):
+                if options:
+                    word = rng.choice(options)
+                    draft = partial(_asked, _EXIST, answer, {"thing": with_article(f"{word} {category}")})
+                    yield Candidate("exist", answer, (f"with {category}", f"about {word}"), draft, category)
 
 
 def _attributes(view: _View) -> Iterator[Candidate]:
+    """Colour and pattern of what its category, or its category with the other attribute, tells apart."""
+    asked = (("colour", "colour", "material", _COLOUR), ("pattern", "material", "colour", _PATTERN))
     for category, mask in view.by_category.items():
-        i = view.only(mask & view.clear)
-        if i is None or mask != 1 << i:
-            continue
-        for kind, attribute, templates in (("colour", "colour", _COLOUR), ("pattern", "material", _PATTERN)):
-            word = view.things[i].attributes.get(attribute)
-            if word is not None:
-                draft = partial(_asked, templates, word, {"thing": category})
+        for i in bits(mask & view.clear):
+            for kind, attribute, other, templates in asked:
+                word, helping = (view.things[i].attributes.get(name) for name in (attribute, other))
+                alike = [j for j in bits(mask) if view.things[j].attributes.get(other) == helping]
+                if word is None or (mask != 1 << i and (helping is None or alike != [i])):
+                    continue
+                thing = category if mask == 1 << i else f"{helping} {category}"
+                draft = partial(_asked, templates, word, {"thing": thing})
                 yield Candidate(kind, word, (f"about {category}",), draft)
 
 
@@ -191,6 +209,13 @@ def _counts(view: _View) -> Iterator[Candidate]:
             answer = str(mask.bit_count())
             draft = partial(_asked, _COUNT, answer, {"things": plural(category)})
             yield Candidate("count", answer, (f"about {category}",), draft)
+    if view.clear.bit_count() != len(view.things):
+        return
+    for attribute, words in (("colour", COLOURS), ("material", MATERIALS)):
+        for word in words:
+            answer = str(sum(thing.attributes.get(attribute) == word for thing in view.things))
+            draft = partial(_asked, _COUNT, answer, {"things": plural(f"{word} object")})
+            yield Candidate("count", answer, (f"about {word}",), draft)
 
 
 def _supports(view: _View) -> Iterator[Candidate]:
@@ -206,6 +231,12 @@ def _supports(view: _View) -> Iterator[Candidate]:
             label = view.things[only].label
             draft = partial(_asked, _ON, label, {"thing": name})
             yield Candidate("on", label, (f"on {view.things[below].label}",), draft)
+        for i in bits(mask):
+            name = view.name(i)
+            if name is not None and (view.clear >> i & view.clear >> below & 1):
+                label = view.things[below].label
+                draft = partial(_asked, _UNDER, label, {"thing": name})
+                yield Candidate("under", label, (f"under {view.things[i].label}",), draft)
 
 
 def _neighbours(view: _View) -> Iterator[Candidate]:
