@@ -90,11 +90,12 @@ def test_info_tells_about_anything(stereopsis, finished_run, tiny_rooms, tiny_ba
         assert part in run.out
 
 
-def test_rooms_are_prepared_once_and_kept(stereopsis, tmp_path, monkeypatch):
+def test_rooms_are_prepared_once_and_kept(stereopsis, tmp_path):
     pytest.importorskip("embreex")
     said = stereopsis("prepare", "rooms", "--count", 2, "-o", tmp_path / "rooms", "--workers", 1, "--inspect")
     assert said.code == 0, said.err
-    assert f"2 rooms in {tmp_path / 'rooms'}\n" in said.out
+    assert "2 done, 0 there already, 0 failed" in said.out
+    assert f"{tmp_path / 'rooms'}\n" in said.out
     folders = [tmp_path / "rooms" / f"room-{seed:08d}" for seed in range(2)]
     for folder in folders:
         scene = read_scene(folder)
@@ -104,27 +105,40 @@ def test_rooms_are_prepared_once_and_kept(stereopsis, tmp_path, monkeypatch):
             assert (tmp_path / "rooms" / f"{folder.name}.{kind}.png").is_file()
             assert f"{folder.name}.{kind}.png\n" in said.out
 
-    def refuse(*_, **__):
-        raise AssertionError("rooms were made again")
-
-    monkeypatch.setattr("stereopsis.training.sources.ProcessPoolExecutor", refuse)
-    before = (folders[0] / "scene.json").read_bytes()
-    assert stereopsis("prepare", "rooms", "--count", 2, "-o", tmp_path / "rooms").code == 0
-    assert (folders[0] / "scene.json").read_bytes() == before
+    before = (folders[0] / "scene.json").stat().st_mtime_ns
+    again = stereopsis("prepare", "rooms", "--count", 2, "-o", tmp_path / "rooms", "--workers", 1)
+    assert again.code == 0, again.err
+    assert "0 done, 2 there already, 0 failed" in again.out
+    assert (folders[0] / "scene.json").stat().st_mtime_ns == before
 
 
-def test_a_capture_is_prepared_inspected_refused_and_replaced(stereopsis, capture, tmp_path):
-    said = stereopsis("prepare", capture, "-o", tmp_path / "out", "--inspect")
+def test_a_capture_is_prepared_inspected_kept_and_replaced(stereopsis, capture, tmp_path):
+    out = tmp_path / "out"
+    said = stereopsis("prepare", capture, "-o", out, "--inspect")
     assert said.code == 0, said.err
-    for words in ("10 frames of 'office'", '"method": "estimated"', "skipped frames: 0", "bird's-eye view: "):
+    for words in ("1 done, 0 there already", "10, 10 with depth", '"method": "estimated"', "432 x 432 pixels"):
         assert words in said.out
-    scene = read_scene(tmp_path / "out" / "office")
+    scene = read_scene(out / "office")
     assert len(scene.frames) == 10
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"office", "office.contact.png", "office.above.png"}
-    again = stereopsis("prepare", capture, "-o", tmp_path / "out")
-    assert again.code == 1
-    assert "office" in again.err
-    assert stereopsis("prepare", capture, "-o", tmp_path / "out", "--overwrite").code == 0
+    there = {path.name for path in out.iterdir()}
+    assert there == {"office", "office.contact.png", "office.above.png", "prepare.json"}
+    made = (out / "office" / "scene.json").stat().st_mtime_ns
+    assert "0 done, 1 there already" in stereopsis("prepare", capture, "-o", out).out
+    assert (out / "office" / "scene.json").stat().st_mtime_ns == made
+    other = stereopsis("prepare", capture, "-o", out, "--birdseye", 64)
+    assert other.code == 1
+    assert "was prepared with other settings (birdseye_size: 432 there, 64 now)" in other.err
+    assert stereopsis("prepare", capture, "-o", out, "--birdseye", 64, "--overwrite").code == 0
+    assert read_scene(out / "office").birdseye.image.shape == (64, 64, 3)
+
+
+def test_a_scene_is_inspected_without_being_written(stereopsis, capture, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = stereopsis("prepare", capture, "--inspect")
+    assert said.code == 0, said.err
+    assert "10, 10 with depth" in said.out
+    assert [path.name for path in tmp_path.iterdir()] == ["office.contact.png"]
+    assert "--output" in stereopsis("prepare", capture).err
 
 
 def test_bad_frames_stop_the_preparation_unless_they_may_be_skipped(stereopsis, capture, tmp_path):
@@ -134,12 +148,25 @@ def test_bad_frames_stop_the_preparation_unless_they_may_be_skipped(stereopsis, 
     said = stereopsis("prepare", copy, "-o", tmp_path / "out")
     assert said.code == 1
     assert "frame-000004.pose.txt" in said.err
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "office").exists()
     said = stereopsis("prepare", copy, "-o", tmp_path / "out", "--skip-bad-frames")
     assert said.code == 0, said.err
-    assert "9 frames of 'office'" in said.out
-    assert "skipped frames: 1" in said.out
-    assert "frame-000004: " in said.out
+    assert "1 frames left out" in said.out
+    assert list(read_scene(tmp_path / "out" / "office").provenance["skipped"]) == ["frame-000004"]
+
+
+def test_one_bad_scene_does_not_stop_the_others(stereopsis, capture, tmp_path):
+    for name in ("one", "two", "three"):
+        shutil.copytree(capture, tmp_path / "scans" / name)
+    (tmp_path / "scans" / "three" / "frame-000001.color.png").unlink()
+    arguments = ("prepare", tmp_path / "scans", "-o", tmp_path / "out", "--workers", 1)
+    said = stereopsis(*arguments)
+    assert said.code == 1
+    assert "2 done, 0 there already, 1 failed" in said.out
+    summary = json.loads((tmp_path / "out" / "prepare.json").read_text())
+    assert [scene["status"] for scene in summary["scenes"]] == ["done", "failed", "done"]
+    assert "frame-000001" in summary["scenes"][1]["reason"]
+    assert stereopsis(*arguments, "--max-failed", 0.5).code == 0
 
 
 def test_train_evaluate_report(stereopsis, tiny_recipe, tmp_path, tiny_rooms):

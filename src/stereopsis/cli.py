@@ -4,7 +4,7 @@ import json
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,7 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from stereopsis import __version__
-from stereopsis.errors import StereopsisError
+from stereopsis.errors import SceneError, StereopsisError
+
+if TYPE_CHECKING:
+    from stereopsis.scenes.scene import Scene
 
 app = typer.Typer(
     name="stereopsis",
@@ -82,39 +85,63 @@ def demo(
 
 @app.command(
     epilog="Examples: stereopsis prepare rooms --count 200 --output data/rooms   |   "
-    "stereopsis prepare ~/scans/kitchen --output data/kitchen"
+    "stereopsis prepare ~/scans/kitchen -o data/mine --inspect   |   "
+    "stereopsis prepare ~/scannet/scans -o data/scannet --workers 8 --skip-bad-frames   |   "
+    "stereopsis prepare data/mine/kitchen --inspect"
 )
 def prepare(
-    source: Annotated[str, typer.Argument(help="'rooms' for procedural rooms, or a folder with a capture.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the prepared scenes go.")],
-    count: Annotated[int, typer.Option(help="How many rooms.")] = 100,
+    source: Annotated[str, typer.Argument(help="'rooms' for procedural rooms, or a capture, or a folder of captures.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the prepared scenes go.")] = None,
+    format: Annotated[str | None, typer.Option(help="The captures' layout; found out if not given.")] = None,
+    count: Annotated[int, typer.Option(help="Rooms: how many.")] = 100,
     split: Annotated[str, typer.Option(help="Rooms: train, val or test (disjoint seeds).")] = "train",
     workers: Annotated[int, typer.Option(help="Processes; 0 = one per CPU.")] = 0,
-    skip_bad_frames: Annotated[bool, typer.Option(help="Skip unusable frames (counted; at most 20 %).")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace a prepared scene that is there.")] = False,
-    inspect: Annotated[bool, typer.Option(help="Also write a contact sheet and a drawn bird's-eye view.")] = False,
+    ray: Annotated[str | None, typer.Option(help="Work on Ray instead: 'local' or a cluster's address.")] = None,
+    birdseye: Annotated[int, typer.Option(help="Side of the captures' views from above, pixels.")] = 432,
+    skip_bad_frames: Annotated[bool, typer.Option(help="Leave unusable frames out (counted; at most 20 %).")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Make scenes anew that are there.")] = False,
+    max_failed: Annotated[float, typer.Option(help="Exit with 1 where a larger share of the scenes failed.")] = 0.0,
+    inspect: Annotated[bool, typer.Option(help="Print and draw the scenes (the first 8); alone, only that.")] = False,
 ) -> None:
-    """Turn a capture (or procedural rooms) into prepared scenes: aligned, checked, seen from above."""
-    from stereopsis.scenes.draw import contact_sheet, draw_birdseye
-    from stereopsis.scenes.stored import read_scene
-    from stereopsis.training.sources import prepare_capture, prepare_rooms, room_seeds
+    """Turn captures (or procedural rooms) into prepared scenes: checked, upright, seen from above.
 
-    if source == "rooms":
-        folders = prepare_rooms(room_seeds(split, count), output, workers=workers, console=console)
-        _show(f"{len(folders)} rooms in", output)
-    else:
-        prepared = prepare_capture(
-            Path(source), output, on_bad_frame="skip" if skip_bad_frames else "raise", overwrite=overwrite
-        )
-        folders = [prepared.folder]
-        console.print(prepared.summary(), markup=False, highlight=False, soft_wrap=True)
-    if inspect:
-        for folder in folders[:8]:
-            scene = read_scene(folder)
-            for name, picture in (("contact", contact_sheet(scene)), ("above", draw_birdseye(scene))):
-                path = output / f"{scene.id}.{name}.png"
-                picture.save(path)
-                _show("Drawn: ", path)
+    Start it again to go on: what is there already is kept. One bad scene does not stop the others.
+    """
+    from stereopsis.scenes.formats import open_scene
+    from stereopsis.scenes.prepare import PrepareSettings, Room, Source, find_captures
+    from stereopsis.scenes.prepare import prepare as prepare_all
+    from stereopsis.scenes.rooms.language import split_seeds
+    from stereopsis.scenes.stored import read_scene
+
+    if output is None:
+        if not inspect or source == "rooms":
+            raise StereopsisError("give --output (-o), the folder for the prepared scenes, or --inspect a scene")
+        for capture in find_captures(source, format=format)[:8]:
+            _inspect(open_scene(capture.path, format=capture.format), Path.cwd())
+        return
+    rooms = source == "rooms"
+    sources: list[Source] = (
+        [Room(seed=seed) for seed in split_seeds(split, count)] if rooms else [*find_captures(source, format=format)]
+    )
+    settings = PrepareSettings(on_bad_frame="skip" if skip_bad_frames else "raise", birdseye_size=birdseye)
+    report = prepare_all(sources, output, settings, workers=workers, ray=ray, overwrite=overwrite, console=console)
+    if len(sources) == 1 and report.count("failed"):
+        raise SceneError(report.outcomes[0].reason)
+    if report.count("failed") or any(outcome.skipped for outcome in report.outcomes):
+        console.print(report.table())
+    _show(f"{report.totals()}; scenes and prepare.json are in", output)
+    for folder in report.folders[:8] if inspect else []:
+        _inspect(read_scene(folder), output)
+    if report.failed_share > max_failed:
+        raise typer.Exit(1)
+
+
+def _inspect(scene: "Scene", folder: Path) -> None:
+    from stereopsis.scenes.prepare import draw_scene, scene_table
+
+    console.print(scene_table(scene))
+    for path in draw_scene(scene, folder):
+        _show("Drawn: ", path)
 
 
 @app.command(epilog="Example: stereopsis train stereopsis-tiny --output runs/first -s training.steps=100")

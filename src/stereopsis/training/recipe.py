@@ -1,6 +1,5 @@
 """Recipes: one strictly validated YAML file says everything about a run."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +9,7 @@ import yaml
 
 from stereopsis.errors import RecipeError, did_you_mean
 from stereopsis.scenes.annotations import TASKS, Task
+from stereopsis.scenes.prepare import usable_cpus
 
 
 class _Section(pydantic.BaseModel):
@@ -353,4 +353,4 @@ def _apply(content: dict[str, Any], override: str) -> None:
 
 def cpu_threads(requested: int) -> int:
     """Threads to use: as asked, or all that the process may run on."""
-    return requested or len(os.sched_getaffinity(0))
+    return requested or usable_cpus()

@@ -1,0 +1,132 @@
+"""One source to one prepared scene, in whatever process: the outcome says what happened, and never raises."""
+
+import dataclasses
+import json
+import time
+import traceback
+from pathlib import Path
+from typing import Any, Literal
+
+from stereopsis.errors import SceneError, StereopsisError
+from stereopsis.scenes.alignment import align_scene, with_birdseye
+from stereopsis.scenes.bad_frames import verify_scene
+from stereopsis.scenes.prepare.settings import PrepareSettings
+from stereopsis.scenes.prepare.sources import Source
+from stereopsis.scenes.scene import Scene
+from stereopsis.scenes.stored import is_stored, read_scene, write_scene
+
+Status = Literal["done", "kept", "failed"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one source.
+
+    Attributes:
+        source: its name.
+        status: "done", "kept" (it was there already, prepared from the same source with the same settings) or
+            "failed".
+        folder: where the prepared scene lies; None where it failed.
+        reason: why it failed, in words.
+        trace: where an error that nobody foresaw came from.
+        seconds: how long it took.
+        frames: how many frames the scene has.
+        skipped: frames that were left out, and why.
+        notes: what a user should know: how well it was aligned, how much of it is seen from above.
+    """
+
+    source: str
+    status: Status
+    folder: Path | None = None
+    reason: str = ""
+    trace: str = ""
+    seconds: float = 0.0
+    frames: int = 0
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """As plain values, for a file."""
+        return {**dataclasses.asdict(self), "folder": None if self.folder is None else str(self.folder)}
+
+
+def prepare_source(source: Source, output: Path, settings: PrepareSettings, overwrite: bool = False) -> Outcome:
+    """Read one source, check every frame, stand it upright, render it from above, and write it into ``output``.
+
+    Whatever goes wrong is told in the outcome: one bad scene must not stop a thousand.
+    """
+    started = time.monotonic()
+    try:
+        outcome = _prepare(source, output, settings, overwrite)
+    except (StereopsisError, OSError) as error:
+        outcome = Outcome(source=source.name, status="failed", reason=str(error))
+    except Exception as error:
+        reason = f"unforeseen {type(error).__name__}: {error}; please report it, with the trace in the summary file"
+        outcome = Outcome(source=source.name, status="failed", reason=reason, trace=traceback.format_exc())
+    return dataclasses.replace(outcome, seconds=time.monotonic() - started)
+
+
+def _prepare(source: Source, output: Path, settings: PrepareSettings, overwrite: bool) -> Outcome:
+    if source.scene_id is not None and not overwrite and (kept := _kept(source, output / source.scene_id, settings)):
+        return kept
+    scene = source.load(settings)
+    folder = output / scene.id
+    if not overwrite and (kept := _kept(source, folder, settings)):
+        return kept
+    scene = prepare_upright(scene, settings)
+    mark = {"source": source.name, "settings": source.made_with(settings)}
+    scene = scene.replace(provenance={**scene.provenance, "prepared": mark})
+    write_scene(scene, folder, overwrite=overwrite)
+    return _told(source, scene, folder, "done")
+
+
+def prepare_upright(scene: Scene, settings: PrepareSettings) -> Scene:
+    """Check every frame; where the scene has no view from above yet, align it with gravity and walls and draw one.
+
+    Raises:
+        SceneError: too many bad frames, or nothing to see.
+        FrameError: a frame is bad and the settings say "raise".
+    """
+    scene = verify_scene(scene, on_bad_frame=settings.on_bad_frame, max_bad_fraction=settings.max_bad_fraction)
+    if scene.birdseye is not None:
+        return scene
+    return with_birdseye(align_scene(scene).scene, size=settings.birdseye_size, fill_radius=settings.birdseye_fill)
+
+
+def _kept(source: Source, folder: Path, settings: PrepareSettings) -> Outcome | None:
+    """The outcome if the very same is there already.
+
+    Raises:
+        SceneError: something else is there.
+    """
+    if not is_stored(folder):
+        return None
+    scene = read_scene(folder)
+    mark = scene.provenance.get("prepared") or {}
+    if mark.get("source") != source.name:
+        raise SceneError(
+            f"{folder}: holds a scene made from {mark.get('source', 'another source')}, not from {source.name}; "
+            "choose another output folder, or allow overwriting"
+        )
+    now = json.loads(json.dumps(source.made_with(settings)))
+    if mark.get("settings") != now:
+        theirs = mark.get("settings") or {}
+        changed = ", ".join(f"{k}: {theirs.get(k)} there, {now[k]} now" for k in now if theirs.get(k) != now[k])
+        raise SceneError(f"{folder}: was prepared with other settings ({changed}); overwrite it, or use those settings")
+    return _told(source, scene, folder, "kept")
+
+
+def _told(source: Source, scene: Scene, folder: Path, status: Status) -> Outcome:
+    notes: dict[str, Any] = {}
+    if "alignment" in scene.provenance:
+        notes["alignment"] = scene.provenance["alignment"]
+    if scene.birdseye is not None:
+        notes["seen_from_above"] = round(float(1 - scene.birdseye.void.mean()), 3)
+    return Outcome(
+        source=source.name,
+        status=status,
+        folder=folder,
+        frames=len(scene.frames),
+        skipped=dict(scene.provenance.get("skipped") or {}),
+        notes=notes,
+    )
