@@ -143,11 +143,8 @@ def find_captures(root: str | Path, *, format: str | None = None) -> list[Captur
 
 
 def _search(folder: Path, seen: set[Path], depth: int, reasons: list[SceneError]) -> list[Path]:
-    try:
-        here = folder.resolve(strict=True)
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
-        reasons.append(SceneError(f"{folder}: {error}; check the path"))
-        return []
+    # os.path.realpath and isdir, as a link that leads to itself is then no folder and no error
+    here = Path(os.path.realpath(folder))
     if here in seen:
         return []
     seen.add(here)
@@ -156,10 +153,9 @@ def _search(folder: Path, seen: set[Path], depth: int, reasons: list[SceneError]
         return [folder]
     except SceneError as error:
         reasons.append(error)
-    if depth == MAX_DEPTH or not folder.is_dir():
+    if depth == MAX_DEPTH or not os.path.isdir(folder):
         return []
     try:
-        # os.path.isdir, as a link that leads to itself is no folder and no error
         inner = sorted(n for n in os.listdir(folder) if not n.startswith(".") and os.path.isdir(folder / n))
     except OSError as error:
         reasons.append(SceneError(f"{folder}: cannot be listed: {error}; check its permissions"))
