@@ -194,10 +194,10 @@ def frame_names(files: Sequence[str]) -> list[str]:
     return [re.sub(r"[^\w.-]", "_", stem, flags=re.ASCII).lstrip(".")[-_NAME_LENGTH:] or "frame" for stem in stems]
 
 
-def natural_key(name: str) -> tuple[tuple[int, str], ...]:
-    """A sorting key that puts 9.png before 10.png."""
-    parts = re.findall(r"\d+|\D+", name)
-    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts)
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """A sorting key that puts 9.png before 10.png (and digits before letters, as usual)."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", name)
+    return tuple((0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts)
 
 
 def common_size(folder: Path, names: Sequence[str], where: str) -> tuple[int, int]:

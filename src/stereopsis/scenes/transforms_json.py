@@ -11,6 +11,7 @@ undone: what comes out is the capture's own world, in its own units, to which th
 
 import functools
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def _entries(content: Mapping[str, Any], file: Path) -> list[dict[str, Any]]:
             "file; expected 'depth_file_path', and 'depth_unit_scale_factor' (metres per unit) beside 'frames'; rename "
             "the key and add the unit"
         )
-    return sorted(entries, key=lambda entry: natural_key(str(entry.get("file_path"))))
+    return sorted(entries, key=lambda entry: natural_key(os.path.normpath(str(entry.get("file_path")))))
 
 
 def _number(value: object, key: str, where: str) -> float:
