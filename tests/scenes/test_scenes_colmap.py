@@ -3,7 +3,7 @@ import pytest
 from capture_writers import write_colmap
 
 from stereopsis.errors import FrameError, SceneError
-from stereopsis.geometry.camera import Intrinsics
+from stereopsis.geometry.camera import Intrinsics, unproject
 from stereopsis.scenes.colmap import is_colmap, read_colmap, read_dense_depth
 
 
@@ -35,7 +35,7 @@ def test_a_world_to_camera_pose_by_hand(folder):
 
 def test_the_unit_is_said_and_scales_positions(folder):
     scene, twice = read_colmap(folder), read_colmap(folder, metres_per_unit=2.0)
-    assert "1 metres per unit" in scene.provenance["scale"]
+    assert "1 metre per unit of the model, assumed" in scene.provenance["scale"]
     assert "arbitrary unit" in scene.provenance["scale"]
     assert "2 metres per unit" in twice.provenance["scale"]
     for frame, larger in zip(scene.frames, twice.frames, strict=True):
@@ -45,6 +45,91 @@ def test_the_unit_is_said_and_scales_positions(folder):
     for wrong in (0.0, -1.0, float("nan")):
         with pytest.raises(SceneError, match="expected a positive number of metres"):
             read_colmap(folder, metres_per_unit=wrong)
+
+
+def _observe(folder, frames, unit, *, points=40, noise=0.0, seed=0):
+    """Points on the surfaces that depth shows, as if matched; then the model's unit is made `unit` metres."""
+    generator = np.random.default_rng(seed)
+    lines, points3d, number = (folder / "sparse/0/images.txt").read_text().split("\n"), ["# 3D point list\n"], 100
+    for index, frame in enumerate(frames):
+        depth, camera = frame.depth(), frame.intrinsics
+        cloud = unproject(depth, camera, frame.T_world_camera).points
+        observed = []
+        for row, column in generator.permutation(np.argwhere(depth > 0))[:points]:
+            stretch = 1 + noise * generator.standard_normal()
+            centre = frame.T_world_camera[:3, 3]
+            x, y, z = (centre + (cloud[row, column] - centre) * stretch) / unit
+            observed.append(f"{column + 0.5} {row + 0.5} {number} {column + 0.5} {row + 0.5} -1")
+            points3d.append(f"{number} {x} {y} {z} 1 2 3 0.5 1 2 2 4\n")
+            number += 1
+        words = lines[1 + 2 * index].split()
+        words[5:8] = [str(float(word) / unit) for word in words[5:8]]
+        lines[1 + 2 * index : 3 + 2 * index] = [" ".join(words), " ".join(observed)]
+    (folder / "sparse/0/images.txt").write_text("\n".join(lines))
+    (folder / "sparse/0/points3D.txt").write_text("".join(points3d))
+
+
+@pytest.mark.parametrize("unit", [0.37, 12.5])
+def test_the_unit_is_measured_where_depth_meets_points(folder, make_scene, unit):
+    frames = make_scene(frames=6).frames
+    _observe(folder, frames, unit, noise=0.01)
+    scene = read_colmap(folder)
+    assert f"{unit:.2g}"[:3] in scene.provenance["scale"]
+    assert "240 points" in scene.provenance["scale"]
+    for frame, original in zip(scene.frames, frames, strict=True):
+        np.testing.assert_allclose(frame.T_world_camera, original.T_world_camera, atol=2e-3)
+    told = read_colmap(folder, metres_per_unit=unit)
+    np.testing.assert_allclose(told.frames[5].T_world_camera, frames[5].T_world_camera, atol=1e-9)
+
+
+def test_a_metric_model_stays_as_it_is(folder, make_scene):
+    frames = make_scene(frames=6).frames
+    _observe(folder, frames, 1.01)
+    before = read_colmap(folder, metres_per_unit=1.0).frames[5].T_world_camera
+    scene = read_colmap(folder)
+    np.testing.assert_array_equal(scene.frames[5].T_world_camera, before)
+    assert (
+        "1 metres per unit of the model: depth images over distances of its points give 1.01"
+        in (scene.provenance["scale"])
+    )
+
+
+def test_too_few_points_measure_nothing(folder, make_scene):
+    _observe(folder, make_scene(frames=6).frames, 0.5, points=3)
+    assert "assumed" in read_colmap(folder).provenance["scale"]
+
+
+def test_depth_and_model_that_disagree(folder, make_scene):
+    _observe(folder, make_scene(frames=6).frames, 0.5, noise=0.5)
+    with pytest.raises(SceneError, match=r"points disagree at every scale .*say metres_per_unit"):
+        read_colmap(folder)
+    assert len(read_colmap(folder, metres_per_unit=0.5).frames) == 6
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("points3D.txt", "100 1 2\n", "line 1: found '100 1 2'; expected POINT3D_ID X Y Z"),
+        ("points3D.txt", "# none\n", "points file is empty"),
+        ("points3D.txt", "a 1 2 3 0 0 0 0\n", "line 1: found 'a 1 2 3"),
+        ("images.txt", None, "points of frame '0000': cannot reshape"),
+    ],
+)
+def test_points_that_cannot_be_read(folder, make_scene, file, text, message):
+    _observe(folder, make_scene(frames=6).frames, 0.5)
+    if text is not None:
+        (folder / "sparse/0" / file).write_text(text)
+    else:
+        _images(folder, lambda lines: lines.__setitem__(2, "1.0 2.0"))
+    with pytest.raises(SceneError, match=message):
+        read_colmap(folder)
+
+
+def test_a_broken_depth_image_does_not_stop_the_measurement(folder, make_scene):
+    _observe(folder, make_scene(frames=6).frames, 0.37)
+    file = folder / "depth/0000.png"
+    file.write_bytes(file.read_bytes()[:-60])
+    assert "200 points" in read_colmap(folder).provenance["scale"]
 
 
 def test_cameras_of_both_pinhole_models(folder):

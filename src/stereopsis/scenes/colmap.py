@@ -6,10 +6,12 @@ image) in the folder itself, in ``sparse/0/`` or in ``sparse/``; the images in `
 dense maps in ``stereo/depth_maps/`` (``NAME.geometric.bin``, else ``NAME.photometric.bin``), in the model's units.
 Pixel centres lie at +0.5, as here.
 
-A model from images alone has an arbitrary unit. Everything in this package is in metres: say ``metres_per_unit``, or
-scale the model first (``colmap model_aligner`` with known positions).
+A model from images alone has an arbitrary unit. Everything in this package is in metres: the unit is measured where
+PNG depth and the model's points (``points3D.txt``) meet, see `stereopsis.scenes.colmap_scale`; otherwise say
+``metres_per_unit``, or scale the model first (``colmap model_aligner`` with known positions).
 """
 
+import dataclasses
 import functools
 import math
 import re
@@ -33,6 +35,7 @@ from stereopsis.scenes.capture_files import (
     natural_key,
     read_rows,
 )
+from stereopsis.scenes.colmap_scale import measure_unit
 from stereopsis.scenes.scene import Frame, Scene
 from stereopsis.scenes.trajectories import pose_from_quaternion
 
@@ -49,6 +52,14 @@ _PARAMETERS = {"SIMPLE_PINHOLE": 3, "PINHOLE": 4}
 _DENSE_HEADER = re.compile(rb"(\d{1,6})&(\d{1,6})&(\d{1,6})&")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _ImageEntry:
+    row: Row
+    camera: str
+    name: str
+    points: str
+
+
 def is_colmap(path: Path) -> bool:
     """Whether a folder holds a COLMAP model (the reader says what to do about binary ones)."""
     return any(
@@ -61,7 +72,7 @@ def is_colmap(path: Path) -> bool:
 def read_colmap(
     path: Path,
     *,
-    metres_per_unit: float = 1.0,
+    metres_per_unit: float | None = None,
     on_bad_frame: OnBadFrame = "raise",
     max_bad_fraction: float = MAX_BAD_FRACTION,
 ) -> Scene:
@@ -72,57 +83,68 @@ def read_colmap(
     Args:
         path: the folder that holds model and images (of a dense workspace: the workspace).
         metres_per_unit: size of the model's unit; applied to positions and to COLMAP's own depth maps (PNG depth is in
-            millimetres as it is).
+            millimetres as it is). None measures it (this decodes up to 12 depth images), and takes 1 where PNG depth or
+            points are absent.
         on_bad_frame: "raise" stops at the first bad frame; "skip" leaves bad frames out and counts them.
         max_bad_fraction: the share of bad frames at which "skip" stops, too.
 
     Raises:
         FrameError: a frame's pose, camera, image or depth map is unusable, and the policy is "raise".
-        SceneError: the model is absent, binary, or of cameras that are no pinholes; or too many frames are bad.
+        SceneError: the model is absent, binary, of cameras that are no pinholes, or at odds with the depth
+            images; or too many frames are bad.
     """
     path = Path(path)
     check_policy(on_bad_frame)
     check_folder(path, EXPECTED_FILES)
-    if not (math.isfinite(metres_per_unit) and metres_per_unit > 0):
+    if metres_per_unit is not None and not (math.isfinite(metres_per_unit) and metres_per_unit > 0):
         raise SceneError(f"metres_per_unit={metres_per_unit}: expected a positive number of metres")
     model = _model_folder(path)
     cameras = _read_cameras(model / "cameras.txt")
-    rows = sorted(_image_rows(model / "images.txt"), key=lambda row: natural_key(row.text.split(maxsplit=9)[9]))
+    entries = sorted(_image_entries(model / "images.txt"), key=lambda entry: natural_key(entry.name))
     images = path / "images" if (path / "images").is_dir() else path
     depth_folder = _depth_folder(path)
-    names = frame_names([row.text.split(maxsplit=9)[9] for row in rows])
+    names = frame_names([entry.name for entry in entries])
+    unit = 1.0 if metres_per_unit is None else metres_per_unit
 
     def build(index: int) -> Frame:
-        row = rows[index]
-        *words, name = row.text.split(maxsplit=9)
-        if words[8] not in cameras:
+        entry = entries[index]
+        where = entry.row.where
+        if entry.camera not in cameras:
             raise FrameError(
-                f"{row.where}: names camera {words[8]}, but cameras.txt has {', '.join(cameras)}; restore the line "
+                f"{where}: names camera {entry.camera}, but cameras.txt has {', '.join(cameras)}; restore the line "
                 "there, or leave the frame out with on_bad_frame='skip'"
             )
-        colour = listed_file(images, name, row.where)
         return capture_frame(
             names[index],
-            _pose(row, words, metres_per_unit),
-            cameras[words[8]],
-            colour,
-            _depth(depth_folder, name, row.where, metres_per_unit),
-            pose_from=row.where,
-            intrinsics_from=f"camera {words[8]} of {model / 'cameras.txt'}",
+            _pose(entry.row, unit),
+            cameras[entry.camera],
+            listed_file(images, entry.name, where),
+            _depth(depth_folder, entry.name, where, unit),
+            pose_from=where,
+            intrinsics_from=f"camera {entry.camera} of {model / 'cameras.txt'}",
         )
 
     collected = collect_frames(str(path), names, build, on_bad_frame=on_bad_frame, max_bad_fraction=max_bad_fraction)
+    frames, scale = collected.frames, f"{unit:g} metres per unit of the model, as the caller told"
+    if metres_per_unit is None:
+        scale = "1 metre per unit of the model, assumed; a COLMAP model made from images alone has an arbitrary unit"
+        measured = None
+        if depth_folder is not None and not _is_dense(depth_folder):
+            observations = {name: entry.points for name, entry in zip(names, entries, strict=True)}
+            measured = measure_unit(frames, observations, model / "points3D.txt")
+        if measured is not None:
+            frames, scale = tuple(_scaled(frame, measured.metres) for frame in frames), str(measured)
     return Scene(
         id=path.resolve().name,
-        frames=collected.frames,
-        provenance={
-            "format": "colmap",
-            "path": str(path),
-            "skipped": dict(collected.skipped),
-            "scale": f"{metres_per_unit:g} metres per unit of the model, as the caller told (1 unless told); a COLMAP "
-            "model made from images alone has an arbitrary unit",
-        },
+        frames=frames,
+        provenance={"format": "colmap", "path": str(path), "skipped": dict(collected.skipped), "scale": scale},
     )
+
+
+def _scaled(frame: Frame, metres_per_unit: float) -> Frame:
+    pose = frame.T_world_camera.copy()
+    pose[:3, 3] *= metres_per_unit
+    return dataclasses.replace(frame, T_world_camera=pose)
 
 
 def _model_folder(path: Path) -> Path:
@@ -169,25 +191,26 @@ def _read_cameras(file: Path) -> dict[str, Intrinsics]:
     return cameras
 
 
-def _image_rows(file: Path) -> list[Row]:
-    """The first of the two lines of every image; the second (its points) may be empty and is not used."""
-    rows = read_rows(file, "images", expected=_IMAGE_LINE, empty_lines=True)
-    heads: list[Row] = []
-    points_next = False
+def _image_entries(file: Path) -> list[_ImageEntry]:
+    """Two lines per image; the second (its points) may be empty."""
+    entries: list[_ImageEntry] = []
+    rows = iter(read_rows(file, "images", expected=_IMAGE_LINE, empty_lines=True))
     for row in rows:
-        if points_next:
-            points_next = False
-        elif row.text:
-            if len(row.text.split(maxsplit=9)) != 10:
-                raise row.error(f"found '{row.text[:60]}'")
-            heads.append(row)
-            points_next = True
-    return heads
+        if not row.text:
+            continue
+        words = row.text.split(maxsplit=9)
+        if len(words) != 10:
+            raise row.error(f"found '{row.text[:60]}'")
+        points = next(rows, None)
+        entries.append(
+            _ImageEntry(row=row, camera=words[8], name=words[9], points="" if points is None else points.text)
+        )
+    return entries
 
 
-def _pose(row: Row, words: list[str], metres_per_unit: float) -> Float[np.ndarray, "4 4"]:
+def _pose(row: Row, metres_per_unit: float) -> Float[np.ndarray, "4 4"]:
     try:
-        values = np.array([float(word) for word in words[1:8]])
+        values = np.array([float(word) for word in row.text.split(maxsplit=9)[1:8]])
         T_camera_world = pose_from_quaternion(values[[1, 2, 3, 0]], values[4:7] * metres_per_unit)
     except ValueError as error:
         raise FrameError(
@@ -201,10 +224,14 @@ def _depth_folder(path: Path) -> Path | None:
     return next((path / name for name in (*DEPTH_FOLDERS, DENSE_FOLDER) if (path / name).is_dir()), None)
 
 
+def _is_dense(depth_folder: Path) -> bool:
+    return depth_folder.as_posix().endswith(DENSE_FOLDER)
+
+
 def _depth(folder: Path | None, name: str, where: str, metres_per_unit: float) -> DepthSource | None:
     if folder is None:
         return None
-    if folder.as_posix().endswith(DENSE_FOLDER):
+    if _is_dense(folder):
         candidates = [listed_file(folder, f"{name}.{kind}.bin", where) for kind in ("geometric", "photometric")]
         found = next((file for file in candidates if file.is_file()), candidates[0])
         width, height, _ = _dense_header(found)
