@@ -5,12 +5,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stereopsis.errors import SceneError, did_you_mean
+from stereopsis.scenes.arkitscenes import EXPECTED_FILES as ARKITSCENES_FILES
+from stereopsis.scenes.arkitscenes import is_arkitscenes, read_arkitscenes
 from stereopsis.scenes.bad_frames import OnBadFrame
+from stereopsis.scenes.colmap import EXPECTED_FILES as COLMAP_FILES
+from stereopsis.scenes.colmap import is_colmap, read_colmap
+from stereopsis.scenes.open3d_log import EXPECTED_FILES as OPEN3D_FILES
+from stereopsis.scenes.open3d_log import is_open3d_log, read_open3d_log
 from stereopsis.scenes.scene import Scene
 from stereopsis.scenes.seven_scenes import EXPECTED_FILES as SEVEN_SCENES_FILES
 from stereopsis.scenes.seven_scenes import is_seven_scenes, read_seven_scenes
 from stereopsis.scenes.stored import is_stored, read_scene
 from stereopsis.scenes.stored_schema import EXPECTED_FILES as STORED_FILES
+from stereopsis.scenes.transforms_json import EXPECTED_FILES as TRANSFORMS_FILES
+from stereopsis.scenes.transforms_json import is_transforms_json, read_transforms_json
+from stereopsis.scenes.tum import EXPECTED_FILES as TUM_FILES
+from stereopsis.scenes.tum import is_tum, read_tum
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +52,36 @@ FORMATS = (
         files=SEVEN_SCENES_FILES,
         matches=is_seven_scenes,
         read=lambda path, on_bad_frame: read_seven_scenes(path, on_bad_frame=on_bad_frame),
+    ),
+    SceneFormat(
+        name="tum",
+        files=TUM_FILES,
+        matches=is_tum,
+        read=lambda path, on_bad_frame: read_tum(path, on_bad_frame=on_bad_frame),
+    ),
+    SceneFormat(
+        name="open3d",
+        files=OPEN3D_FILES,
+        matches=is_open3d_log,
+        read=lambda path, on_bad_frame: read_open3d_log(path, on_bad_frame=on_bad_frame),
+    ),
+    SceneFormat(
+        name="transforms_json",
+        files=TRANSFORMS_FILES,
+        matches=is_transforms_json,
+        read=lambda path, on_bad_frame: read_transforms_json(path, on_bad_frame=on_bad_frame),
+    ),
+    SceneFormat(
+        name="arkitscenes",
+        files=ARKITSCENES_FILES,
+        matches=is_arkitscenes,
+        read=lambda path, on_bad_frame: read_arkitscenes(path, on_bad_frame=on_bad_frame),
+    ),
+    SceneFormat(
+        name="colmap",
+        files=COLMAP_FILES,
+        matches=is_colmap,
+        read=lambda path, on_bad_frame: read_colmap(path, on_bad_frame=on_bad_frame),
     ),
 )
 
