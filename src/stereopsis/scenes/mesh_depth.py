@@ -53,7 +53,7 @@ def cast_depth(
 
     Raises:
         MissingExtraError: embreex is not installed.
-        SceneError: the mesh cannot be read or has no triangles.
+        SceneError: the mesh cannot be read, see `stereopsis.scenes.meshes.read_mesh`.
     """
     target = _load_target(Path(mesh_path))
     rays = camera_rays(intrinsics, T_mesh_camera)
@@ -137,11 +137,6 @@ def _load_target(path: Path) -> _Target:
 def _build_target(path: Path, modified: int, size: int) -> _Target:
     """Time and size are part of the key, so that a mesh that was written anew is read anew."""
     mesh = read_mesh(path)
-    if not len(mesh.triangles):
-        raise SceneError(
-            f"{path}: holds {len(mesh.vertices)} vertices but no triangles; depth is cast from a surface; use the "
-            "reconstructed mesh, not its point cloud"
-        )
     centre = (mesh.vertices.min(axis=0) + mesh.vertices.max(axis=0)) / 2
     corners = (mesh.vertices - centre).astype(np.float32)[mesh.triangles]
     return _Target(embree=embree_scene(corners, purpose="depth from a mesh"), centre=centre)

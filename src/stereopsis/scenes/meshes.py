@@ -14,7 +14,7 @@ MESH_SUFFIXES = (".ply", ".obj", ".off", ".stl", ".glb")
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Mesh:
-    """A triangle mesh; a point cloud has no triangles.
+    """A triangle mesh.
 
     Attributes:
         vertices: [n, 3] float64, metres, in the file's order.
@@ -32,8 +32,8 @@ def read_mesh(path: Path) -> Mesh:
         path: a .ply, .obj, .off, .stl or .glb file. (.stl repeats vertices per triangle.)
 
     Raises:
-        SceneError: no such file, another suffix, damaged, without vertices, with vertices that are not
-            finite, or with triangles that name vertices which do not exist.
+        SceneError: no such file, another suffix, damaged, a point cloud, with vertices that are not finite,
+            or with triangles that name vertices which do not exist.
     """
     path = Path(path)
     if path.suffix.lower() not in MESH_SUFFIXES:
@@ -45,14 +45,16 @@ def read_mesh(path: Path) -> Mesh:
             f"{path}: the mesh cannot be read ({error.strerror}); expected a file; check the path and its permissions"
         ) from error
     vertices, triangles = _parse(path, data)
-    if not len(vertices):
-        raise SceneError(f"{path}: the mesh has no vertices; expected a surface; export it again")
+    if not (len(vertices) and len(triangles)):
+        raise SceneError(
+            f"{path}: holds no triangles; expected a surface; use the reconstructed mesh, not its point cloud"
+        )
     if not np.isfinite(vertices).all():
         bad = int((~np.isfinite(vertices).all(axis=1)).sum())
         raise SceneError(
             f"{path}: {bad} of {len(vertices)} vertices are NaN or inf; expected finite metres; export the mesh again"
         )
-    if len(triangles) and not (triangles.min() >= 0 and triangles.max() < len(vertices)):
+    if not (triangles.min() >= 0 and triangles.max() < len(vertices)):
         raise SceneError(
             f"{path}: triangles name vertices {triangles.min()} to {triangles.max()}, but there are "
             f"{len(vertices)}; the file is damaged; restore it or export the mesh again"
