@@ -314,6 +314,10 @@ def test_the_writer_refuses_what_the_reader_would(tmp_path):
         write_sens(path, _records(), colour_intrinsics=COLOUR, sensor="x" * 5000)
     with pytest.raises(SceneError, match=r"at most 16384 pixels"):
         write_sens(path, _records(), colour_intrinsics=COLOUR.resized(20000, 4))
+    with pytest.raises(SceneError, match=r"implausible intrinsics"):
+        write_sens(path, _records(), colour_intrinsics=COLOUR.cropped(5, 0, 1, 4))
+    with pytest.raises(SceneError, match=r"depth_shift=0.0: expected a positive"):
+        write_sens(path, _records(), colour_intrinsics=COLOUR, depth_shift=0.0)
     assert not list(tmp_path.iterdir())
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt16
 
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import Intrinsics
-from stereopsis.scenes.bad_frames import check_frame
+from stereopsis.scenes.bad_frames import check_frame, check_intrinsics
 from stereopsis.scenes.images import MILLIMETRES, decode_colour, depth_units, encode_colour, write_failure
 from stereopsis.scenes.scannet.sens import (
     COLOUR_COMPRESSIONS,
@@ -96,55 +96,24 @@ def write_sens(
 
     Raises:
         FrameError: a record's colour does not decode, or an image has another size than its intrinsics say.
-        SceneError: no records, an unknown compression, or the file cannot be written. Nothing half-written is left.
+        SceneError: no records, settings that no camera has, or the file cannot be written. Nothing half-written is
+            left.
     """
     path = Path(path)
-    depth_camera = depth_intrinsics or colour_intrinsics
-    name = sensor.encode()
-    if colour_compression not in COLOUR_COMPRESSIONS or depth_compression not in ("raw", "zlib"):
-        raise SceneError(
-            f"colour_compression='{colour_compression}', depth_compression='{depth_compression}': choose 'raw', 'png' "
-            "or 'jpeg' for colour and 'raw' or 'zlib' for depth"
-        )
-    if max(colour_intrinsics.width, colour_intrinsics.height, depth_camera.width, depth_camera.height) > MAX_SIDE:
-        raise SceneError(f"{path}: images have at most {MAX_SIDE} pixels along a side; make them smaller")
-    if len(name) > MAX_NAME:
-        raise SceneError(f"{path}: the sensor's name has {len(name)} bytes, expected at most {MAX_NAME}; shorten it")
-
-    def parameters(count: int) -> bytes:
-        return PARAMETERS.pack(
-            *_matrix(colour_intrinsics),
-            *np.eye(4).ravel(),
-            *_matrix(depth_camera),
-            *np.eye(4).ravel(),
-            COLOUR_COMPRESSIONS.index(colour_compression),
-            DEPTH_COMPRESSIONS.index(depth_compression),
-            colour_intrinsics.width,
-            colour_intrinsics.height,
-            depth_camera.width,
-            depth_camera.height,
-            depth_shift,
-            count,
-        )
-
+    settings = _Settings(
+        colour=colour_intrinsics,
+        depth=depth_intrinsics or colour_intrinsics,
+        colour_compression=colour_compression,
+        depth_compression=depth_compression,
+        depth_shift=depth_shift,
+        sensor=sensor,
+    )
+    _check_settings(path, settings)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
-            file.write(OPENING.pack(VERSION, len(name)) + name)
-            start = file.tell()
-            file.write(parameters(0))
-            count = 0
-            for record in records:
-                where = f"{path}: frame {count:05d}"
-                _check_colour(record, where, colour_intrinsics, colour_compression)
-                _check_depth(record, where, depth_camera)
-                _write_record(file, record, depth_compression)
-                count += 1
-            if not count:
-                raise SceneError(f"{path}: there are no frames to write; expected at least one; add records")
-            file.seek(start)
-            file.write(parameters(count))
+            _write(file, path, records, settings)
         os.replace(temporary, path)
     except OSError as error:
         _remove(temporary)
@@ -153,6 +122,67 @@ def write_sens(
         _remove(temporary)
         raise
     return path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Settings:
+    colour: Intrinsics
+    depth: Intrinsics
+    colour_compression: ColourCompression
+    depth_compression: Literal["raw", "zlib"]
+    depth_shift: float
+    sensor: str
+
+
+def _check_settings(path: Path, settings: _Settings) -> None:
+    if settings.colour_compression not in COLOUR_COMPRESSIONS or settings.depth_compression not in ("raw", "zlib"):
+        raise SceneError(
+            f"colour_compression='{settings.colour_compression}', depth_compression='{settings.depth_compression}': "
+            "choose 'raw', 'png' or 'jpeg' for colour and 'raw' or 'zlib' for depth"
+        )
+    for camera in (settings.colour, settings.depth):
+        check_intrinsics(camera, str(path))
+        if max(camera.width, camera.height) > MAX_SIDE:
+            raise SceneError(f"{path}: images have at most {MAX_SIDE} pixels along a side; make them smaller")
+    if not (np.isfinite(settings.depth_shift) and settings.depth_shift > 0):
+        raise SceneError(f"{path}: depth_shift={settings.depth_shift}: expected a positive number of units per metre")
+    if (length := len(settings.sensor.encode())) > MAX_NAME:
+        raise SceneError(f"{path}: the sensor's name has {length} bytes, expected at most {MAX_NAME}; shorten it")
+
+
+def _write(file: BinaryIO, path: Path, records: Iterable[SensRecord], settings: _Settings) -> None:
+    name = settings.sensor.encode()
+    file.write(OPENING.pack(VERSION, len(name)) + name)
+    start = file.tell()
+    file.write(_parameters(settings, 0))
+    count = 0
+    for record in records:
+        where = f"{path}: frame {count:05d}"
+        _check_colour(record, where, settings.colour, settings.colour_compression)
+        _check_depth(record, where, settings.depth)
+        _write_record(file, record, settings.depth_compression)
+        count += 1
+    if not count:
+        raise SceneError(f"{path}: there are no frames to write; expected at least one; add records")
+    file.seek(start)
+    file.write(_parameters(settings, count))
+
+
+def _parameters(settings: _Settings, count: int) -> bytes:
+    return PARAMETERS.pack(
+        *_matrix(settings.colour),
+        *np.eye(4).ravel(),
+        *_matrix(settings.depth),
+        *np.eye(4).ravel(),
+        COLOUR_COMPRESSIONS.index(settings.colour_compression),
+        DEPTH_COMPRESSIONS.index(settings.depth_compression),
+        settings.colour.width,
+        settings.colour.height,
+        settings.depth.width,
+        settings.depth.height,
+        settings.depth_shift,
+        count,
+    )
 
 
 def _matrix(camera: Intrinsics) -> np.ndarray:
