@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stereopsis.errors import MissingExtraError
+from stereopsis.scenes.ray_casting import embree_scene
 from stereopsis.scenes.rooms import (
     RoomConfig,
     make_layout,
@@ -15,7 +16,7 @@ from stereopsis.scenes.rooms import (
     render_instances,
     render_room,
 )
-from stereopsis.scenes.rooms.render import camera_rays, embree_scene
+from stereopsis.scenes.rooms.render import camera_rays
 from stereopsis.scenes.rooms.walk import make_walk
 
 SEEDS = range(8)

@@ -12,6 +12,8 @@ from stereopsis.scenes.colmap import EXPECTED_FILES as COLMAP_FILES
 from stereopsis.scenes.colmap import is_colmap, read_colmap
 from stereopsis.scenes.open3d_log import EXPECTED_FILES as OPEN3D_FILES
 from stereopsis.scenes.open3d_log import is_open3d_log, read_open3d_log
+from stereopsis.scenes.scannet import EXPECTED_FILES as SCANNET_FILES
+from stereopsis.scenes.scannet import is_scannet, read_scannet
 from stereopsis.scenes.scene import Scene
 from stereopsis.scenes.seven_scenes import EXPECTED_FILES as SEVEN_SCENES_FILES
 from stereopsis.scenes.seven_scenes import is_seven_scenes, read_seven_scenes
@@ -31,58 +33,24 @@ class SceneFormat:
         name: for ``open_scene(path, format=name)``.
         files: the files that it expects, in words.
         matches: whether a folder is in this layout; cheap.
-        read: opens it: (path, on_bad_frame) -> Scene.
+        read: opens it: (path, on_bad_frame=...) -> Scene.
     """
 
     name: str
     files: str
     matches: Callable[[Path], bool]
-    read: Callable[[Path, OnBadFrame], Scene]
+    read: Callable[..., Scene]
 
 
 FORMATS = (
-    SceneFormat(
-        name="stored",
-        files=STORED_FILES,
-        matches=is_stored,
-        read=lambda path, on_bad_frame: read_scene(path, on_bad_frame=on_bad_frame),
-    ),
-    SceneFormat(
-        name="seven_scenes",
-        files=SEVEN_SCENES_FILES,
-        matches=is_seven_scenes,
-        read=lambda path, on_bad_frame: read_seven_scenes(path, on_bad_frame=on_bad_frame),
-    ),
-    SceneFormat(
-        name="tum",
-        files=TUM_FILES,
-        matches=is_tum,
-        read=lambda path, on_bad_frame: read_tum(path, on_bad_frame=on_bad_frame),
-    ),
-    SceneFormat(
-        name="open3d",
-        files=OPEN3D_FILES,
-        matches=is_open3d_log,
-        read=lambda path, on_bad_frame: read_open3d_log(path, on_bad_frame=on_bad_frame),
-    ),
-    SceneFormat(
-        name="transforms_json",
-        files=TRANSFORMS_FILES,
-        matches=is_transforms_json,
-        read=lambda path, on_bad_frame: read_transforms_json(path, on_bad_frame=on_bad_frame),
-    ),
-    SceneFormat(
-        name="arkitscenes",
-        files=ARKITSCENES_FILES,
-        matches=is_arkitscenes,
-        read=lambda path, on_bad_frame: read_arkitscenes(path, on_bad_frame=on_bad_frame),
-    ),
-    SceneFormat(
-        name="colmap",
-        files=COLMAP_FILES,
-        matches=is_colmap,
-        read=lambda path, on_bad_frame: read_colmap(path, on_bad_frame=on_bad_frame),
-    ),
+    SceneFormat(name="stored", files=STORED_FILES, matches=is_stored, read=read_scene),
+    SceneFormat(name="seven_scenes", files=SEVEN_SCENES_FILES, matches=is_seven_scenes, read=read_seven_scenes),
+    SceneFormat(name="scannet", files=SCANNET_FILES, matches=is_scannet, read=read_scannet),
+    SceneFormat(name="tum", files=TUM_FILES, matches=is_tum, read=read_tum),
+    SceneFormat(name="open3d", files=OPEN3D_FILES, matches=is_open3d_log, read=read_open3d_log),
+    SceneFormat(name="transforms_json", files=TRANSFORMS_FILES, matches=is_transforms_json, read=read_transforms_json),
+    SceneFormat(name="arkitscenes", files=ARKITSCENES_FILES, matches=is_arkitscenes, read=read_arkitscenes),
+    SceneFormat(name="colmap", files=COLMAP_FILES, matches=is_colmap, read=read_colmap),
 )
 
 
@@ -123,6 +91,6 @@ def open_scene(path: str | Path, *, format: str | None = None, on_bad_frame: OnB
     name = detect_format(path) if format is None else format
     for known in FORMATS:
         if known.name == name:
-            return known.read(path, on_bad_frame)
+            return known.read(path, on_bad_frame=on_bad_frame)
     names = [known.name for known in FORMATS]
     raise SceneError(f"scene format '{name}' is unknown{did_you_mean(name, names)}; known are {', '.join(names)}")

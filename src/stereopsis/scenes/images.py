@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Shaped, UInt8, UInt16
 from PIL import Image
 
 from stereopsis.errors import FrameError, SceneError
@@ -72,7 +72,7 @@ def read_header(path: Path, *, kind: str = "colour") -> ImageHeader:
     """
     if not path.is_file():
         raise _absent(path, kind)
-    with _decoding(path, kind), Image.open(path) as image:
+    with _decoding(path, kind, path.stat().st_size), Image.open(path) as image:
         header = ImageHeader(width=image.width, height=image.height, mode=image.mode, format=image.format or "unknown")
     _check_header(header, path, kind, None)
     return header
@@ -126,6 +126,22 @@ def read_depth(
     return depth
 
 
+def decode_colour(
+    data: bytes, where: str, *, size: tuple[int, int] | None = None
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Decode a colour image that lies in memory, for containers that hold many images in one file.
+
+    Args:
+        data: the compressed image.
+        where: what to call it in messages.
+        size: the (width, height) it must have, where known.
+
+    Raises:
+        FrameError: truncated, corrupt, of another size, or not 8-bit RGB.
+    """
+    return np.array(_decode_bytes(data, where, "colour", size))
+
+
 def encode_colour(pixels: UInt8[np.ndarray, "height width 3"], suffix: str) -> bytes:
     """Compress a colour image: ".png" loses nothing (fast setting), ".jpg" has quality 95 and full chroma."""
     buffer = io.BytesIO()
@@ -140,19 +156,24 @@ def encode_colour(pixels: UInt8[np.ndarray, "height width 3"], suffix: str) -> b
     return buffer.getvalue()
 
 
-def encode_depth(depth: Float[np.ndarray, "height width"], *, scale: float = MILLIMETRES) -> bytes:
-    """Compress depth in metres to a 16-bit greyscale PNG, rounded to the nearest unit (1 mm by default).
+def depth_units(
+    depth: Float[np.ndarray, "height width"], *, scale: float = MILLIMETRES
+) -> UInt16[np.ndarray, "height width"]:
+    """Depth in metres as 16-bit units (millimetres by default), rounded to the nearest.
 
-    What the file cannot hold is stored as 0 = invalid rather than as a wrong distance: depth that is not
-    finite, not positive, below half a unit, or beyond 65534 units (65.534 m; 65535 also means invalid in
-    many sources).
+    What 16 bits cannot hold becomes 0 = invalid rather than a wrong distance: depth that is not finite, not
+    positive, below half a unit, or beyond 65534 units (65.534 m; 65535 also means invalid in many sources).
     """
     units = np.asarray(depth, dtype=np.float64) * scale
     with np.errstate(invalid="ignore"):
         representable = (units > 0) & (units < 65534.5)  # False for NaN
-    raw = np.rint(np.where(representable, units, 0.0)).astype(np.uint16)
+    return np.rint(np.where(representable, units, 0.0)).astype(np.uint16)
+
+
+def encode_depth(depth: Float[np.ndarray, "height width"], *, scale: float = MILLIMETRES) -> bytes:
+    """Compress depth in metres to a 16-bit greyscale PNG (see `depth_units` for rounding and range)."""
     buffer = io.BytesIO()
-    Image.fromarray(raw).save(buffer, format="PNG", compress_level=1)
+    Image.fromarray(depth_units(depth, scale=scale)).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
 
 
@@ -180,7 +201,7 @@ def write_colour(path: Path, pixels: UInt8[np.ndarray, "height width 3"]) -> Pat
 
 
 def write_depth(path: Path, depth: Float[np.ndarray, "height width"], *, scale: float = MILLIMETRES) -> Path:
-    """Write a depth image atomically as 16-bit PNG (see `encode_depth` for rounding and range)."""
+    """Write a depth image atomically as 16-bit PNG (see `depth_units` for rounding and range)."""
     if path.suffix.lower() != ".png":
         raise SceneError(f"{path}: depth is written as .png, which loses nothing; change the file's suffix")
     return write_atomic(path, encode_depth(depth, scale=scale))
@@ -238,28 +259,31 @@ def _decode(path: Path, kind: str, size: tuple[int, int] | None, sha256: str | N
             f"({sha256[:12]}...); the file was damaged or changed after writing; restore it or prepare the "
             "scene again"
         )
-    with _decoding(path, kind):
+    return _decode_bytes(data, path, kind, size)
+
+
+def _decode_bytes(data: bytes, where: Path | str, kind: str, size: tuple[int, int] | None) -> Image.Image:
+    with _decoding(where, kind, len(data)):
         image = Image.open(io.BytesIO(data))
         header = ImageHeader(width=image.width, height=image.height, mode=image.mode, format=image.format or "unknown")
-    _check_header(header, path, kind, size)
-    with _decoding(path, kind):
+    _check_header(header, where, kind, size)
+    with _decoding(where, kind, len(data)):
         image.load()
     return image
 
 
 @contextlib.contextmanager
-def _decoding(path: Path, kind: str) -> Iterator[None]:
+def _decoding(where: Path | str, kind: str, found: int) -> Iterator[None]:
     try:
         yield
     except _DECODE_ERRORS as error:
-        found = path.stat().st_size if path.exists() else 0
         raise FrameError(
-            f"{path}: the {kind} image cannot be decoded ({error}); found {found} bytes, expected a "
+            f"{where}: the {kind} image cannot be decoded ({error}); found {found} bytes, expected a "
             "complete image file; copy or export this frame again, or leave it out with on_bad_frame='skip'"
         ) from error
 
 
-def _check_header(header: ImageHeader, path: Path, kind: str, size: tuple[int, int] | None) -> None:
+def _check_header(header: ImageHeader, path: Path | str, kind: str, size: tuple[int, int] | None) -> None:
     found = f"{header.format} {header.mode} {header.width}x{header.height}"
     if header.width == 0 or header.height == 0:
         raise FrameError(f"{path}: the {kind} image is empty ({found}); export this frame again")

@@ -1,13 +1,11 @@
 """From a layout and a walk to colour, depth and instance images, by ray casting with Embree."""
 
 import dataclasses
-from types import ModuleType
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8, UInt16
+from jaxtyping import Float, UInt8, UInt16
 
-from stereopsis.errors import MissingExtraError
+from stereopsis.scenes.ray_casting import cast, embree_scene
 from stereopsis.scenes.rooms import paint as paints
 from stereopsis.scenes.rooms.layout import Layout
 from stereopsis.scenes.rooms.paint import Paint, object_tones
@@ -124,27 +122,6 @@ def build_mesh(layout: Layout) -> tuple[RoomMesh, Paint]:
     return mesh, paint
 
 
-def _embree() -> tuple[ModuleType, Any]:
-    try:
-        from embreex import rtcore_scene
-        from embreex.mesh_construction import TriangleMesh
-    except ImportError as error:
-        raise MissingExtraError("embreex", "rooms", "rendering procedural rooms") from error
-    return rtcore_scene, TriangleMesh
-
-
-def embree_scene(triangles: Float[np.ndarray, "triangles 3 3"]) -> Any:
-    """Build Embree's bounding volume hierarchy over float32 triangles.
-
-    Raises:
-        MissingExtraError: embreex is not installed.
-    """
-    module, mesh_type = _embree()
-    scene = module.EmbreeScene()
-    mesh_type(scene, np.ascontiguousarray(triangles, dtype=np.float32))
-    return scene
-
-
 def camera_rays(walk: Walk) -> tuple[Float[np.ndarray, "rays 3"], Float[np.ndarray, "rays 3"]]:
     """Origins and directions of all pixels of all views, row-major; directions advance z-depth by 1."""
     k = walk.intrinsics
@@ -156,22 +133,13 @@ def camera_rays(walk: Walk) -> tuple[Float[np.ndarray, "rays 3"], Float[np.ndarr
     return origins, directions
 
 
-def cast(
-    scene: Any, origins: Float[np.ndarray, "rays 3"], directions: Float[np.ndarray, "rays 3"]
-) -> tuple[Int[np.ndarray, "rays"], Float[np.ndarray, "rays"]]:
-    """First triangle hit (-1: none) and the ray parameter there (z-depth for `camera_rays`; 0: none)."""
-    hits = scene.run(origins, directions, output=True)
-    triangle = hits["primID"].astype(np.int64)
-    return triangle, np.where(triangle >= 0, hits["tfar"], np.float32(0.0))
-
-
 def render_images(layout: Layout, mesh: RoomMesh, paint: Paint, walk: Walk) -> Images:
     """Render every view of the walk.
 
     Raises:
         MissingExtraError: embreex is not installed.
     """
-    scene = embree_scene(mesh.triangles)
+    scene = embree_scene(mesh.triangles, purpose="rendering procedural rooms")
     origins, directions = camera_rays(walk)
     triangle, depth = cast(scene, origins, directions)
     points = (origins + directions * depth[:, None]).T.copy()
