@@ -6,6 +6,8 @@ from pathlib import Path
 
 from stereopsis.errors import SceneError, did_you_mean
 from stereopsis.scenes.bad_frames import OnBadFrame
+from stereopsis.scenes.posed_images import EXPECTED_FILES as POSED_IMAGES_FILES
+from stereopsis.scenes.posed_images import is_posed_images, read_posed_images
 from stereopsis.scenes.scene import Scene
 from stereopsis.scenes.seven_scenes import EXPECTED_FILES as SEVEN_SCENES_FILES
 from stereopsis.scenes.seven_scenes import is_seven_scenes, read_seven_scenes
@@ -42,6 +44,12 @@ FORMATS = (
         files=SEVEN_SCENES_FILES,
         matches=is_seven_scenes,
         read=lambda path, on_bad_frame: read_seven_scenes(path, on_bad_frame=on_bad_frame),
+    ),
+    SceneFormat(
+        name="posed_images",
+        files=POSED_IMAGES_FILES,
+        matches=is_posed_images,
+        read=lambda path, on_bad_frame: read_posed_images(path, on_bad_frame=on_bad_frame),
     ),
 )
 
