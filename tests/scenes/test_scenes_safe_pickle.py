@@ -239,6 +239,26 @@ def test_the_scan_covers_every_instruction_of_every_protocol():
     check_instructions(b"\x80\x02K\x01Q.", persistent=True)
 
 
+def test_damage_anywhere_ends_in_one_kind_of_error():
+    """Random bytes changed: either plain data comes out or a SceneError, and never a crash or a large allocation."""
+    random = np.random.default_rng(0)
+    small = {key: value for key, value in PLAIN.items() if key not in ("many", "atoms")}
+    outcomes = collections.Counter()
+    for protocol in PROTOCOLS:
+        data = pickle.dumps(small, protocol)
+        for _ in range(150):
+            damaged = bytearray(data)
+            for place in random.integers(0, len(data), random.integers(1, 4)):
+                damaged[place] = random.integers(0, 256)
+            try:
+                loads_pickle(bytes(damaged), "it")
+                outcomes["read"] += 1
+            except SceneError:
+                outcomes["refused"] += 1
+    assert outcomes["read"] > 50
+    assert outcomes["refused"] > 200
+
+
 TENSORS = {
     "float": torch.arange(6.0).reshape(2, 3),
     "double": torch.tensor(2.5, dtype=torch.float64),

@@ -42,8 +42,8 @@ class SceneInfo:
 
     source: Path
     T_aligned_world: Float[np.ndarray, "4 4"] | None
-    colour_matrix: Float[np.ndarray, "rows columns"] | None
-    depth_matrix: Float[np.ndarray, "rows columns"] | None
+    colour_matrix: Float[np.ndarray, "colour_rows colour_columns"] | None
+    depth_matrix: Float[np.ndarray, "depth_rows depth_columns"] | None
     names: tuple[str, ...]
     poses: Mapping[str, np.ndarray]
 
@@ -141,11 +141,18 @@ def _scene_info(path: Path, scene_id: str, entries: list[dict[str, Any]]) -> Sce
         depth_matrix=_matrix(entry.get("depth_cam2img"), "depth_cam2img", where),
         names=names,
         poses={
-            name: np.asarray(image[1], dtype=np.float64)
-            for name, image in zip(names, images, strict=True)
-            if isinstance(image[1], np.ndarray | list) and np.shape(image[1]) == (4, 4)
+            name: given for name, image in zip(names, images, strict=True) if (given := _pose(image[1])) is not None
         },
     )
+
+
+def _pose(value: Any) -> Float[np.ndarray, "4 4"] | None:
+    """A frame's pose where the record has one; whether it is rigid is told where it is needed."""
+    try:
+        pose = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    return pose if pose.shape == (4, 4) else None
 
 
 def _matrix(value: Any, what: str, where: str) -> Float[np.ndarray, "rows columns"] | None:
@@ -153,11 +160,12 @@ def _matrix(value: Any, what: str, where: str) -> Float[np.ndarray, "rows column
         return None
     try:
         matrix = np.asarray(value, dtype=np.float64)
+        found = f"of shape {matrix.shape}"
     except (TypeError, ValueError):
-        matrix = np.zeros(0)
+        matrix, found = np.zeros(0), repr(value)[:60]
     allowed = ((4, 4),) if what == "axis_align_matrix" else ((3, 3), (4, 4))
     if matrix.shape not in allowed:
-        raise SceneError(f"{where}: '{what}' is {str(value)[:60]}, expected a matrix of numbers {allowed}; {_REMEDY}")
+        raise SceneError(f"{where}: '{what}' is {found}, expected a matrix of numbers {allowed}; {_REMEDY}")
     return matrix
 
 

@@ -140,7 +140,8 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         known = self._names.get((module, name))
         if known is None:
-            raise RefusedPickleError(f"names '{module}.{name}'")
+            full = f"{module}.{name}"
+            raise RefusedPickleError(f"names {full[:100]!r}")
         return known
 
     def persistent_load(self, pid: Any) -> Any:

@@ -32,6 +32,7 @@ _WRAPPING: dict[Task, tuple[str, str]] = {
     "scanrefer": (f"{GROUNDING_PREFIX}\n", ""),
     "multi3drefer": (f"{GROUNDING_PREFIX}\n", f"\n{MULTI3DREFER_SUFFIX}"),
 }
+_NUMBERED: tuple[Task, ...] = ("scan2cap", "scanrefer", "multi3drefer")  # their ids are row numbers of one file
 _VIDEO_PREFIX = "scannet/"
 _REMEDY = "write the file again with Video-3D-LLM's preprocessing scripts, or repair the record"
 _SENTENCE_END = re.compile(r"[.?!][\"')]? ")
@@ -56,8 +57,9 @@ class ProcessedSample(NamedTuple):
 def read_samples(path: Path) -> tuple[ProcessedSample, ...]:
     """Read a processed annotation file.
 
-    Ids are the file's own. SQA3D's training file repeats a question's id for its alternative situations: the
-    repetitions get "/1" and "/2" after it. ScanQA's question type "unknow" is read as "unknown".
+    Ids of SQA3D and ScanQA are the file's own; SQA3D's training file repeats a question's id for its alternative
+    situations, and the repetitions get "/1" and "/2" after it. The other tasks' ids are row numbers, which mean
+    nothing outside their file: they become "scanrefer-SCENE-17". ScanQA's question type "unknow" is read as "unknown".
 
     Returns:
         The records, in the file's order; tasks may be mixed.
@@ -74,13 +76,12 @@ def read_samples(path: Path) -> tuple[ProcessedSample, ...]:
     if not isinstance(records, list):
         raise SceneError(f"{path}: found a {type(records).__name__}, expected a list of records; {_REMEDY}")
     samples: list[ProcessedSample] = []
-    seen: collections.Counter[tuple[Task, str]] = collections.Counter()
+    seen: collections.Counter[str] = collections.Counter()
     for number, record in enumerate(records):
         where = f"{path}: record {number}"
         if not isinstance(record, dict):
             raise SceneError(f"{where}: found {_shown(record)}, expected an object; {_REMEDY}")
-        sample = _sample(record, where, seen)
-        samples.append(sample)
+        samples.append(_sample(record, where, seen))
     return tuple(samples)
 
 
@@ -89,8 +90,8 @@ def split_situation(text: str, question_type: str) -> tuple[str, str]:
 
     The question begins at the last sentence that starts with the word of its type ("what", "is", ...; "others": at
     the last sentence). Where the situation lacks its full stop, it begins at the last such word with a capital
-    letter. Joined by one blank, the parts give the text again exactly. On the 3 519 published test questions 99.9 %
-    are parted where the original is; the others keep a part of the question in the situation.
+    letter. Joined by one blank, the parts give the text again exactly. Of the 3 519 published test questions, all but
+    two are parted where the original is; those two questions are of two sentences.
 
     Args:
         text: situation, blank, question.
@@ -105,7 +106,7 @@ def split_situation(text: str, question_type: str) -> tuple[str, str]:
     return (text[: start - 1], text[start:]) if start else ("", text)
 
 
-def _sample(record: Mapping[str, Any], where: str, seen: collections.Counter[tuple[Task, str]]) -> ProcessedSample:
+def _sample(record: Mapping[str, Any], where: str, seen: collections.Counter[str]) -> ProcessedSample:
     metadata = record.get("metadata")
     if not isinstance(metadata, dict):
         raise SceneError(f"{where}: 'metadata' is {_shown(metadata)}, expected an object; {_REMEDY}")
@@ -117,13 +118,14 @@ def _sample(record: Mapping[str, Any], where: str, seen: collections.Counter[tup
     video = record.get("video")
     if not isinstance(video, str) or not video.startswith(_VIDEO_PREFIX):
         raise SceneError(f"{where}: 'video' is {_shown(video)}, expected 'scannet/SCENE'; {_REMEDY}")
+    scene_id = video.removeprefix(_VIDEO_PREFIX)
     text = _unwrapped(asked, task, where)
     situation, text = split_situation(text, question_type) if task == "sqa3d" else ("", text)
     object_ids = _object_ids(metadata, task, where)
     annotation = Annotation(
-        id=_unique_id(record.get("id"), task, where, seen),
+        id=_unique_id(record.get("id"), task, scene_id, where, seen),
         task=task,
-        scene_id=video.removeprefix(_VIDEO_PREFIX),
+        scene_id=scene_id,
         type="unknown" if question_type == "unknow" else question_type,
         text=text,
         situation=situation,
@@ -147,8 +149,8 @@ def _turns(conversations: Any, where: str) -> tuple[str, str]:
     """What the human says and what the model answers."""
     turns = conversations if isinstance(conversations, list) else []
     speakers = [turn.get("from") if isinstance(turn, dict) else None for turn in turns]
-    values = [turn.get("value") if isinstance(turn, dict) else None for turn in turns]
-    if speakers != ["human", "gpt"] or not all(isinstance(value, str) for value in values):
+    values = [turn["value"] for turn in turns if isinstance(turn, dict) and isinstance(turn.get("value"), str)]
+    if speakers != ["human", "gpt"] or len(values) != 2:
         raise SceneError(
             f"{where}: 'conversations' is {_shown(conversations)}, expected two turns with 'value', from 'human' and "
             f"'gpt'; {_REMEDY}"
@@ -159,7 +161,8 @@ def _turns(conversations: Any, where: str) -> tuple[str, str]:
 def _unwrapped(asked: str, task: Task, where: str) -> str:
     """The bare question or description, its own blanks kept."""
     before, after = _WRAPPING[task]
-    body = asked.removeprefix(IMAGE_TOKEN).removeprefix(" ")
+    body = asked.removeprefix(IMAGE_TOKEN)
+    body = body[1:] if body[:1] in (" ", "\n") else body
     wrapped = body.startswith(before) and body.endswith(after) and len(body) >= len(before) + len(after)
     bare = body[len(before) : len(body) - len(after)]
     if not asked.startswith(IMAGE_TOKEN) or not wrapped or IMAGE_TOKEN in body or (task == "scan2cap") != (bare == ""):
@@ -176,13 +179,11 @@ def _object_ids(metadata: Mapping[str, Any], task: Task, where: str) -> tuple[in
         return ()
     value = metadata.get("object_id")
     values = value if task == "multi3drefer" and isinstance(value, list) else [value]
-    try:
-        if any(isinstance(item, bool) or not isinstance(item, int | str) for item in values):
-            raise ValueError
-        return tuple(int(item) for item in values)
-    except ValueError as error:
+    texts = [str(item) for item in values if isinstance(item, int | str) and not isinstance(item, bool)]
+    if len(texts) != len(values) or not all(text.isdecimal() for text in texts):
         form = "a list of numbers" if task == "multi3drefer" else "a number"
-        raise SceneError(f"{where}: 'metadata.object_id' is {_shown(value)}, expected {form}; {_REMEDY}") from error
+        raise SceneError(f"{where}: 'metadata.object_id' is {_shown(value)}, expected {form}; {_REMEDY}")
+    return tuple(map(int, texts))
 
 
 def _answers(
@@ -227,16 +228,16 @@ def _box_array(values: Any, what: str, where: str) -> Float[np.ndarray, "boxes 6
     return boxes
 
 
-def _unique_id(value: Any, task: Task, where: str, seen: collections.Counter[tuple[Task, str]]) -> str:
+def _unique_id(value: Any, task: Task, scene_id: str, where: str, seen: collections.Counter[str]) -> str:
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
         raise SceneError(f"{where}: 'id' is {_shown(value)}, expected a number or a text; {_REMEDY}")
-    key = (task, str(value))
-    seen[key] += 1
-    if seen[key] == 1:
-        return key[1]
+    unique = f"{task}-{scene_id}-{value}" if task in _NUMBERED else str(value)
+    seen[unique] += 1
+    if seen[unique] == 1:
+        return unique
     if task != "sqa3d":
         raise SceneError(f"{where}: the id {_shown(value)} is another {task} record's, too; ids must differ; {_REMEDY}")
-    return f"{value}/{seen[key] - 1}"
+    return f"{unique}/{seen[unique] - 1}"
 
 
 def _shown(value: Any) -> str:

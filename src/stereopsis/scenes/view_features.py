@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -22,6 +22,7 @@ from stereopsis.errors import SceneError
 VGGT_SIDE = 518  # pixels; VGGT's input width, cut into patches of 14
 VGGT_PATCH = 14
 _MAX_VIEW_BYTES = 2**30
+_Member: TypeAlias = Any  # an opened entry of an archive, whose class and declared type differ in the library
 _REMEDY = "extract the features of this scene again"
 
 
@@ -107,7 +108,7 @@ def open_features(path: Path, names: Sequence[str], size: tuple[int, int]) -> Vi
         raise SceneError(f"{path}: does not exist; extract the features first, or check the path") from error
     except KeyError as error:
         raise SceneError(f"{path}: holds no array 'feature'; {_REMEDY}") from error
-    except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
+    except (OSError, zipfile.BadZipFile, EOFError, ValueError, zlib.error) as error:
         raise SceneError(f"{path}: cannot be read as .npz ({error}); {_REMEDY}") from error
     if len(shape) == 4 and shape[0] == 1:
         shape = shape[1:]
@@ -130,7 +131,7 @@ def open_features(path: Path, names: Sequence[str], size: tuple[int, int]) -> Vi
     )
 
 
-def _header(file: IO[bytes], path: Path, name: str) -> tuple[tuple[int, ...], np.dtype]:
+def _header(file: _Member, path: Path, name: str) -> tuple[tuple[int, ...], np.dtype]:
     version = np.lib.format.read_magic(file)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if read is None:
@@ -142,14 +143,14 @@ def _header(file: IO[bytes], path: Path, name: str) -> tuple[tuple[int, ...], np
     return shape, dtype
 
 
-def _whole_number(file: IO[bytes], path: Path) -> int:
+def _whole_number(file: _Member, path: Path) -> int:
     shape, dtype = _header(file, path, "ps_idx")
     if math.prod(shape) != 1 or dtype.kind not in "iu":
         raise SceneError(f"{path}: 'ps_idx' is {dtype} {list(shape)}, expected one whole number; {_REMEDY}")
     return int(np.frombuffer(_exactly(file, dtype.itemsize), dtype)[0])
 
 
-def _exactly(file: IO[bytes], size: int) -> bytes:
+def _exactly(file: _Member, size: int) -> bytes:
     data = file.read(size)
     if len(data) != size:
         raise EOFError(f"{len(data)} of {size} bytes")
