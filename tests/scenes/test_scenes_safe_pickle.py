@@ -204,9 +204,9 @@ def test_the_traps_do_spring_without_the_restriction(tmp_path, monkeypatch):
 
 
 def test_a_short_file_cannot_unfold():
-    """Each frozenset copies the list: 20 bytes of file for 8 MB of memory."""
+    """Each frozenset copies the list: 24 bytes of file for 0.8 MB of memory."""
     copies = (b"\x8c\x08builtins\x8c\x09frozenset\x93h\x00\x85R") * 40
-    data = b"\x80\x04](" + b"K\x01" * 400_000 + b"eq\x00(" + copies + b"l."
+    data = b"\x80\x04](" + b"K\x01" * 100_000 + b"eq\x00(" + copies + b"l."
     with pytest.raises(SceneError, match="unfolds to more than"):
         loads_pickle(data, "it")
 
@@ -242,11 +242,11 @@ def test_the_scan_covers_every_instruction_of_every_protocol():
 def test_damage_anywhere_ends_in_one_kind_of_error():
     """Random bytes changed: either plain data comes out or a SceneError, and never a crash or a large allocation."""
     random = np.random.default_rng(0)
-    small = {key: value for key, value in PLAIN.items() if key not in ("many", "atoms")}
+    small = {key: PLAIN[key] for key in ("matrix", "strings", "objects", "scalars", "ordered")}
     outcomes = collections.Counter()
-    for protocol in PROTOCOLS:
+    for protocol in (0, 2, 4):
         data = pickle.dumps(small, protocol)
-        for _ in range(150):
+        for _ in range(40):
             damaged = bytearray(data)
             for place in random.integers(0, len(data), random.integers(1, 4)):
                 damaged[place] = random.integers(0, 256)
@@ -255,8 +255,8 @@ def test_damage_anywhere_ends_in_one_kind_of_error():
                 outcomes["read"] += 1
             except SceneError:
                 outcomes["refused"] += 1
-    assert outcomes["read"] > 50
-    assert outcomes["refused"] > 200
+    assert outcomes["read"] > 10
+    assert outcomes["refused"] > 40
 
 
 TENSORS = {

@@ -5,6 +5,7 @@ copies bytes. numpy's own ``__setstate__`` methods, which trust their input, are
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Callable
@@ -147,68 +148,78 @@ def _dtype_of(record: Any) -> np.dtype:
     return record.dtype()
 
 
+_ARRAY_CLASS = Name("numpy.ndarray", None)
+
+
+def _dtype(code: Any, *_: Any) -> DtypeRecord:
+    if not isinstance(code, str) or not _DTYPE.fullmatch(code):
+        raise RefusedPickleError(f"holds a numpy dtype {str(code)[:40]!r}")
+    return DtypeRecord(code)
+
+
+def _reconstruct(budget: Budget, kind: Any, *_: Any) -> ArrayRecord:
+    if kind is not _ARRAY_CLASS:
+        raise RefusedPickleError("holds a subclass of numpy's array")
+    return ArrayRecord(budget)
+
+
+def _scalar(budget: Budget, record: Any, raw: Any) -> Any:
+    array = ArrayRecord(budget)
+    array.fill((), record, False, raw)
+    if array.array is None or array.items is not None:
+        raise RefusedPickleError("holds a numpy scalar of a Python object")
+    return array.array[()]
+
+
+def _from_buffer(budget: Budget, raw: Any, record: Any, shape: Any, order: Any) -> ArrayRecord:
+    array = ArrayRecord(budget)
+    array.fill(shape, record, order == "F", raw)
+    return array
+
+
+def _encode(budget: Budget, text: Any, encoding: Any) -> bytes:
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise RefusedPickleError("calls '_codecs.encode' on something else than bytes in disguise")
+    budget.spend(len(text))
+    return text.encode("latin1")
+
+
+def _copy(make: type, sources: tuple[type, ...], budget: Budget, source: Any = (), encoding: Any = None) -> Any:
+    """A built-in container of another one, or bytes of the text that old protocols write for them."""
+    if encoding is not None:
+        source = _encode(budget, source, encoding)
+    if type(source) not in sources:
+        raise RefusedPickleError(f"calls '{make.__name__}' with {type(source).__name__}")
+    budget.spend(8 * len(source))
+    return make(source)
+
+
+def _complex(real: Any = 0.0, imaginary: Any = 0.0) -> complex:
+    return complex(float(real), float(imaginary))
+
+
+_BUILDERS: tuple[tuple[tuple[str, ...], str, Callable[..., Any], bool], ...] = (
+    (("numpy",), "dtype", _dtype, False),
+    (("numpy.core.multiarray", "numpy._core.multiarray"), "_reconstruct", _reconstruct, True),
+    (("numpy.core.multiarray", "numpy._core.multiarray"), "scalar", _scalar, True),
+    (("numpy.core.numeric", "numpy._core.numeric"), "_frombuffer", _from_buffer, True),
+    (("_codecs",), "encode", _encode, True),
+    (("builtins", "__builtin__"), "set", functools.partial(_copy, set, (list, tuple)), True),
+    (("builtins", "__builtin__"), "frozenset", functools.partial(_copy, frozenset, (list, tuple)), True),
+    (("builtins", "__builtin__"), "bytes", functools.partial(_copy, bytes, (tuple, bytes)), True),
+    (("builtins", "__builtin__"), "bytearray", functools.partial(_copy, bytearray, (tuple, bytes)), True),
+    (("builtins", "__builtin__"), "complex", _complex, False),
+    (("collections",), "OrderedDict", functools.partial(_copy, dict, (list, tuple)), True),
+)
+"""Modules, name, constructor, and whether it copies at the budget's cost."""
+
+
 def plain_names(budget: Budget) -> dict[tuple[str, str], Name]:
     """{(module, name) in the file: what stands for it}."""
-    array_class = Name("numpy.ndarray", None)
-
-    def dtype(code: Any, *_: Any) -> DtypeRecord:
-        if not isinstance(code, str) or not _DTYPE.fullmatch(code):
-            raise RefusedPickleError(f"holds a numpy dtype {str(code)[:40]!r}")
-        return DtypeRecord(code)
-
-    def reconstruct(kind: Any, *_: Any) -> ArrayRecord:
-        if kind is not array_class:
-            raise RefusedPickleError("holds a subclass of numpy's array")
-        return ArrayRecord(budget)
-
-    def scalar(record: Any, raw: Any) -> Any:
-        array = ArrayRecord(budget)
-        array.fill((), record, False, raw)
-        if array.array is None or array.items is not None:
-            raise RefusedPickleError("holds a numpy scalar of a Python object")
-        return array.array[()]
-
-    def from_buffer(raw: Any, record: Any, shape: Any, order: Any) -> ArrayRecord:
-        array = ArrayRecord(budget)
-        array.fill(shape, record, order == "F", raw)
-        return array
-
-    def encode(text: Any, encoding: Any) -> bytes:
-        if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-            raise RefusedPickleError("calls '_codecs.encode' on something else than bytes in disguise")
-        budget.spend(len(text))
-        return text.encode("latin1")
-
-    def copy_of(make: Callable[..., Any], sources: tuple[type, ...]) -> Callable[..., Any]:
-        def build(source: Any = (), encoding: Any = None) -> Any:
-            if encoding is not None:
-                source = encode(source, encoding)
-            if type(source) not in sources:
-                raise RefusedPickleError(f"calls '{make.__name__}' with {type(source).__name__}")
-            budget.spend(8 * len(source))
-            return make(source)
-
-        return build
-
-    names: dict[tuple[str, str], Name] = {}
-
-    def add(modules: tuple[str, ...], name: str, build: Callable[..., Any] | None) -> None:
-        names.update({(module, name): Name(f"{module}.{name}", build) for module in modules})
-
-    names["numpy", "ndarray"] = array_class
-    add(("numpy",), "dtype", dtype)
-    multiarray = ("numpy.core.multiarray", "numpy._core.multiarray")
-    add(multiarray, "_reconstruct", reconstruct)
-    add(multiarray, "scalar", scalar)
-    add(("numpy.core.numeric", "numpy._core.numeric"), "_frombuffer", from_buffer)
-    add(("_codecs",), "encode", encode)
-    builtins = ("builtins", "__builtin__")
-    add(builtins, "set", copy_of(set, (list, tuple)))
-    add(builtins, "frozenset", copy_of(frozenset, (list, tuple)))
-    add(builtins, "bytes", copy_of(bytes, (tuple, bytes)))
-    add(builtins, "bytearray", copy_of(bytearray, (tuple, bytes)))
-    add(builtins, "complex", lambda real=0.0, imaginary=0.0: complex(float(real), float(imaginary)))
-    add(("collections",), "OrderedDict", copy_of(dict, (list, tuple)))
+    names = {("numpy", "ndarray"): _ARRAY_CLASS}
+    for modules, name, build, copies in _BUILDERS:
+        bound = functools.partial(build, budget) if copies else build
+        names.update({(module, name): Name(f"{module}.{name}", bound) for module in modules})
     return names
 
 

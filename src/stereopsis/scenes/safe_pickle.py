@@ -7,6 +7,7 @@ module, which checks its arguments and copies bytes. numpy's own ``__setstate__`
 """
 
 import dataclasses
+import functools
 import io
 import math
 import pickle
@@ -150,25 +151,30 @@ class _Unpickler(pickle.Unpickler):
         return self._storages.find(pid)
 
 
-def _torch_names(budget: Budget) -> dict[tuple[str, str], Name]:
-    def tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> np.ndarray:
-        size, stride, (offset,) = checked_sizes(size), checked_sizes(stride), checked_sizes((offset,))
-        if not isinstance(storage, _Storage) or len(size) != len(stride):
-            raise RefusedPickleError("holds a tensor without its storage")
-        values, count = storage.values, math.prod(size)
-        if not count:
-            return storage.converted(np.empty(size, values.dtype))
-        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        if last >= len(values):
-            raise RefusedPickleError(f"holds a tensor that reaches to item {last} of a storage of {len(values)}")
-        budget.spend(count * values.itemsize)
-        bytes_stride = tuple(step * values.itemsize for step in stride)
-        view = np.lib.stride_tricks.as_strided(values[offset:], size, bytes_stride, writeable=False)
-        return storage.converted(view.copy())
+def _tensor(budget: Budget, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> np.ndarray:
+    size, stride, (offset,) = checked_sizes(size), checked_sizes(stride), checked_sizes((offset,))
+    if not isinstance(storage, _Storage) or len(size) != len(stride):
+        raise RefusedPickleError("holds a tensor without its storage")
+    values, count = storage.values, math.prod(size)
+    if not count:
+        return storage.converted(np.empty(size, values.dtype))
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if last >= len(values):
+        raise RefusedPickleError(f"holds a tensor that reaches to item {last} of a storage of {len(values)}")
+    budget.spend(count * values.itemsize)
+    bytes_stride = tuple(step * values.itemsize for step in stride)
+    view = np.lib.stride_tricks.as_strided(values[offset:], size, bytes_stride, writeable=False)
+    return storage.converted(view.copy())
 
+
+def _parameter(data: Any, *_: Any) -> Any:
+    return data
+
+
+def _torch_names(budget: Budget) -> dict[tuple[str, str], Name]:
     builders: dict[tuple[str, str], Callable[..., Any] | None] = {
-        ("torch._utils", "_rebuild_tensor_v2"): tensor,
-        ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+        ("torch._utils", "_rebuild_tensor_v2"): functools.partial(_tensor, budget),
+        ("torch._utils", "_rebuild_parameter"): _parameter,
         ("torch", "Size"): checked_sizes,
         **{("torch", kind): None for kind in _STORAGE_TYPES},
     }
