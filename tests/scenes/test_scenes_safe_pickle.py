@@ -174,6 +174,7 @@ HOSTILE = {
     "huge table": (b"\x80\x02]r\xff\xff\xff\xff.", "asks for a table of 4294967295 entries"),
     "huge table in text": (b"]p99999999999\n.", "asks for a table of 99999999999 entries"),
     "huge string": (b"\x8d" + struct.pack("<Q", 2**62) + b"abc.", "ends in the middle"),
+    "huge frame": (b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b"N.", "damaged"),
     "contains itself": (b"]q\x00h\x00a.", "contains itself"),
     "nested": (b"]" * 5000 + b"a" * 4999 + b".", "more than 100 deep"),
     "no instruction": (b"\xff.", "0xff at 0"),

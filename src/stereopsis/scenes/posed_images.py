@@ -49,6 +49,7 @@ _LEVELS_UP = 4  # data/scannet/posed_images/SCENE lies three levels below the da
 class _FrameFiles:
     name: str
     pose: np.ndarray
+    pose_recorded: bool
     colour: Path
     depth: Path | None
     sizes: tuple[tuple[int, int], tuple[int, int] | None]
@@ -112,7 +113,8 @@ def read_posed_images(
 
     Returns:
         A scene named after the folder. ``provenance["skipped"]`` maps the frames left out to the reasons,
-        ``["infos"]`` names the record's file; ``["alignment"]`` says where the alignment is from and is absent where
+        ``["infos"]`` names the record's file; ``["poses_from_infos"]`` counts poses that are from there, because the
+        frame has no NNNNN.txt; ``["alignment"]`` says where the alignment is from and is absent where
         none was found, in which case ``T_aligned_world`` is the identity.
 
     Raises:
@@ -146,6 +148,7 @@ def read_posed_images(
             skipped[item.name] = reason
     check_skipped(str(path), len(names), skipped, max_bad_fraction)
     alignment = _alignment(path, scene_id, info)
+    recorded = sum(item.pose_recorded for item in found if item.name not in skipped)
     return Scene(
         id=scene_id,
         frames=_frames([item for item in found if item.name not in skipped], path, info, sizes),
@@ -155,30 +158,31 @@ def read_posed_images(
             "path": str(path),
             "infos": None if info is None else str(info.source),
             "skipped": skipped,
+            **({"poses_from_infos": recorded} if recorded else {}),
             **({} if alignment is None else {"alignment": {"method": "given", "source": alignment[1]}}),
         },
     )
 
 
 def _check_files(path: Path, name: str, with_depth: bool, info: SceneInfo | None) -> _FrameFiles:
-    pose_file, colour_file = path / f"{name}.txt", path / f"{name}.jpg"
-    if info is not None and name in info.poses and not pose_file.exists():
-        pose = info.poses[name]
-        check_frame_pose(pose, f"{info.source}: frame '{name}' of '{path.name}'")
-    else:
-        pose = _read_matrix(pose_file, ((4, 4),), "pose", FrameError)
-        check_frame_pose(pose, str(pose_file))
+    pose_file, colour_file, depth_file = (path / f"{name}.{suffix}" for suffix in ("txt", "jpg", "png"))
+    recorded = None if info is None or pose_file.exists() else info.poses.get(name)
+    pose = _read_matrix(pose_file, ((4, 4),), "pose", FrameError) if recorded is None else recorded
+    check_frame_pose(pose, str(pose_file) if recorded is None else f"{path}: the record's pose of frame '{name}'")
     if info is not None and name in info.names and not colour_file.exists():
         raise FrameError(
             f"{colour_file}: does not exist, but {info.source} lists this frame; extract it again, take what is "
             "there with frames='present', or leave the frame out with on_bad_frame='skip'"
         )
     colour = read_header(colour_file, kind="colour")
-    if not with_depth:
-        return _FrameFiles(name=name, pose=pose, colour=colour_file, depth=None, sizes=(colour.size, None))
-    depth_file = path / f"{name}.png"
-    depth = read_header(depth_file, kind="depth")
-    return _FrameFiles(name=name, pose=pose, colour=colour_file, depth=depth_file, sizes=(colour.size, depth.size))
+    return _FrameFiles(
+        name=name,
+        pose=pose,
+        pose_recorded=recorded is not None,
+        colour=colour_file,
+        depth=depth_file if with_depth else None,
+        sizes=(colour.size, read_header(depth_file, kind="depth").size if with_depth else None),
+    )
 
 
 def _other_sizes(item: _FrameFiles, sizes: tuple[tuple[int, int], tuple[int, int] | None]) -> str:

@@ -247,7 +247,9 @@ class Video3DLLMData:
     def _folder(self, scene_id: str) -> Path:
         path = self.root / "scannet" / "posed_images" / scene_id
         if not path.is_dir() or path.parent != self.root / "scannet" / "posed_images":
-            raise SceneError(f"{path}: no such scene{did_you_mean(scene_id, self.scene_ids()[:2000])}; check the id")
+            near = did_you_mean(scene_id, known) if len(known := self.scene_ids()) else ""
+            hint = near if "did you mean" in near else f" (there are {len(known)}, see scene_ids)"
+            raise SceneError(f"{path}: no such scene{hint}; check the id")
         return path
 
     def _processed(self) -> list[Path]:

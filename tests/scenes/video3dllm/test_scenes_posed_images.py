@@ -148,7 +148,9 @@ def test_no_depth_at_all_is_a_scene_without_depth(folder):
 
 def test_pose_from_the_record_where_the_file_is_absent(folder):
     (folder / "00010.txt").unlink()
-    np.testing.assert_allclose(read_posed_images(folder).frames[1].T_world_camera, pose(1), atol=1e-12)
+    scene = read_posed_images(folder)
+    np.testing.assert_allclose(scene.frames[1].T_world_camera, pose(1), atol=1e-12)
+    assert scene.provenance["poses_from_infos"] == 1
 
 
 def test_the_data_root_is_found_above_through_links_or_given(root, folder, tmp_path):

@@ -175,7 +175,7 @@ VGGT = f"scannet/posed_images_3d_feature_vggt/{A}/vggt.npz"
 # What is done to the folder, what is asked for, and what the message must say.
 FAULTS = {
     "unknown scene": (None, lambda d: d.scene("scene0000_0"), r"no such scene \(did you mean 'scene0000_00'\?\)"),
-    "path for a scene": (None, lambda d: d.scene("../posed_images"), "no such scene"),
+    "path for a scene": (None, lambda d: d.scene("../posed_images"), r"no such scene \(there are 2"),
     "unknown file": (None, lambda d: d.annotations("scanqa_vall"), r"scanqa_vall_llava_style\.json: .*'scanqa_val'"),
     "file named twice": (None, lambda d: d.scene(A, annotations=["sqa3d_train"] * 2), "two annotations have the id"),
     "two files of one name": (
