@@ -12,6 +12,8 @@ from stereopsis.scenes.colmap import EXPECTED_FILES as COLMAP_FILES
 from stereopsis.scenes.colmap import is_colmap, read_colmap
 from stereopsis.scenes.open3d_log import EXPECTED_FILES as OPEN3D_FILES
 from stereopsis.scenes.open3d_log import is_open3d_log, read_open3d_log
+from stereopsis.scenes.posed_images import EXPECTED_FILES as POSED_IMAGES_FILES
+from stereopsis.scenes.posed_images import is_posed_images, read_posed_images
 from stereopsis.scenes.scannet import EXPECTED_FILES as SCANNET_FILES
 from stereopsis.scenes.scannet import is_scannet, read_scannet
 from stereopsis.scenes.scene import Scene
@@ -46,6 +48,7 @@ FORMATS = (
     SceneFormat(name="stored", files=STORED_FILES, matches=is_stored, read=read_scene),
     SceneFormat(name="seven_scenes", files=SEVEN_SCENES_FILES, matches=is_seven_scenes, read=read_seven_scenes),
     SceneFormat(name="scannet", files=SCANNET_FILES, matches=is_scannet, read=read_scannet),
+    SceneFormat(name="posed_images", files=POSED_IMAGES_FILES, matches=is_posed_images, read=read_posed_images),
     SceneFormat(name="tum", files=TUM_FILES, matches=is_tum, read=read_tum),
     SceneFormat(name="open3d", files=OPEN3D_FILES, matches=is_open3d_log, read=read_open3d_log),
     SceneFormat(name="transforms_json", files=TRANSFORMS_FILES, matches=is_transforms_json, read=read_transforms_json),
