@@ -1,13 +1,11 @@
 """From a layout and a walk to colour, depth and instance images, by ray casting with Embree."""
 
 import dataclasses
-from types import ModuleType
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8, UInt16
+from jaxtyping import Float, UInt8, UInt16
 
-from stereopsis.errors import MissingExtraError
+from stereopsis.geometry.raycast import cast, embree_scene, view_rays
 from stereopsis.scenes.rooms import paint as paints
 from stereopsis.scenes.rooms.layout import Layout
 from stereopsis.scenes.rooms.paint import Paint, object_tones
@@ -124,45 +122,9 @@ def build_mesh(layout: Layout) -> tuple[RoomMesh, Paint]:
     return mesh, paint
 
 
-def _embree() -> tuple[ModuleType, Any]:
-    try:
-        from embreex import rtcore_scene
-        from embreex.mesh_construction import TriangleMesh
-    except ImportError as error:
-        raise MissingExtraError("embreex", "rooms", "rendering procedural rooms") from error
-    return rtcore_scene, TriangleMesh
-
-
-def embree_scene(triangles: Float[np.ndarray, "triangles 3 3"]) -> Any:
-    """Build Embree's bounding volume hierarchy over float32 triangles.
-
-    Raises:
-        MissingExtraError: embreex is not installed.
-    """
-    module, mesh_type = _embree()
-    scene = module.EmbreeScene()
-    mesh_type(scene, np.ascontiguousarray(triangles, dtype=np.float32))
-    return scene
-
-
 def camera_rays(walk: Walk) -> tuple[Float[np.ndarray, "rays 3"], Float[np.ndarray, "rays 3"]]:
     """Origins and directions of all pixels of all views, row-major; directions advance z-depth by 1."""
-    k = walk.intrinsics
-    columns = (np.arange(k.width) + 0.5 - k.cx) / k.fx
-    rows = (np.arange(k.height) + 0.5 - k.cy) / k.fy
-    camera = np.stack([*np.meshgrid(columns, rows), np.ones((k.height, k.width))], axis=-1).reshape(-1, 3)
-    directions = np.concatenate([camera @ pose[:3, :3].T for pose in walk.poses]).astype(np.float32)
-    origins = np.repeat(walk.poses[:, :3, 3].astype(np.float32), len(camera), axis=0)
-    return origins, directions
-
-
-def cast(
-    scene: Any, origins: Float[np.ndarray, "rays 3"], directions: Float[np.ndarray, "rays 3"]
-) -> tuple[Int[np.ndarray, "rays"], Float[np.ndarray, "rays"]]:
-    """First triangle hit (-1: none) and the ray parameter there (z-depth for `camera_rays`; 0: none)."""
-    hits = scene.run(origins, directions, output=True)
-    triangle = hits["primID"].astype(np.int64)
-    return triangle, np.where(triangle >= 0, hits["tfar"], np.float32(0.0))
+    return view_rays(walk.intrinsics, walk.poses)
 
 
 def render_images(layout: Layout, mesh: RoomMesh, paint: Paint, walk: Walk) -> Images:
