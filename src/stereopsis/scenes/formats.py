@@ -6,6 +6,8 @@ from pathlib import Path
 
 from stereopsis.errors import SceneError, did_you_mean
 from stereopsis.scenes.bad_frames import OnBadFrame
+from stereopsis.scenes.front3d import EXPECTED_FILES as FRONT3D_FILES
+from stereopsis.scenes.front3d import is_front3d, open_front3d
 from stereopsis.scenes.scene import Scene
 from stereopsis.scenes.seven_scenes import EXPECTED_FILES as SEVEN_SCENES_FILES
 from stereopsis.scenes.seven_scenes import is_seven_scenes, read_seven_scenes
@@ -20,7 +22,7 @@ class SceneFormat:
     Attributes:
         name: for ``open_scene(path, format=name)``.
         files: the files that it expects, in words.
-        matches: whether a folder is in this layout; cheap.
+        matches: whether a folder (or file, which need not exist) is in this layout; cheap.
         read: opens it: (path, on_bad_frame) -> Scene.
     """
 
@@ -43,6 +45,12 @@ FORMATS = (
         matches=is_seven_scenes,
         read=lambda path, on_bad_frame: read_seven_scenes(path, on_bad_frame=on_bad_frame),
     ),
+    SceneFormat(
+        name="front3d",
+        files=FRONT3D_FILES,
+        matches=is_front3d,
+        read=lambda path, on_bad_frame: open_front3d(path, on_bad_frame=on_bad_frame),
+    ),
 )
 
 
@@ -53,12 +61,12 @@ def detect_format(path: str | Path) -> str:
         SceneError: the folder does not exist or is in no known layout; the message lists the known ones.
     """
     path = Path(path)
-    if not path.is_dir():
-        found = "is a file" if path.exists() else "does not exist"
-        raise SceneError(f"{path}: {found}; expected a scene folder; check the path")
     for known in FORMATS:
         if known.matches(path):
             return known.name
+    if not path.is_dir():
+        found = "is a file" if path.exists() else "does not exist"
+        raise SceneError(f"{path}: {found}; expected a scene folder; check the path")
     layouts = "\n  ".join(f"{known.name}: {known.files}" for known in FORMATS)
     raise SceneError(
         f"{path}: is in no known scene layout; expected one of these, by the files it holds:\n  {layouts}\n"
