@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from stereopsis.errors import MissingExtraError, SceneError
+from stereopsis.errors import FrameError, MissingExtraError, SceneError
 from stereopsis.geometry.camera import Intrinsics, transform, unproject
 from stereopsis.geometry.mesh import TriangleMesh
 from stereopsis.scenes.alignment import align_scene, scene_points
@@ -116,12 +116,23 @@ def test_a_rendered_room_is_recovered_to_within_a_voxel():
     assert len(shown & fused) > 0.85 * len(shown)
 
 
+def test_slabs_change_nothing(monkeypatch):
+    scene = Scene(id="wall", frames=wall_frames([1.0, 1.02]))
+    whole = fuse_scene(scene)
+    monkeypatch.setattr("stereopsis.scenes.fusion._SLAB_VOXELS", 2000)
+    np.testing.assert_array_equal(fuse_scene(scene).triangles, whole.triangles)
+    np.testing.assert_array_equal(fuse_scene(scene).colours, whole.colours)
+
+
 def test_refusals(monkeypatch):
     scene = Scene(id="wall", frames=wall_frames([1.0]))
     with pytest.raises(SceneError, match=r"voxels, more than FusionConfig.max_voxels = 5,000; use larger voxels"):
         fuse_scene(scene, FusionConfig(voxel=0.01, max_voxels=5000))
     with pytest.raises(SceneError, match=r"no depth pixel between 0 and 0.5 m"):
         fuse_scene(scene, FusionConfig(max_depth=0.5))
+    lost = dataclasses.replace(scene.frames[0], T_world_camera=np.full((4, 4), np.nan))
+    with pytest.raises(FrameError, match=r"frame 'f0': unusable pose.*NaN"):
+        fuse_scene(scene.replace(frames=(lost,)))
     with pytest.raises(SceneError, match="none of its 1 frames has depth"):
         fuse_scene(scene.replace(frames=(dataclasses.replace(scene.frames[0], load_depth=None),)))
     for wrong in ({"voxel": 0.0}, {"voxel": float("nan")}, {"min_views": 0}, {"truncation": 0.01}):

@@ -8,15 +8,17 @@ Range Images", 1996); marching cubes finds where it passes zero. The extra ``fus
 import dataclasses
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 
 from stereopsis.errors import MissingExtraError, SceneError
 from stereopsis.geometry.camera import Intrinsics, invert_pose, transform, unproject
 from stereopsis.geometry.mesh import TriangleMesh
 from stereopsis.scenes.alignment import colours_of_depth, frames_with_depth, spread_frames
+from stereopsis.scenes.bad_frames import check_frame_pose
 from stereopsis.scenes.scene import Frame, Scene
 
 _STRAY = 0.005  # share of depth pixels that the extent may lose at each end of each axis
+_SLAB_VOXELS = 1_000_000  # voxels that are projected at a time, which bounds the memory of a view
 _PREVIEW = 80  # columns of the thinned depth images by which the extent is found
 
 
@@ -81,6 +83,17 @@ class _Volume:
     coloured: Float[np.ndarray, "nx ny nz"]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class _View:
+    """One frame, ready to be averaged in: depth in metres, and the colour of each depth pixel where there is one."""
+
+    depth: Float[np.ndarray, "height width"]
+    camera: Intrinsics
+    T_camera_aligned: Float[np.ndarray, "4 4"]
+    colour: UInt8[np.ndarray, "height width 3"]
+    coloured: Bool[np.ndarray, "height width"]
+
+
 def fuse_scene(scene: Scene, config: FusionConfig | None = None) -> TriangleMesh:
     """Fuse a scene's depth images into a coloured mesh; the same input gives the same mesh.
 
@@ -95,6 +108,7 @@ def fuse_scene(scene: Scene, config: FusionConfig | None = None) -> TriangleMesh
         The mesh in the (unaligned) world of the frames, metres, as `with_mesh_birdseye` takes it.
 
     Raises:
+        FrameError: a frame's pose is not a finite rigid transform.
         SceneError: no depth, a grid that would be too large, or no surface in it.
         MissingExtraError: scikit-image is not installed.
     """
@@ -104,6 +118,8 @@ def fuse_scene(scene: Scene, config: FusionConfig | None = None) -> TriangleMesh
         raise MissingExtraError("scikit-image", "fusion", "fusing depth images into a mesh") from error
     config = FusionConfig() if config is None else config
     frames = spread_frames(frames_with_depth(scene), config.max_frames)
+    for frame in frames:
+        check_frame_pose(frame.T_world_camera, f"scene '{scene.id}', frame '{frame.name}'")
     volume = _empty_volume(scene, frames, config)
     for frame in frames:
         _integrate(volume, scene, frame, config)
@@ -181,26 +197,40 @@ def _integrate(volume: _Volume, scene: Scene, frame: Frame, config: FusionConfig
     high = np.clip(last.astype(int) + 2, 0, volume.views.shape)
     if (high <= low).any():
         return
+    picked, coloured = colours_of_depth(frame.colour(), frame.intrinsics, camera)
+    view = _View(depth=depth, camera=camera, T_camera_aligned=invert_pose(pose), colour=picked, coloured=coloured)
+    thickness = max(1, _SLAB_VOXELS // int(np.prod(high[1:] - low[1:])))
+    for start in range(int(low[0]), int(high[0]), thickness):
+        stop = min(start + thickness, int(high[0]))
+        _integrate_slab(
+            volume, view, (start, int(low[1]), int(low[2])), (stop, int(high[1]), int(high[2])), config.reach
+        )
+
+
+def _integrate_slab(
+    volume: _Volume, view: _View, low: tuple[int, int, int], high: tuple[int, int, int], reach: float
+) -> None:
+    """Average one view into the voxels low <= (i, j, k) < high."""
+    camera = view.camera
     part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     grid = np.stack(np.meshgrid(*(np.arange(a, b) for a, b in zip(low, high, strict=True)), indexing="ij"), axis=-1)
-    local = transform(invert_pose(pose), volume.origin + volume.voxel * grid)
+    local = transform(view.T_camera_aligned, volume.origin + volume.voxel * grid)
     z = local[..., 2]
     ahead = np.maximum(z, 1e-6)
     column = np.floor(camera.fx * local[..., 0] / ahead + camera.cx)
     row = np.floor(camera.fy * local[..., 1] / ahead + camera.cy)
     hit = (z > 1e-6) & (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
     column, row = np.where(hit, column, 0).astype(int), np.where(hit, row, 0).astype(int)
-    surface = depth[row, column]
+    surface = view.depth[row, column]
     signed = surface - z
     # Behind the surface by more than the truncation lies what this view cannot know.
-    hit &= (surface > 0) & (signed > -config.reach)
-    new = np.minimum(signed / config.reach, 1.0)
+    hit &= (surface > 0) & (signed > -reach)
+    new = np.minimum(signed / reach, 1.0)
     views = volume.views[part]
     volume.distance[part] = np.where(hit, (volume.distance[part] * views + new) / (views + 1), volume.distance[part])
     volume.views[part] += hit
-    picked, coloured = colours_of_depth(frame.colour(), frame.intrinsics, camera)
-    near = hit & (signed < config.reach) & coloured[row, column]
-    volume.colour[part] += np.where(near[..., None], picked[row, column], 0)
+    near = hit & (signed < reach) & view.coloured[row, column]
+    volume.colour[part] += np.where(near[..., None], view.colour[row, column], 0)
     volume.coloured[part] += near
 
 
