@@ -14,7 +14,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from stereopsis.scenes.ray_casting import cast, embree_scene
+from stereopsis.geometry.raycast import cast, embree_scene
 from stereopsis.scenes.rooms import RoomConfig, make_layout, make_room
 from stereopsis.scenes.rooms.render import build_mesh, camera_rays
 from stereopsis.scenes.rooms.shading import shade

@@ -153,3 +153,33 @@ def test_fill_small_holes():
     assert fill_small_holes(view, 0.0) is view
     with pytest.raises(ValueError, match="radius"):
         fill_small_holes(view, -1.0)
+
+
+def test_heights_and_labels_belong_to_the_point_that_is_seen():
+    points = np.array([[0.5, 0.5, 1.0], [0.5, 0.5, 2.0], [0.5, 0.5, 2.0], [1.5, 0.5, -3.0]])
+    colours = np.stack([RED, GREEN, BLUE, RED])
+    view = splat_birdseye(
+        points, colours, labels=np.array([5, 6, 7, 8]), size=2, extent=(0.0, -1.0, 2.0, 1.0), ceiling=None
+    )
+    np.testing.assert_array_equal(view.image[0], np.stack([BLUE, RED]))
+    np.testing.assert_array_equal(view.labels, [[7, 8], [-1, -1]])
+    np.testing.assert_array_equal(view.height, np.array([[2, -3], [np.nan, np.nan]], dtype=np.float32))
+    assert view.height.dtype == np.float32
+    assert splat_birdseye(points, colours, size=2, ceiling=None).labels is None
+
+
+def test_filled_pixels_are_told_from_measured_ones():
+    grid = np.stack(np.meshgrid(np.arange(9) + 0.5, np.arange(9) + 0.5), axis=-1).reshape(-1, 2)
+    kept = ~np.all(grid == 4.5, axis=1)
+    points = np.column_stack([grid, grid[:, 0]])[kept]
+    options = {"labels": np.full(80, 3), "size": 9, "extent": (0.0, 0.0, 9.0, 9.0), "ceiling": None}
+    plain = splat_birdseye(points, np.full((80, 3), 7, np.uint8), **options)
+    assert plain.filled is None
+    assert np.argwhere(plain.void).tolist() == [[4, 4]]
+    view = splat_birdseye(points, np.full((80, 3), 7, np.uint8), fill_radius=1.0, **options)
+    assert not view.void.any()
+    assert np.argwhere(view.filled).tolist() == np.argwhere(~view.measured).tolist() == [[4, 4]]
+    assert view.labels[4, 4] == 3
+    assert view.height[4, 4] in (3.5, 4.5, 5.5)  # one of its four neighbours'
+    assert fill_small_holes(view, 2.0) is view
+    np.testing.assert_array_equal(view.height[~view.filled], plain.height[~plain.void])

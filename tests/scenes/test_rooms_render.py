@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stereopsis.errors import MissingExtraError
-from stereopsis.scenes.ray_casting import embree_scene
+from stereopsis.geometry.raycast import embree_scene
 from stereopsis.scenes.rooms import (
     RoomConfig,
     make_layout,

@@ -11,7 +11,7 @@ from stereopsis.errors import MissingExtraError, SceneError
 from stereopsis.geometry.camera import Intrinsics, camera_rays, project, unproject
 from stereopsis.scenes import mesh_depth
 from stereopsis.scenes.mesh_depth import cast_depth, with_mesh_depth
-from stereopsis.scenes.meshes import read_mesh
+from stereopsis.scenes.meshes import read_indexed_mesh
 from stereopsis.scenes.scannet import read_scannet
 
 CAMERA = Intrinsics(fx=20.0, fy=22.0, cx=12.5, cy=7.75, width=24, height=16)
@@ -127,7 +127,7 @@ def test_smaller_depth_is_sampled_through_its_own_pixel_centres(make_scene, make
 def test_a_mesh_is_loaded_once_and_again_when_it_changes(make_mesh, monkeypatch):
     pytest.importorskip("embreex")
     loads = []
-    monkeypatch.setattr(mesh_depth, "read_mesh", lambda path: loads.append(path) or read_mesh(path))
+    monkeypatch.setattr(mesh_depth, "read_indexed_mesh", lambda path: loads.append(path) or read_indexed_mesh(path))
     path = make_mesh()
     for _ in range(3):
         cast_depth(path, CAMERA, np.eye(4))
@@ -161,7 +161,7 @@ def test_meshes_that_cannot_serve(make_scene, make_mesh, tmp_path):
         cast_depth(tmp_path / "cloud.ply", CAMERA, np.eye(4))
     (tmp_path / "mesh.pickle").write_bytes(b"")
     with pytest.raises(SceneError, match=r"expected a mesh file \(.ply, .obj"):
-        read_mesh(tmp_path / "mesh.pickle")
+        read_indexed_mesh(tmp_path / "mesh.pickle")
 
 
 def test_vertices_keep_their_numbers(tmp_path):
@@ -171,9 +171,9 @@ def test_vertices_keep_their_numbers(tmp_path):
     header += "".join(f"property float {name}\n" for name in ("x", "y", "z", "s", "t"))
     header += "element face 2\nproperty list uchar int vertex_indices\nend_header\n"
     (tmp_path / "mesh.ply").write_text(header + vertices + "3 0 1 2\n3 3 2 1\n")
-    mesh = read_mesh(tmp_path / "mesh.ply")
+    mesh = read_indexed_mesh(tmp_path / "mesh.ply")
     assert mesh.vertices.tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0], [9, 9, 9]]
-    assert mesh.triangles.tolist() == [[0, 1, 2], [3, 2, 1]]
+    assert mesh.faces.tolist() == [[0, 1, 2], [3, 2, 1]]
 
 
 def test_real_views_agree_with_each_other(shared_data):

@@ -77,6 +77,19 @@ def test_round_trip_is_exact(tmp_path, make_scene):
     assert [entry.name for entry in folder.parent.iterdir()] == ["little"]  # no temporary folder is left
 
 
+def test_filled_pixels_of_the_view_from_above_are_kept(tmp_path, make_scene):
+    view = _birdseye()
+    filled = ~view.void & (np.random.default_rng(1).random(view.void.shape) < 0.3)
+    scene = make_scene(birdseye=dataclasses.replace(view, filled=filled))
+    folder = write_scene(scene, tmp_path / "little")
+    np.testing.assert_array_equal(read_scene(folder).birdseye.filled, filled)
+    np.testing.assert_array_equal(read_scene(folder).birdseye.measured, scene.birdseye.measured)
+    assert read_scene(write_scene(make_scene(birdseye=view), tmp_path / "whole")).birdseye.filled is None
+    (folder / "birdseye_filled.png").unlink()
+    with pytest.raises(FrameError, match=r"birdseye_filled.png: the mask image does not exist"):
+        read_scene(folder)
+
+
 def test_a_scene_written_twice_is_the_same_bytes(tmp_path, make_scene):
     one, two = (write_scene(make_scene(), tmp_path / name) for name in ("one", "two"))
     again = write_scene(read_scene(one), tmp_path / "again")

@@ -1,4 +1,7 @@
-"""Pure functions on cameras, points, boxes and views from above; numpy only, metres, OpenCV camera axes."""
+"""Pure functions on cameras, points, meshes, boxes and views from above; metres, OpenCV camera axes.
+
+Numpy and scipy suffice, but for casting rays at triangles (Embree, the extra ``rooms``).
+"""
 
 from stereopsis.geometry.birdseye import (
     BirdsEyeView,
@@ -8,6 +11,7 @@ from stereopsis.geometry.birdseye import (
     splat_birdseye,
     world_of,
 )
+from stereopsis.geometry.birdseye_mesh import raycast_birdseye
 from stereopsis.geometry.boxes import (
     box_corners,
     box_edges,
@@ -32,6 +36,7 @@ from stereopsis.geometry.camera import (
     unproject,
 )
 from stereopsis.geometry.gravity import Alignment, axis_share, estimate_alignment, up_from_cameras
+from stereopsis.geometry.mesh import TriangleMesh, join_meshes
 from stereopsis.geometry.normals import NormalMap, estimate_cloud_normals, estimate_normals
 from stereopsis.geometry.patches import PatchCoordinates, discretise, patch_coordinates
 from stereopsis.geometry.voxels import VoxelGroups, unique_voxels, voxel_groups, voxel_indices
@@ -45,6 +50,7 @@ __all__ = [
     "PointMap",
     "Projection",
     "Rays",
+    "TriangleMesh",
     "VoxelGroups",
     "axis_share",
     "box_corners",
@@ -64,10 +70,12 @@ __all__ = [
     "intersection_volume",
     "invert_pose",
     "iou",
+    "join_meshes",
     "patch_coordinates",
     "pixel_of",
     "points_in_box",
     "project",
+    "raycast_birdseye",
     "splat_birdseye",
     "transform",
     "unique_voxels",

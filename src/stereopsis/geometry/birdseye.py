@@ -1,10 +1,14 @@
-"""A coloured point cloud seen from straight above (Ross3D's global view), drawn with a z-buffer."""
+"""A scene seen from straight above (Ross3D's global view): the picture, its frame, and points drawn into it.
+
+`splat_birdseye` draws points with a z-buffer; `stereopsis.geometry.birdseye_mesh` casts rays at triangles. Both
+share the rules here: how the extent is found, what counts as a ceiling, and how small holes are filled.
+"""
 
 import dataclasses
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from scipy import ndimage
 
 _SLAB = 0.05  # height of the slabs in which a ceiling is looked for, metres
@@ -21,12 +25,25 @@ class BirdsEyeView:
         void: [size, size], True where nothing was seen.
         origin: aligned-frame (x, y) of the image's top-left corner, metres.
         metres_per_pixel: scale, the same along both axes.
+        height: float32 [size, size] z of what is seen, metres in the aligned frame, NaN where void; None where
+            unknown (views that were read from a folder: heights and labels are not stored).
+        labels: [size, size] instance or category number of what is seen, -1 where void; None where unknown.
+        filled: [size, size], True where nothing was seen but a small hole was filled from its surroundings
+            (these pixels are not void; ``~void & ~filled`` are the measured ones); None where nothing was.
     """
 
     image: UInt8[np.ndarray, "size size 3"]
     void: Bool[np.ndarray, "size size"]
     origin: tuple[float, float]
     metres_per_pixel: float
+    height: Float[np.ndarray, "size size"] | None = None
+    labels: Int[np.ndarray, "size size"] | None = None
+    filled: Bool[np.ndarray, "size size"] | None = None
+
+    @property
+    def measured(self) -> Bool[np.ndarray, "size size"]:
+        """Where something was seen: neither void nor filled."""
+        return ~self.void if self.filled is None else ~self.void & ~self.filled
 
 
 def ceiling_height(
@@ -83,22 +100,66 @@ def _extent(xy: np.ndarray, trim: float) -> tuple[float, float, float, float]:
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
+def cut_height(
+    points: Float[np.ndarray, "n 3"], ceiling: float | Literal["auto"] | None, ceiling_gap: float
+) -> float | None:
+    """The height above which nothing is drawn, metres; None where everything is. See `splat_birdseye`."""
+    if ceiling != "auto":
+        return ceiling
+    found = ceiling_height(points)
+    return None if found is None else found - ceiling_gap
+
+
+def empty_view(
+    size: int,
+    extent: tuple[float, float, float, float] | None,
+    points: Float[np.ndarray, "n 3"],
+    margin: float,
+    trim: float,
+) -> BirdsEyeView:
+    """A view of nothing but void, framed around an extent or around points. See `splat_birdseye`.
+
+    Raises:
+        ValueError: no pixels, or an extent without area.
+    """
+    if size < 1:
+        raise ValueError(f"size is {size}, expected at least 1 pixel")
+    if extent is None:
+        x_min, y_min, x_max, y_max = _extent(points[:, :2], trim)
+        x_min, y_min, x_max, y_max = x_min - margin, y_min - margin, x_max + margin, y_max + margin
+    else:
+        x_min, y_min, x_max, y_max = (float(value) for value in extent)
+    side = max(x_max - x_min, y_max - y_min)
+    if not (side > 0 and x_max >= x_min and y_max >= y_min):
+        raise ValueError(f"extent {(x_min, y_min, x_max, y_max)} is empty; expected x_min, y_min, x_max, y_max")
+    return BirdsEyeView(
+        image=np.zeros((size, size, 3), dtype=np.uint8),
+        void=np.ones((size, size), dtype=bool),
+        origin=((x_min + x_max - side) / 2, (y_min + y_max + side) / 2),
+        metres_per_pixel=side / size,
+        height=np.full((size, size), np.nan, dtype=np.float32),
+    )
+
+
 def splat_birdseye(
     points: Float[np.ndarray, "n 3"],
     colours: UInt8[np.ndarray, "n 3"],
     *,
+    labels: Int[np.ndarray, "n"] | None = None,
     size: int = 432,
     extent: tuple[float, float, float, float] | None = None,
     ceiling: float | Literal["auto"] | None = "auto",
     ceiling_gap: float = 0.2,
     margin: float = 0.1,
     trim: float = 0.001,
+    fill_radius: float = 0.0,
 ) -> BirdsEyeView:
     """Draw points from above: the highest point of each pixel wins (at equal heights, the last one given).
 
     Args:
         points: [n, 3] aligned frame (z up), metres.
         colours: [n, 3] RGB.
+        labels: [n] instance or category numbers for the view's ``labels``; None leaves these out.
         size: pixels along each side of the square image; 432 is Ross3D's.
         extent: (x_min, y_min, x_max, y_max) to show, metres. None: the points' own, without the outermost
             `trim` share at each end of each axis (stray depth pixels would otherwise shrink the room), plus
@@ -109,54 +170,51 @@ def splat_birdseye(
         ceiling_gap: metres below a found ceiling at which to cut.
         margin: metres added around an automatic extent.
         trim: share of points that an automatic extent may lose at each end.
+        fill_radius: pixels; see `fill_small_holes`.
 
     Raises:
         ValueError: no points left to draw, NaN or inf points, counts that differ, or an extent without area.
     """
     if len(points) != len(colours):
         raise ValueError(f"{len(points)} points but {len(colours)} colours; one colour per point is needed")
-    if size < 1:
-        raise ValueError(f"size is {size}, expected at least 1 pixel")
+    if labels is not None and len(points) != len(labels):
+        raise ValueError(f"{len(points)} points but {len(labels)} labels; one label per point is needed")
     if not np.isfinite(points).all():
         raise ValueError("points hold NaN or inf; drop invalid points first")
-    found = ceiling_height(points) if ceiling == "auto" else None
-    limit = (None if found is None else found - ceiling_gap) if ceiling == "auto" else ceiling
+    limit = cut_height(points, ceiling, ceiling_gap)
     if limit is not None:
         kept = points[:, 2] <= limit
         points, colours = points[kept], colours[kept]
+        labels = None if labels is None else labels[kept]
     if not len(points):
         raise ValueError("no points to draw from above" + ("" if limit is None else f" below {limit:.2f} m"))
-    if extent is None:
-        x_min, y_min, x_max, y_max = _extent(points[:, :2], trim)
-        x_min, y_min, x_max, y_max = x_min - margin, y_min - margin, x_max + margin, y_max + margin
-    else:
-        x_min, y_min, x_max, y_max = (float(value) for value in extent)
-    side = max(x_max - x_min, y_max - y_min)
-    if not (side > 0 and x_max >= x_min and y_max >= y_min):
-        raise ValueError(f"extent {(x_min, y_min, x_max, y_max)} is empty; expected x_min, y_min, x_max, y_max")
-    view = BirdsEyeView(
-        image=np.zeros((size, size, 3), dtype=np.uint8),
-        void=np.ones((size, size), dtype=bool),
-        origin=((x_min + x_max - side) / 2, (y_min + y_max + side) / 2),
-        metres_per_pixel=side / size,
-    )
-    _draw(view, points, colours)
-    return view
+    view = empty_view(size, extent, points, margin, trim)
+    return fill_small_holes(_draw(view, points, colours, labels), fill_radius)
 
 
-def _draw(view: BirdsEyeView, points: np.ndarray, colours: np.ndarray) -> None:
-    """Fill a new view's image and void mask."""
+def _draw(view: BirdsEyeView, points: np.ndarray, colours: np.ndarray, labels: np.ndarray | None) -> BirdsEyeView:
+    """An empty view with points drawn into it."""
     size = len(view.void)
     uv = pixel_of(view, points[:, :2])
     inside = np.flatnonzero(np.all((uv >= 0) & (uv <= size), axis=-1))
     column_row = np.minimum(np.floor(uv[inside]), size - 1).astype(np.int64)
     cell = column_row[:, 1] * size + column_row[:, 0]
-    height, colours = points[inside, 2], colours[inside]
+    height = points[inside, 2]
     highest = np.full(size * size, -np.inf, dtype=height.dtype)
     np.maximum.at(highest, cell, height)
     winners = np.flatnonzero(height == highest[cell])
-    view.image.reshape(-1, 3)[cell[winners]] = colours[winners]
-    view.void.reshape(-1)[cell] = False
+    image, void = np.zeros((size * size, 3), dtype=np.uint8), np.isneginf(highest)
+    image[cell[winners]] = colours[inside[winners]]
+    seen = np.full(size * size, -1, dtype=np.int32)
+    if labels is not None:
+        seen[cell[winners]] = labels[inside[winners]]
+    return dataclasses.replace(
+        view,
+        image=image.reshape(size, size, 3),
+        void=void.reshape(size, size),
+        height=np.where(void, np.nan, highest).astype(np.float32).reshape(size, size),
+        labels=None if labels is None else seen.reshape(size, size),
+    )
 
 
 def pixel_of(view: BirdsEyeView, xy: Float[np.ndarray, "*points 2"]) -> Float[np.ndarray, "*points 2"]:
@@ -176,10 +234,10 @@ def world_of(view: BirdsEyeView, pixel: Float[np.ndarray, "*points 2"]) -> Float
 
 
 def fill_small_holes(view: BirdsEyeView, radius: float) -> BirdsEyeView:
-    """Give void pixels between seen ones the colour of the nearest seen pixel.
+    """Give void pixels between seen ones the colour, height and label of the nearest seen pixel.
 
     Which pixels: those that a morphological closing by a disc of `radius` pixels adds, so that gaps up to
-    about 2 * radius wide close while the scene's outline stays where it is.
+    about 2 * radius wide close while the scene's outline stays where it is. ``filled`` says which these are.
 
     Args:
         view: left unchanged.
@@ -198,5 +256,11 @@ def fill_small_holes(view: BirdsEyeView, radius: float) -> BirdsEyeView:
     grown = ndimage.distance_transform_edt(np.pad(view.void, pad, constant_values=True)) <= radius
     closed = (ndimage.distance_transform_edt(grown) > radius)[pad:-pad, pad:-pad]
     filled = view.void & closed & (distance <= radius)
-    image = np.where(filled[..., None], view.image[rows, cols], view.image)
-    return dataclasses.replace(view, image=image, void=view.void & ~filled)
+    return dataclasses.replace(
+        view,
+        image=np.where(filled[..., None], view.image[rows, cols], view.image),
+        void=view.void & ~filled,
+        height=None if view.height is None else np.where(filled, view.height[rows, cols], view.height),
+        labels=None if view.labels is None else np.where(filled, view.labels[rows, cols], view.labels),
+        filled=filled if view.filled is None else filled | view.filled,
+    )

@@ -6,14 +6,17 @@ that are aligned with the axes make sense only after gravity and the walls have 
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from stereopsis.errors import SceneError
-from stereopsis.geometry.birdseye import fill_small_holes, splat_birdseye
+from stereopsis.geometry.birdseye import splat_birdseye
+from stereopsis.geometry.birdseye_mesh import raycast_birdseye
 from stereopsis.geometry.camera import Intrinsics, transform, unproject
 from stereopsis.geometry.gravity import Alignment, estimate_alignment, up_from_cameras
+from stereopsis.geometry.mesh import TriangleMesh
 from stereopsis.geometry.normals import estimate_normals
 from stereopsis.scenes.scene import Frame, Scene
 
@@ -69,7 +72,7 @@ def align_scene(scene: Scene, *, max_frames: int = 40, stride: int | None = None
     if has_alignment(scene):
         provenance = {"alignment": {"method": "given"}, **scene.provenance}
         return AlignedScene(scene=scene.replace(provenance=provenance), alignment=None)
-    frames = _spread(_with_depth(scene), max_frames)
+    frames = spread_frames(frames_with_depth(scene), max_frames)
     stride = _stride(scene, 160) if stride is None else stride
     points, normals = [], []
     for frame in frames:
@@ -116,10 +119,10 @@ def scene_points(scene: Scene, *, max_frames: int | None = None, stride: int = 1
         SceneError: no frame has depth.
     """
     points, colours = [], []
-    for frame in _spread(_with_depth(scene), max_frames):
+    for frame in spread_frames(frames_with_depth(scene), max_frames):
         depth, camera = _thinned(frame, stride)
         cloud = unproject(depth, camera, frame.T_world_camera)
-        colour, seen = _colours_at(frame.colour(), frame.intrinsics, camera)
+        colour, seen = colours_of_depth(frame.colour(), frame.intrinsics, camera)
         keep = cloud.valid & seen
         points.append(transform(scene.T_aligned_world, cloud.points[keep]))
         colours.append(colour[keep])
@@ -133,6 +136,7 @@ def with_birdseye(
     max_frames: int | None = 128,
     stride: int | None = None,
     extent: tuple[float, float, float, float] | None = None,
+    ceiling: float | Literal["auto"] | None = "auto",
     fill_radius: float = 0.0,
 ) -> Scene:
     """The scene with its view from above, splatted from its depth images in the aligned frame.
@@ -144,6 +148,7 @@ def with_birdseye(
         stride: every how many depth pixels to use, along rows and columns; None takes about 320 columns,
             which leaves no gaps at 1 cm per pixel within 3 m of the cameras.
         extent: (x_min, y_min, x_max, y_max) to show, metres; None: the points' own.
+        ceiling: height above which nothing is drawn, metres; "auto" finds a ceiling, None draws everything.
         fill_radius: pixels; gaps up to about twice this width take the nearest seen colour. Small images (96
             pixels wide, say) leave gaps at 432 pixels; choose a smaller size or a radius of 3 to 5 there.
 
@@ -153,12 +158,52 @@ def with_birdseye(
     stride = _stride(scene, 320) if stride is None else stride
     cloud = scene_points(scene, max_frames=max_frames, stride=stride)
     try:
-        view = splat_birdseye(cloud.points, cloud.colours, size=size, extent=extent)
+        view = splat_birdseye(
+            cloud.points, cloud.colours, size=size, extent=extent, ceiling=ceiling, fill_radius=fill_radius
+        )
     except ValueError as error:
         raise SceneError(
             f"scene '{scene.id}' cannot be drawn from above: {error}; check its depth images and its alignment"
         ) from error
-    return scene.replace(birdseye=fill_small_holes(view, fill_radius))
+    return scene.replace(birdseye=view)
+
+
+def with_mesh_birdseye(
+    scene: Scene,
+    mesh: TriangleMesh,
+    *,
+    size: int = 432,
+    extent: tuple[float, float, float, float] | None = None,
+    ceiling: float | Literal["auto"] | None = "auto",
+    fill_radius: float = 0.0,
+) -> Scene:
+    """The scene with its view from above, drawn from a mesh by vertical rays.
+
+    Args:
+        scene: aligned.
+        mesh: in the (unaligned) world of the scene's frames, metres; its labels become the view's.
+        size: pixels along each side; Ross3D's is 432.
+        extent: (x_min, y_min, x_max, y_max) to show, aligned frame, metres; None: the mesh's own.
+        ceiling: height above which nothing is drawn, metres; "auto" finds a ceiling, None draws everything.
+        fill_radius: pixels; gaps up to about twice this width take the nearest seen colour.
+
+    Raises:
+        SceneError: there is nothing to see.
+        MissingExtraError: embreex is not installed.
+    """
+    try:
+        view = raycast_birdseye(
+            mesh.transformed(scene.T_aligned_world),
+            size=size,
+            extent=extent,
+            ceiling=ceiling,
+            fill_radius=fill_radius,
+        )
+    except ValueError as error:
+        raise SceneError(
+            f"scene '{scene.id}' cannot be drawn from above: {error}; check its mesh and its alignment"
+        ) from error
+    return scene.replace(birdseye=view)
 
 
 def _stride(scene: Scene, columns: int) -> int:
@@ -166,7 +211,12 @@ def _stride(scene: Scene, columns: int) -> int:
     return max(1, camera.width // columns)
 
 
-def _with_depth(scene: Scene) -> list[Frame]:
+def frames_with_depth(scene: Scene) -> list[Frame]:
+    """The frames that have depth.
+
+    Raises:
+        SceneError: none has.
+    """
     frames = [frame for frame in scene.frames if frame.load_depth is not None]
     if not frames:
         raise SceneError(
@@ -176,7 +226,8 @@ def _with_depth(scene: Scene) -> list[Frame]:
     return frames
 
 
-def _spread(frames: Sequence[Frame], count: int | None) -> list[Frame]:
+def spread_frames(frames: Sequence[Frame], count: int | None) -> list[Frame]:
+    """That many frames, evenly spread from the first to the last; None: all."""
     if count is None or count >= len(frames):
         return list(frames)
     return [frames[index] for index in np.linspace(0, len(frames) - 1, count).astype(int)]
@@ -200,10 +251,18 @@ def _thinned(frame: Frame, stride: int) -> tuple[np.ndarray, Intrinsics]:
     )
 
 
-def _colours_at(
+def colours_of_depth(
     colour: np.ndarray, camera: Intrinsics, depth_camera: Intrinsics
 ) -> tuple[UInt8[np.ndarray, "height width 3"], Bool[np.ndarray, "height width"]]:
-    """The colour that each depth pixel's ray meets, and whether it meets the colour image at all."""
+    """The colour that each depth pixel's ray meets, and whether it meets the colour image at all.
+
+    One camera centre is assumed for both images.
+
+    Args:
+        colour: the colour image.
+        camera: its intrinsics.
+        depth_camera: intrinsics of the depth image.
+    """
     across = (np.arange(depth_camera.width) + 0.5 - depth_camera.cx) / depth_camera.fx
     down = (np.arange(depth_camera.height) + 0.5 - depth_camera.cy) / depth_camera.fy
     columns = np.floor(across * camera.fx + camera.cx + 1e-6).astype(int)

@@ -10,6 +10,8 @@ from stereopsis.scenes.arkitscenes import is_arkitscenes, read_arkitscenes
 from stereopsis.scenes.bad_frames import OnBadFrame
 from stereopsis.scenes.colmap import EXPECTED_FILES as COLMAP_FILES
 from stereopsis.scenes.colmap import is_colmap, read_colmap
+from stereopsis.scenes.front3d import EXPECTED_FILES as FRONT3D_FILES
+from stereopsis.scenes.front3d import is_front3d, open_front3d
 from stereopsis.scenes.open3d_log import EXPECTED_FILES as OPEN3D_FILES
 from stereopsis.scenes.open3d_log import is_open3d_log, read_open3d_log
 from stereopsis.scenes.posed_images import EXPECTED_FILES as POSED_IMAGES_FILES
@@ -34,7 +36,7 @@ class SceneFormat:
     Attributes:
         name: for ``open_scene(path, format=name)``.
         files: the files that it expects, in words.
-        matches: whether a folder is in this layout; cheap.
+        matches: whether a folder (or file, which need not exist) is in this layout; cheap.
         read: opens it: (path, on_bad_frame=...) -> Scene.
     """
 
@@ -54,6 +56,7 @@ FORMATS = (
     SceneFormat(name="transforms_json", files=TRANSFORMS_FILES, matches=is_transforms_json, read=read_transforms_json),
     SceneFormat(name="arkitscenes", files=ARKITSCENES_FILES, matches=is_arkitscenes, read=read_arkitscenes),
     SceneFormat(name="colmap", files=COLMAP_FILES, matches=is_colmap, read=read_colmap),
+    SceneFormat(name="front3d", files=FRONT3D_FILES, matches=is_front3d, read=open_front3d),
 )
 
 
@@ -64,12 +67,12 @@ def detect_format(path: str | Path) -> str:
         SceneError: the folder does not exist or is in no known layout; the message lists the known ones.
     """
     path = Path(path)
-    if not path.is_dir():
-        found = "is a file" if path.exists() else "does not exist"
-        raise SceneError(f"{path}: {found}; expected a scene folder; check the path")
     for known in FORMATS:
         if known.matches(path):
             return known.name
+    if not path.is_dir():
+        found = "is a file" if path.exists() else "does not exist"
+        raise SceneError(f"{path}: {found}; expected a scene folder; check the path")
     layouts = "\n  ".join(f"{known.name}: {known.files}" for known in FORMATS)
     raise SceneError(
         f"{path}: is in no known scene layout; expected one of these, by the files it holds:\n  {layouts}\n"

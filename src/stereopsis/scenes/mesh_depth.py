@@ -15,8 +15,8 @@ from jaxtyping import Float
 
 from stereopsis.errors import SceneError
 from stereopsis.geometry.camera import Intrinsics, camera_rays, check_pose, invert_pose
-from stereopsis.scenes.meshes import read_mesh
-from stereopsis.scenes.ray_casting import cast, embree_scene
+from stereopsis.geometry.raycast import cast, embree_scene
+from stereopsis.scenes.meshes import read_indexed_mesh
 from stereopsis.scenes.scene import Frame, Scene
 
 MAX_SIDE = 640
@@ -53,7 +53,7 @@ def cast_depth(
 
     Raises:
         MissingExtraError: embreex is not installed.
-        SceneError: the mesh cannot be read, see `stereopsis.scenes.meshes.read_mesh`.
+        SceneError: the mesh cannot be read, see `stereopsis.scenes.meshes.read_indexed_mesh`.
     """
     target = _load_target(Path(mesh_path))
     rays = camera_rays(intrinsics, T_mesh_camera)
@@ -136,7 +136,7 @@ def _load_target(path: Path) -> _Target:
 @functools.lru_cache(maxsize=_MESHES_KEPT)
 def _build_target(path: Path, modified: int, size: int) -> _Target:
     """Time and size are part of the key, so that a mesh that was written anew is read anew."""
-    mesh = read_mesh(path)
+    mesh = read_indexed_mesh(path)
     centre = (mesh.vertices.min(axis=0) + mesh.vertices.max(axis=0)) / 2
-    corners = (mesh.vertices - centre).astype(np.float32)[mesh.triangles]
+    corners = (mesh.vertices - centre).astype(np.float32)[mesh.faces]
     return _Target(embree=embree_scene(corners, purpose="depth from a mesh"), centre=centre)

@@ -6,6 +6,7 @@
       frames/NAME.png       colour without loss (small images), or NAME.jpg (quality 95, full chroma)
       frames/NAME.depth.png 16-bit millimetres, 0 = invalid
       birdseye.png, birdseye_void.png   where the scene has a view from above
+      birdseye_filled.png   where small holes in it were filled: which pixels
 
 A scene is written into a hidden folder beside its place (``.NAME.writing-...``) and then renamed, with
 scene.json last: a folder without scene.json is never read. Files are not flushed to the disk (no fsync), for
@@ -231,13 +232,16 @@ def _write_frame(
 
 
 def _write_birdseye(view: BirdsEyeView, folder: Path) -> dict[str, Any]:
-    return {
+    record = {
         "origin": [float(value) for value in view.origin],
         "metres_per_pixel": float(view.metres_per_pixel),
         "size": len(view.void),
         "image": _write_image(folder / "birdseye.png", encode_colour(view.image, ".png")),
         "void": _write_image(folder / "birdseye_void.png", encode_mask(view.void)),
     }
+    if view.filled is not None:
+        record["filled"] = _write_image(folder / "birdseye_filled.png", encode_mask(view.filled))
+    return record
 
 
 def _write_image(path: Path, data: bytes) -> dict[str, str]:
@@ -353,6 +357,9 @@ def _read_birdseye(path: Path, item: BirdseyeRecord) -> BirdsEyeView:
     return BirdsEyeView(
         image=read_colour(path / "birdseye.png", size=size, sha256=item.image.sha256),
         void=read_mask(path / "birdseye_void.png", size=size, sha256=item.void.sha256),
+        filled=None
+        if item.filled is None
+        else read_mask(path / "birdseye_filled.png", size=size, sha256=item.filled.sha256),
         origin=item.origin,
         metres_per_pixel=item.metres_per_pixel,
     )

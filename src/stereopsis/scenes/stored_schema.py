@@ -77,13 +77,14 @@ class ProposalRecord(Record):
 
 
 class BirdseyeRecord(Record):
-    """The numbers that belong to birdseye.png and birdseye_void.png."""
+    """The numbers that belong to birdseye.png, birdseye_void.png and (where holes were filled) birdseye_filled.png."""
 
     origin: tuple[FiniteFloat, FiniteFloat]
     metres_per_pixel: FiniteFloat = Field(gt=0)
     size: int = Field(gt=0)
     image: ImageRecord
     void: ImageRecord
+    filled: ImageRecord | None = None
 
 
 class SceneRecord(Record):

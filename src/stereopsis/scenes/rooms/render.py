@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, UInt8, UInt16
 
-from stereopsis.scenes.ray_casting import cast, embree_scene
+from stereopsis.geometry.raycast import cast, embree_scene, view_rays
 from stereopsis.scenes.rooms import paint as paints
 from stereopsis.scenes.rooms.layout import Layout
 from stereopsis.scenes.rooms.paint import Paint, object_tones
@@ -124,13 +124,7 @@ def build_mesh(layout: Layout) -> tuple[RoomMesh, Paint]:
 
 def camera_rays(walk: Walk) -> tuple[Float[np.ndarray, "rays 3"], Float[np.ndarray, "rays 3"]]:
     """Origins and directions of all pixels of all views, row-major; directions advance z-depth by 1."""
-    k = walk.intrinsics
-    columns = (np.arange(k.width) + 0.5 - k.cx) / k.fx
-    rows = (np.arange(k.height) + 0.5 - k.cy) / k.fy
-    camera = np.stack([*np.meshgrid(columns, rows), np.ones((k.height, k.width))], axis=-1).reshape(-1, 3)
-    directions = np.concatenate([camera @ pose[:3, :3].T for pose in walk.poses]).astype(np.float32)
-    origins = np.repeat(walk.poses[:, :3, 3].astype(np.float32), len(camera), axis=0)
-    return origins, directions
+    return view_rays(walk.intrinsics, walk.poses)
 
 
 def render_images(layout: Layout, mesh: RoomMesh, paint: Paint, walk: Walk) -> Images:
@@ -139,7 +133,7 @@ def render_images(layout: Layout, mesh: RoomMesh, paint: Paint, walk: Walk) -> I
     Raises:
         MissingExtraError: embreex is not installed.
     """
-    scene = embree_scene(mesh.triangles, purpose="rendering procedural rooms")
+    scene = embree_scene(mesh.triangles)
     origins, directions = camera_rays(walk)
     triangle, depth = cast(scene, origins, directions)
     points = (origins + directions * depth[:, None]).T.copy()

@@ -1,10 +1,9 @@
 """Light on painted surfaces: Lambert shading with two lamps, ambient light and soft contact shadows."""
 
-import dataclasses
-
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from stereopsis.scenes.lighting import Lighting, draw_lighting, facing_normals, lambert
 from stereopsis.scenes.rooms import paint as paints
 from stereopsis.scenes.rooms.layout import Layout
 from stereopsis.scenes.rooms.paint import Paint, texture_mix
@@ -14,35 +13,9 @@ _COS = np.array([1, 0, -1, 0], dtype=np.float32)
 _SIN = np.array([0, 1, 0, -1], dtype=np.float32)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Lighting:
-    """Two point lamps and an even ambient light; colours are RGB factors."""
-
-    positions: Float[np.ndarray, "lamps 3"]
-    strengths: Float[np.ndarray, "lamps"]
-    ambient: float
-    tint: Float[np.ndarray, "3"]
-
-
 def make_lighting(layout: Layout) -> Lighting:
     """Two lamps under the ceiling, one stronger, with a slight warm or cold tint."""
-    rng = np.random.default_rng([layout.seed, 0, 4])
-    width, depth, height = layout.size
-    spots = rng.uniform(0.25, 0.75, (2, 2)) * (width, depth)
-    positions = np.column_stack([spots, np.full(2, height - 0.25)])
-    warmth = rng.uniform(-0.05, 0.05)
-    return Lighting(
-        positions=positions.astype(np.float32),
-        strengths=np.array([rng.uniform(0.32, 0.45), rng.uniform(0.1, 0.2)], dtype=np.float32),
-        ambient=float(rng.uniform(0.58, 0.68)),
-        tint=np.array([1 + warmth, 1.0, 1 - warmth], dtype=np.float32),
-    )
-
-
-def triangle_normals(triangles: Float[np.ndarray, "triangles 3 3"]) -> Float[np.ndarray, "triangles 3"]:
-    """Unit normals by winding order; zero for degenerate triangles."""
-    normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    return draw_lighting(np.random.default_rng([layout.seed, 0, 4]), layout.size)
 
 
 def _albedo(
@@ -107,15 +80,8 @@ def shade(
         directions: of the rays; surfaces are lit on the side that faces the camera.
     """
     lighting = make_lighting(layout)
-    normal = np.take(triangle_normals(triangles).T.copy(), triangle, axis=1)
-    facing = normal[0] * directions[:, 0] + normal[1] * directions[:, 1] + normal[2] * directions[:, 2]
-    normal *= np.where(facing > 0, np.float32(-1), np.float32(1))
-    light = np.float32(lighting.ambient) * (1 + np.float32(0.12) * normal[2])
-    for position, strength in zip(lighting.positions, lighting.strengths, strict=True):
-        toward = position[:, None] - points
-        squared = toward[0] ** 2 + toward[1] ** 2 + toward[2] ** 2
-        cosine = (toward[0] * normal[0] + toward[1] * normal[1] + toward[2] * normal[2]) / np.sqrt(squared)
-        light += strength * np.maximum(cosine, 0) / (1 + np.float32(0.05) * squared)
+    normal = facing_normals(triangles, triangle, directions)
+    light = lambert(lighting, points, normal)
     on_floor = np.flatnonzero(triangle < _FLOOR_TRIANGLES)
     light[on_floor] *= 1 - _floor_shadow(layout, points[:2, on_floor])
     light[paint.glowing[triangle]] = 1.0

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from stereopsis.errors import SceneError
 from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_policy, check_skipped
 from stereopsis.scenes.mesh_depth import with_mesh_depth
-from stereopsis.scenes.meshes import read_mesh
+from stereopsis.scenes.meshes import read_indexed_mesh
 from stereopsis.scenes.scannet.annotations import (
     Category,
     ScanInstances,
@@ -219,7 +219,7 @@ def _read_instances(
             "place; download it, or read the scan with read_scannet(..., objects=False)"
         )
     return make_instances(
-        read_mesh(mesh).vertices,
+        read_indexed_mesh(mesh).vertices,
         read_segments(segments),
         read_aggregation(aggregation),
         T_aligned_world,

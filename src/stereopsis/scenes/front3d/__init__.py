@@ -1,0 +1,23 @@
+"""3D-FRONT houses: furnished rooms as meshes, photographed along a walk (posed RGB-D, instances, boxes)."""
+
+from stereopsis.scenes.front3d.config import Front3DConfig
+from stereopsis.scenes.front3d.reader import (
+    EXPECTED_FILES,
+    front3d_instances,
+    front3d_mesh,
+    front3d_rooms,
+    is_front3d,
+    open_front3d,
+    read_front3d,
+)
+
+__all__ = [
+    "EXPECTED_FILES",
+    "Front3DConfig",
+    "front3d_instances",
+    "front3d_mesh",
+    "front3d_rooms",
+    "is_front3d",
+    "open_front3d",
+    "read_front3d",
+]
