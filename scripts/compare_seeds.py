@@ -101,9 +101,9 @@ def table(results: list[dict[str, Any]], base: dict[str, Any], args: argparse.Na
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=220)
+    parser.add_argument("--steps", type=int, default=350)
     parser.add_argument("--rooms", type=int, default=500)
-    parser.add_argument("--test-rooms", type=int, default=60)
+    parser.add_argument("--test-rooms", type=int, default=50)
     parser.add_argument("--positions", nargs="+", default=["depth", "none"])
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "compare_seeds")
     parser.add_argument("--results", type=Path, default=ROOT / "results")
