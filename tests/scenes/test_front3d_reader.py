@@ -25,6 +25,7 @@ from stereopsis.scenes.front3d import (
 )
 from stereopsis.scenes.front3d.floor import rectangles
 from stereopsis.scenes.front3d.models import category_colour
+from stereopsis.scenes.prepare import find_captures
 
 pytest.importorskip("embreex")
 
@@ -508,3 +509,15 @@ def test_settings_out_of_range(setting):
 def test_another_scene_has_no_mesh(make_scene):
     with pytest.raises(SceneError, match="was not opened from a 3D-FRONT house"):
         front3d_mesh(make_scene())
+
+
+def test_every_room_of_every_house_is_a_scene_of_its_own_when_prepared(make_house):
+    house = make_house()
+    rooms = [f"{house.name}#{room}" for room in front3d_rooms(house)]
+    assert len(rooms) > 1
+    assert [c.path.name for c in find_captures(house)] == rooms
+    assert [c.path.name for c in find_captures(house.parent)] == rooms
+    assert [c.path.name for c in find_captures(house.parent, format="front3d")] == rooms
+    assert [c.path.name for c in find_captures(house.with_name(rooms[1]))] == [rooms[1]]
+    (house.parent / "broken.json").write_text('{"furniture" "mesh" "scene" "room"')
+    assert [c.path.name for c in find_captures(house.parent)] == sorted(["broken.json", *rooms])

@@ -1,7 +1,7 @@
 """The scene layouts that can be opened: one row each, tried in order."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stereopsis.errors import SceneError, did_you_mean
@@ -11,7 +11,7 @@ from stereopsis.scenes.bad_frames import OnBadFrame
 from stereopsis.scenes.colmap import EXPECTED_FILES as COLMAP_FILES
 from stereopsis.scenes.colmap import is_colmap, read_colmap
 from stereopsis.scenes.front3d import EXPECTED_FILES as FRONT3D_FILES
-from stereopsis.scenes.front3d import is_front3d, open_front3d
+from stereopsis.scenes.front3d import front3d_scene_paths, is_front3d, open_front3d
 from stereopsis.scenes.open3d_log import EXPECTED_FILES as OPEN3D_FILES
 from stereopsis.scenes.open3d_log import is_open3d_log, read_open3d_log
 from stereopsis.scenes.posed_images import EXPECTED_FILES as POSED_IMAGES_FILES
@@ -38,12 +38,14 @@ class SceneFormat:
         files: the files that it expects, in words.
         matches: whether a folder (or file, which need not exist) is in this layout; cheap.
         read: opens it: (path, on_bad_frame=...) -> Scene.
+        scenes: the paths of its scenes, where one source holds several; None: the path is the one scene.
     """
 
     name: str
     files: str
     matches: Callable[[Path], bool]
     read: Callable[..., Scene]
+    scenes: Callable[[Path], Sequence[Path]] | None = None
 
 
 FORMATS = (
@@ -56,7 +58,7 @@ FORMATS = (
     SceneFormat(name="transforms_json", files=TRANSFORMS_FILES, matches=is_transforms_json, read=read_transforms_json),
     SceneFormat(name="arkitscenes", files=ARKITSCENES_FILES, matches=is_arkitscenes, read=read_arkitscenes),
     SceneFormat(name="colmap", files=COLMAP_FILES, matches=is_colmap, read=read_colmap),
-    SceneFormat(name="front3d", files=FRONT3D_FILES, matches=is_front3d, read=open_front3d),
+    SceneFormat(name="front3d", files=FRONT3D_FILES, matches=is_front3d, read=open_front3d, scenes=front3d_scene_paths),
 )
 
 
@@ -80,6 +82,17 @@ def detect_format(path: str | Path) -> str:
     )
 
 
+def scene_paths(path: str | Path, *, format: str | None = None) -> list[Path]:
+    """What `open_scene` takes, for every scene of a source: the path itself, or one path per room of a house.
+
+    Raises:
+        SceneError: unknown layout, or a source whose list of scenes cannot be read.
+    """
+    path = Path(path)
+    known = _named(detect_format(path) if format is None else format)
+    return [path] if known.scenes is None else list(known.scenes(path))
+
+
 def open_scene(path: str | Path, *, format: str | None = None, on_bad_frame: OnBadFrame = "raise") -> Scene:
     """Open a scene folder of any known layout; pixels are read when asked for.
 
@@ -94,9 +107,12 @@ def open_scene(path: str | Path, *, format: str | None = None, on_bad_frame: OnB
         SceneError: unknown layout, unreadable scene, or too many bad frames.
     """
     path = Path(path)
-    name = detect_format(path) if format is None else format
+    return _named(detect_format(path) if format is None else format).read(path, on_bad_frame=on_bad_frame)
+
+
+def _named(name: str) -> SceneFormat:
     for known in FORMATS:
         if known.name == name:
-            return known.read(path, on_bad_frame=on_bad_frame)
+            return known
     names = [known.name for known in FORMATS]
     raise SceneError(f"scene format '{name}' is unknown{did_you_mean(name, names)}; known are {', '.join(names)}")

@@ -75,6 +75,25 @@ def front3d_rooms(path: str | Path) -> tuple[str, ...]:
     return tuple(room.name for room in read_house(_house_file(Path(path))).rooms)
 
 
+def front3d_scene_paths(path: Path) -> list[Path]:
+    """Paths for `open_front3d`: HOUSE.json#ROOM for every room of a house, or of all the houses of a folder.
+
+    A house that cannot be read stands for itself, so that opening it says why, and the others are not lost.
+    """
+    file, room = _split_room(path)
+    if room is not None:
+        return [path]
+    found: list[Path] = []
+    for house in _candidates(file):
+        if not _is_house(house):
+            continue
+        try:
+            found += [house.with_name(f"{house.name}#{name}") for name in front3d_rooms(house)]
+        except SceneError:
+            found.append(house)
+    return found
+
+
 def open_front3d(path: Path, *, on_bad_frame: OnBadFrame = "raise") -> Scene:
     """Open "HOUSE.json#ROOM", or a house with one room. See `read_front3d`."""
     file, room = _split_room(path)

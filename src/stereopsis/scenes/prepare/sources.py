@@ -3,12 +3,13 @@
 import collections
 import dataclasses
 import os
+import re
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from stereopsis.errors import SceneError
 from stereopsis.scenes.alignment import with_birdseye
-from stereopsis.scenes.formats import detect_format, open_scene
+from stereopsis.scenes.formats import detect_format, open_scene, scene_paths
 from stereopsis.scenes.prepare.settings import PrepareSettings
 from stereopsis.scenes.scene import Scene
 
@@ -119,7 +120,7 @@ def prepared_room(seed: int) -> Scene:
 
 
 def find_captures(root: str | Path, *, format: str | None = None) -> list[Capture]:
-    """The scene folders at or below a folder, sorted by path.
+    """The scenes at or below a folder, sorted by path; a source that holds several gives each of them.
 
     A folder that is in a known layout is one scene and is not searched any further. Symbolic links are followed,
     a folder that was seen already is not entered again. Hidden folders are left out.
@@ -149,8 +150,7 @@ def _search(folder: Path, seen: set[Path], depth: int, reasons: list[SceneError]
         return []
     seen.add(here)
     try:
-        detect_format(folder)
-        return [folder]
+        return scene_paths(folder)
     except SceneError as error:
         reasons.append(error)
     if depth == MAX_DEPTH or not os.path.isdir(folder):
@@ -166,10 +166,10 @@ def _search(folder: Path, seen: set[Path], depth: int, reasons: list[SceneError]
 def _named(root: Path, format: str) -> list[Capture]:
     """The root, if the layout's reader recognises it or nothing lies below it, else the folders in it."""
     if not root.is_dir():
-        return [Capture(path=root, format=format)]
+        return [Capture(path=path, format=format) for path in scene_paths(root, format=format)]
     try:
         if detect_format(root) == format:
-            return [Capture(path=root, format=format)]
+            return [Capture(path=path, format=format) for path in scene_paths(root, format=format)]
     except SceneError:
         pass
     inner = []
@@ -184,4 +184,4 @@ def _named(root: Path, format: str) -> list[Capture]:
 
 def _distinct(path: Path, root: Path) -> str:
     """A scene id that tells apart folders of the same name: the path below the root, joined by dashes."""
-    return "-".join(path.relative_to(root).parts)
+    return re.sub(r"[^\w.-]", "-", "-".join(path.relative_to(root).parts))
