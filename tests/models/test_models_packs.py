@@ -14,10 +14,10 @@ from stereopsis.models.packs import (
     blinded,
     build_pack,
     cache_vision,
-    uniform_indices,
 )
 from stereopsis.scenes.annotations import TASKS, Annotation
 from stereopsis.scenes.scene import Scene
+from stereopsis.scenes.selection import uniform_indices
 
 
 def _said(number: int, prefix: str = "") -> tuple[Conversation, ...]:
