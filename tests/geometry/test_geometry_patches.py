@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from scipy.spatial.transform import Rotation
 
 from stereopsis.geometry import Intrinsics, depth_patch_coordinates, discretise, patch_coordinates, unproject

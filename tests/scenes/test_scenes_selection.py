@@ -136,14 +136,14 @@ def test_a_damaged_entry_is_made_again(wall, tmp_path, damage):
 def test_refusals(wall):
     flat = wall.replace(frames=tuple(dataclasses.replace(frame, load_depth=None) for frame in wall.frames))
     assert select_views(flat, 2) == [0, 4]
-    with pytest.raises(SceneError, match="'a wall': none of its frames has depth.*'uniform'"):
+    with pytest.raises(SceneError, match=r"'a wall': none of its frames has depth.*'uniform'"):
         select_views(flat, 2, selection="coverage")
     empty = wall.replace(frames=(wall.frames[1],))
     with pytest.raises(SceneError, match="no depth pixel of 1 frames is valid; check"):
         select_views(empty, 2, selection="coverage")
     with pytest.raises(SceneError, match="no frames"):
         select_views(wall.replace(frames=()), 2)
-    with pytest.raises(SceneError, match="ratio is 1.5"):
+    with pytest.raises(SceneError, match=r"ratio is 1\.5"):
         select_views(wall, 2, selection="coverage", coverage=1.5)
     small = functools.partial(_depth, "small", (0, 3), np.ones((4, 4), dtype=np.float32))
     odd = wall.replace(frames=(*wall.frames, dataclasses.replace(wall.frames[0], name="odd", load_depth=small)))

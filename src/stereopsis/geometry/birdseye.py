@@ -53,13 +53,13 @@ def ceiling_height(
     plan = np.floor(points[:, :2] / _CELL).astype(np.int64)
     plan -= plan.min(axis=0)
     cell = plan[:, 0] * (int(plan[:, 1].max()) + 1) + plan[:, 1]
-    cells, cell = np.unique(cell, return_inverse=True)
+    cells = _renumber(cell)
     slab = np.floor((points[:, 2] - floor) / _SLAB).astype(np.int64)
     above = slab >= round(1.0 / _SLAB)
     if not above.any():
         return None
     slabs = int(slab.max()) + 1
-    occupied = np.zeros((slabs, len(cells)), dtype=bool)
+    occupied = np.zeros((slabs, cells), dtype=bool)
     occupied[slab[above], cell[above]] = True
     # A tilted or noisy ceiling straddles slabs: count what three neighbours cover together.
     thick = occupied.copy()
@@ -67,7 +67,7 @@ def ceiling_height(
     thick[:-1] |= occupied[1:]
     area = thick.sum(axis=1)
     seen = area[round(1.0 / _SLAB) :]
-    needed = max(2.0 * float(np.median(seen[seen > 0])), min_coverage * len(cells))
+    needed = max(2.0 * float(np.median(seen[seen > 0])), min_coverage * cells)
     strong = np.flatnonzero(area >= needed)
     strong = strong[strong * _SLAB >= min_height]
     if not len(strong):
@@ -75,6 +75,19 @@ def ceiling_height(
     low, high = floor + (strong[-1] - 1) * _SLAB, floor + (strong[-1] + 2) * _SLAB
     near = points[:, 2][(points[:, 2] >= low) & (points[:, 2] < high)]
     return float(np.median(near))
+
+
+def _renumber(cell: np.ndarray) -> int:
+    """Give the cells that occur the numbers 0, 1, ... in place, in their order, and return how many there are."""
+    size = int(cell.max()) + 1
+    if size > 10 * len(cell) + 1_000_000:  # stray points far away: sorting needs less memory
+        found, cell[:] = np.unique(cell, return_inverse=True)
+        return len(found)
+    occurs = np.zeros(size, dtype=bool)
+    occurs[cell] = True
+    number = np.cumsum(occurs) - 1
+    cell[:] = number[cell]
+    return int(number[-1]) + 1
 
 
 def _extent(xy: np.ndarray, trim: float) -> tuple[float, float, float, float]:

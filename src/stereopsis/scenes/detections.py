@@ -12,6 +12,7 @@ pickle are refused.
 """
 
 import dataclasses
+import io
 import json
 import math
 import zipfile
@@ -98,17 +99,21 @@ def _sorted(proposals: list[Proposal], skipped: dict[str, str]) -> Detections:
 
 def _read_npz(path: Path, vertices: int) -> list[_Mask]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        data = path.read_bytes()
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
             names = set(file.files)
             if {"indptr", "indices", "shape", "format"} <= names:
-                masks, arrays = np.asarray(sparse.load_npz(path).todense()), {}
+                matrix = sparse.load_npz(io.BytesIO(data))
+                if vertices not in matrix.shape:
+                    raise _other_mesh(path, matrix.shape, vertices)
+                masks, arrays = np.asarray(matrix.todense()), {}
             elif "masks" in names:
                 masks = file["masks"]
                 arrays = {name: file[name] for name in ("scores", "labels") if name in names}
             else:
                 raise SceneError(
-                    f"{path}: holds {', '.join(sorted(names)) or 'nothing'}; expected 'masks' [instances, vertices] and "
-                    "optionally 'scores' and 'labels', or a scipy.sparse matrix; write the masks under that name"
+                    f"{path}: holds {', '.join(sorted(names)) or 'nothing'}; expected 'masks' [instances, vertices] "
+                    "and optionally 'scores' and 'labels', or a scipy.sparse matrix; write the masks under that name"
                 )
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise SceneError(
@@ -123,10 +128,7 @@ def _read_npz(path: Path, vertices: int) -> list[_Mask]:
     if masks.shape[1] != vertices and masks.shape[0] == vertices:
         masks = masks.T
     if masks.shape[1] != vertices:
-        raise SceneError(
-            f"{path}: 'masks' is {list(masks.shape)}, but the mesh has {vertices} vertices; expected one column per "
-            "vertex; are these masks of another scene, or of a cleaned or thinned mesh?"
-        )
+        raise _other_mesh(path, masks.shape, vertices)
     scores, labels = arrays.get("scores", np.ones(len(masks))), arrays.get("labels", np.full(len(masks), ""))
     for name, values in (("scores", scores), ("labels", labels)):
         if values.shape != (len(masks),):
@@ -138,6 +140,13 @@ def _read_npz(path: Path, vertices: int) -> list[_Mask]:
         (mask.astype(bool), _score(score, f"{path}: score {number}"), str(label))
         for number, (mask, score, label) in enumerate(zip(masks, scores.tolist(), labels.tolist(), strict=True))
     ]
+
+
+def _other_mesh(path: Path, shape: tuple[int, ...], vertices: int) -> SceneError:
+    return SceneError(
+        f"{path}: the masks are {list(shape)}, but the mesh has {vertices} vertices; expected one column per vertex; "
+        "are these masks of another scene, or of a cleaned or thinned mesh?"
+    )
 
 
 def _read_index(path: Path, vertices: int) -> list[_Mask]:
@@ -181,7 +190,8 @@ def _read_json(path: Path, scene_id: str) -> list[Proposal]:
         if key is None:
             near = did_you_mean(scene_id, content) if len(content) <= 20 else f" among its {len(content)} scenes"
             raise SceneError(
-                f"{path}: no boxes of scene '{scene_id}'{near}; expected a key of that name; check the split of the file"
+                f"{path}: no boxes of scene '{scene_id}'{near}; expected a key of that name; is this the file of "
+                "another split?"
             )
         content, where = content[key], f"{path}, scene '{key}'"
     if not isinstance(content, list):
@@ -198,10 +208,10 @@ def _proposal(item: Any, where: str) -> Proposal:
     if not numbers or len(values) != 6:
         found = f"{len(values)} values" if isinstance(values, list) else _kind(values)
         raise SceneError(f"{where}: found {found}, expected six numbers cx cy cz dx dy dz in metres")
-    box = np.array(values, dtype=np.float64)
     try:
+        box = np.array(values, dtype=np.float64)
         check_boxes(box, where)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise SceneError(f"{error}; expected finite cx cy cz dx dy dz in metres; correct the file") from error
     return Proposal(
         box=box, score=_score(record.get("score", 1.0), f"{where}: score"), label=str(record.get("label", ""))
@@ -211,7 +221,7 @@ def _proposal(item: Any, where: str) -> Proposal:
 def _score(value: Any, where: str) -> float:
     try:
         score = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         score = math.nan
     if not math.isfinite(score) or isinstance(value, bool):
         raise SceneError(f"{where}: found {value!r}, expected a finite number; correct the detector's output")
