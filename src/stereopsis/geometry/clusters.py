@@ -10,11 +10,19 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import ndimage, sparse
 
-from stereopsis.geometry.birdseye import ceiling_height
 from stereopsis.geometry.boxes import box_from_points, iou
+from stereopsis.geometry.room_shell import (
+    Voxels,
+    Wall,
+    ceiling_layer,
+    find_walls,
+    floor_layer,
+    inner_voxels,
+    occupied_voxels,
+    tall_columns,
+)
 
 _ALL_NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
-_MAX_CELLS = 1 << 26
 _TOPS = 0.8  # factor of the score of columns under level tops
 _DEEPER = 0.85  # factor of the score for every cut that a piece needed
 
@@ -60,27 +68,6 @@ class BoxProposals:
     scores: Float[np.ndarray, "n"]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Wall:
-    """A wall plane across `axis` at `position`, which runs from `begin` to `end` along the other axis (metres)."""
-
-    axis: int
-    position: float
-    begin: float
-    end: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class _Voxels:
-    """Occupied voxels with the exact bounds of their points, and what is known of the room."""
-
-    index: Int[np.ndarray, "n 3"]
-    low: Float[np.ndarray, "n 3"]
-    high: Float[np.ndarray, "n 3"]
-    shape: tuple[int, int, int]
-    origin: Float[np.ndarray, "3"]
-
-
 def propose_boxes(points: Float[np.ndarray, "n 3"], config: ClusterConfig | None = None) -> BoxProposals:
     """Boxes around the pieces that a room's points fall into without floor, walls and ceiling.
 
@@ -114,15 +101,15 @@ def propose_boxes(points: Float[np.ndarray, "n 3"], config: ClusterConfig | None
     none = BoxProposals(boxes=np.zeros((0, 6)), scores=np.zeros(0))
     if len(points) < config.min_voxels:
         return none
-    voxels = _voxelise(points, config.voxel)
-    floor = _floor_layer(voxels)
-    top = _top_layer(points, voxels, config.voxel)
-    walls = _find_walls(voxels, floor, top, config)
-    kept = _free(voxels, floor, top, walls, config)
+    voxels = occupied_voxels(points, config.voxel)
+    floor = floor_layer(voxels)
+    top = ceiling_layer(points, voxels)
+    walls = find_walls(voxels, floor, top, share=config.wall_share, length=config.wall_length)
+    kept = inner_voxels(voxels, floor, top, walls, floor_gap=config.floor_gap)
     found = _Found()
     # Partitions that are no walls of the whole room would tie everything beside them together, but a cupboard
     # up to the ceiling looks like one: look with and without.
-    tall = _tall_columns(voxels, floor, top, config)
+    tall = tall_columns(voxels, floor, top, share=config.column_share)
     for without in (kept, kept & ~tall) if (kept & tall).any() else (kept,):
         if without.any():
             _cut_upwards(_some(voxels, without), config, found)
@@ -139,113 +126,8 @@ def propose_boxes(points: Float[np.ndarray, "n 3"], config: ClusterConfig | None
     return _best(boxes[sound], scores[sound], config)
 
 
-def _voxelise(points: np.ndarray, size: float) -> _Voxels:
-    points = points.astype(np.float64)
-    # Stray depth pixels would blow the grid up: of each axis the outermost 0.05 % of the points may go.
-    low, high = np.quantile(points, [0.0005, 0.9995], axis=0)
-    margin = 4 * size
-    points = points[((points >= low - margin) & (points <= high + margin)).all(axis=1)]
-    # A voxel's middle lies on a multiple of the size, so that a floor at z = 0 is one layer.
-    origin = (np.round(points.min(axis=0) / size) - 0.5) * size
-    index = np.floor((points - origin) / size).astype(np.int64)
-    shape = index.max(axis=0) + 1
-    if np.prod(shape.astype(np.float64)) > _MAX_CELLS:
-        extent = " x ".join(f"{side * size:.0f}" for side in shape)
-        raise ValueError(f"the points spread over {extent} m; that is no room at {size} m a voxel: check their units")
-    cell = (index[:, 0] * shape[1] + index[:, 1]) * shape[2] + index[:, 2]
-    order = np.argsort(cell, kind="stable")
-    starts = np.flatnonzero(np.diff(cell[order], prepend=-1))
-    points = points[order]
-    return _Voxels(
-        index=index[order][starts],
-        low=np.minimum.reduceat(points, starts, axis=0),
-        high=np.maximum.reduceat(points, starts, axis=0),
-        shape=(int(shape[0]), int(shape[1]), int(shape[2])),
-        origin=origin,
-    )
-
-
-def _floor_layer(voxels: _Voxels) -> int:
-    """Of the lowest layer that covers a fifth of the largest layer's area and the two above it, the largest."""
-    area = np.bincount(voxels.index[:, 2])
-    lowest = int(np.flatnonzero(area >= 0.2 * area.max())[0])
-    return lowest + int(np.argmax(area[lowest : lowest + 3]))
-
-
-def _top_layer(points: np.ndarray, voxels: _Voxels, size: float) -> int:
-    """The first layer that belongs to the ceiling, or one above everything."""
-    ceiling = ceiling_height(points)
-    if ceiling is None:
-        return voxels.shape[2]
-    return min(voxels.shape[2], int(np.floor((ceiling - 0.1 - voxels.origin[2]) / size)))
-
-
-def _find_walls(voxels: _Voxels, floor: int, top: int, config: ClusterConfig) -> list[_Wall]:
-    size = config.voxel
-    begin = floor + max(2, round(0.3 / size))
-    seen_to = int(np.quantile(voxels.index[:, 2], 0.99)) + 1
-    end = min(top, seen_to)
-    if end - begin < round(1.0 / size):
-        return []  # nobody looked at walls
-    upright = voxels.index[(voxels.index[:, 2] >= begin) & (voxels.index[:, 2] < end)]
-    walls = []
-    for axis in (0, 1):
-        across, along = upright[:, axis], upright[:, 1 - axis]
-        filled = np.zeros((voxels.shape[axis], voxels.shape[1 - axis], end - begin), dtype=bool)
-        filled[across, along, upright[:, 2] - begin] = True
-        alone = filled.sum(axis=(1, 2))
-        thick = filled.copy()  # a wall that is not quite straight changes between neighbouring slabs
-        thick[1:] |= filled[:-1]
-        thick[:-1] |= filled[1:]
-        tall = thick.sum(axis=2) >= config.wall_share * (end - begin)
-        length = tall.sum(axis=1) * size
-        extent = np.ptp(along) * size if len(along) else 0.0
-        needed = max(config.wall_length, 0.3 * extent)
-        while length.max(initial=0.0) >= needed:
-            peak = int(np.argmax(length))
-            near = slice(max(peak - 1, 0), peak + 2)
-            slab = near.start + int(np.argmax(alone[near]))
-            columns = np.flatnonzero(tall[peak])
-            walls.append(
-                _Wall(
-                    axis=axis,
-                    position=float(voxels.origin[axis] + (slab + 0.5) * size),
-                    begin=float(voxels.origin[1 - axis] + columns[0] * size) - 0.3,
-                    end=float(voxels.origin[1 - axis] + (columns[-1] + 1) * size) + 0.3,
-                )
-            )
-            length[max(slab - 3, 0) : slab + 4] = 0.0
-    return walls
-
-
-def _tall_columns(voxels: _Voxels, floor: int, top: int, config: ClusterConfig) -> Bool[np.ndarray, "n"]:
-    """Voxels in or beside columns of the floor plan that are filled over most of the room's height."""
-    begin = floor + max(2, round(0.3 / config.voxel))
-    end = min(top, int(np.quantile(voxels.index[:, 2], 0.99)) + 1)
-    if end - begin < round(1.6 / config.voxel):
-        return np.zeros(len(voxels.index), dtype=bool)
-    filled = np.zeros((voxels.shape[0], voxels.shape[1], end - begin), dtype=bool)
-    upright = voxels.index[(voxels.index[:, 2] >= begin) & (voxels.index[:, 2] < end)]
-    filled[upright[:, 0], upright[:, 1], upright[:, 2] - begin] = True
-    cross = ndimage.generate_binary_structure(2, 1)[:, :, None]
-    tall = ndimage.binary_dilation(filled, cross).mean(axis=2) >= config.column_share
-    return (tall & filled.any(axis=2))[voxels.index[:, 0], voxels.index[:, 1]]
-
-
-def _some(voxels: _Voxels, kept: Bool[np.ndarray, "n"]) -> _Voxels:
+def _some(voxels: Voxels, kept: Bool[np.ndarray, "n"]) -> Voxels:
     return dataclasses.replace(voxels, index=voxels.index[kept], low=voxels.low[kept], high=voxels.high[kept])
-
-
-def _free(voxels: _Voxels, floor: int, top: int, walls: list[_Wall], config: ClusterConfig) -> Bool[np.ndarray, "n"]:
-    """Voxels that belong to no floor, ceiling or wall."""
-    height = voxels.index[:, 2]
-    kept = (height > floor + round(config.floor_gap / config.voxel)) & (height < top)
-    middle = voxels.origin + (voxels.index + 0.5) * config.voxel
-    for wall in walls:
-        near = np.abs(middle[:, wall.axis] - wall.position) < 1.6 * config.voxel
-        run = middle[:, 1 - wall.axis]
-        kept &= ~(near & (run >= wall.begin) & (run <= wall.end))
-    return kept
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -255,7 +137,7 @@ class _Found:
     boxes: list[np.ndarray] = dataclasses.field(default_factory=list)
     scores: list[float] = dataclasses.field(default_factory=list)
 
-    def add(self, voxels: _Voxels, members: np.ndarray, weight: float) -> np.ndarray:
+    def add(self, voxels: Voxels, members: np.ndarray, weight: float) -> np.ndarray:
         """Propose the box around some voxels, and return it."""
         box = box_from_points(np.concatenate([voxels.low[members], voxels.high[members]]))
         self.boxes.append(box)
@@ -263,7 +145,7 @@ class _Found:
         return box
 
 
-def _cut_upwards(voxels: _Voxels, config: ClusterConfig, found: _Found) -> None:
+def _cut_upwards(voxels: Voxels, config: ClusterConfig, found: _Found) -> None:
     """Propose pieces of every cut that differ from what they broke off from; see `propose_boxes`, step 2."""
     x, y, z = voxels.index.T
     grid = np.zeros(voxels.shape, dtype=bool)
@@ -301,7 +183,7 @@ def _connected(
     return [piece for piece in np.split(members[order], starts[1:]) if len(piece) >= min_voxels]
 
 
-def _level_tops(voxels: _Voxels, config: ClusterConfig, found: _Found) -> None:
+def _level_tops(voxels: Voxels, config: ClusterConfig, found: _Found) -> None:
     """Propose the columns under every level part of the height map; see `propose_boxes`, step 3."""
     x, y, z = voxels.index.T
     top = np.full(voxels.shape[:2], -1)
@@ -324,7 +206,7 @@ def _level_tops(voxels: _Voxels, config: ClusterConfig, found: _Found) -> None:
 
 
 def _propose_below(
-    voxels: _Voxels,
+    voxels: Voxels,
     grid: np.ndarray,
     below: np.ndarray,
     children: list[np.ndarray],
@@ -362,7 +244,7 @@ def _furniture_like(box: Float[np.ndarray, "6"]) -> float:
     return wide * thin
 
 
-def _column_below(voxels: _Voxels, inside: np.ndarray, rest: np.ndarray, cut: int) -> Int[np.ndarray, "k"]:
+def _column_below(voxels: Voxels, inside: np.ndarray, rest: np.ndarray, cut: int) -> Int[np.ndarray, "k"]:
     """Of the voxels below a piece those under its outline, if they go on in most layers; otherwise none."""
     plan = np.zeros(voxels.shape[:2], dtype=bool)
     plan[voxels.index[inside, 0], voxels.index[inside, 1]] = True
@@ -376,7 +258,7 @@ def _column_below(voxels: _Voxels, inside: np.ndarray, rest: np.ndarray, cut: in
 
 
 def _extend(
-    boxes: Float[np.ndarray, "n 6"], floor: float, walls: list[_Wall], config: ClusterConfig
+    boxes: Float[np.ndarray, "n 6"], floor: float, walls: list[Wall], config: ClusterConfig
 ) -> Float[np.ndarray, "n 6"]:
     """Boxes that end just above the floor or just before a wall reach it afterwards."""
     low, high = boxes[:, :3] - boxes[:, 3:] / 2, boxes[:, :3] + boxes[:, 3:] / 2
