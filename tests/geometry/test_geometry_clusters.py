@@ -1,7 +1,10 @@
 """Boxes from bare points: hand-made rooms with known furniture."""
 
+import json
+
 import numpy as np
 import pytest
+import trimesh
 
 from stereopsis.geometry import iou
 from stereopsis.geometry.clusters import ClusterConfig, propose_boxes
@@ -110,3 +113,15 @@ def test_refusals():
     millimetres = np.random.default_rng(0).uniform(0, 5000, (1000, 3))
     with pytest.raises(ValueError, match="check their units"):
         propose_boxes(millimetres)
+
+
+def test_furniture_of_a_real_room(shared_data):
+    """ScanNet scene0000_00 from its mesh; the figures of docs/views_and_proposals.md, with a margin."""
+    folder = shared_data / "scannet" / "scene0000_00"
+    mesh = trimesh.load(folder / "scene0000_00_vh_clean_2.ply", process=False)
+    T = np.loadtxt(folder / "axis_align_matrix.txt")
+    found = propose_boxes(np.asarray(mesh.vertices) @ T[:3, :3].T + T[:3, 3])
+    truth = np.array(json.loads((folder / "boxes_scannet18.json").read_text())["boxes_aligned_cxcyczdxdydz"])
+    overlap = iou(truth, found.boxes).max(axis=1)
+    assert (overlap >= 0.25).mean() > 0.6
+    assert (overlap >= 0.5).mean() > 0.45

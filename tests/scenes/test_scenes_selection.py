@@ -10,6 +10,7 @@ import pytest
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry import Intrinsics, unproject
 from stereopsis.scenes import selection
+from stereopsis.scenes.formats import open_scene
 from stereopsis.scenes.scene import Frame, Scene
 from stereopsis.scenes.selection import cached_coverage_order, coverage_order, select_views, uniform_indices
 
@@ -154,3 +155,16 @@ def test_refusals(wall):
 def test_frames_without_depth_are_passed_over(wall):
     mixed = wall.replace(frames=(dataclasses.replace(wall.frames[2], load_depth=None), *wall.frames[3:]))
     assert select_views(mixed, 3, selection="coverage") == [1, 2]
+
+
+def test_a_real_kitchen_is_seen_better_by_coverage(shared_data):
+    kitchen = open_scene(shared_data / "seven_scenes_redkitchen")
+    kitchen = kitchen.replace(frames=kitchen.frames[::5])  # 25 frames
+    order = coverage_order(kitchen)
+    assert (np.diff(order.gains) <= 0).all(), "what a view adds can only shrink"
+    best = order.first(6)
+    sets = [set(selection._frame_voxels(kitchen, frame, 0.1).tolist()) for frame in kitchen.frames]
+    seen = [len(set().union(*(sets[i] for i in chosen))) for chosen in (best, uniform_indices(len(sets), 6))]
+    assert seen[0] == order.gains[:6].sum()
+    assert seen[0] > 1.05 * seen[1]
+    assert len(order.first(ratio=0.9)) < len(order.first(ratio=0.95)) < len(kitchen.frames)
