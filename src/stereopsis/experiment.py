@@ -17,10 +17,11 @@ from stereopsis.errors import RecipeError, RunFolderError
 from stereopsis.evaluation.engine import chance_rates, evaluate, majority_predictor, predict_scene
 from stereopsis.evaluation.pictures import write_pictures
 from stereopsis.evaluation.records import record_of, summary_dict, write_results
-from stereopsis.models.packs import PackConfig, Teachers, blinded, build_pack, uniform_indices
+from stereopsis.models.packs import PackConfig, Teachers, blinded, build_pack
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.scenes.formats import open_scene
 from stereopsis.scenes.scene import Scene
+from stereopsis.scenes.selection import uniform_indices
 from stereopsis.training.build import build_model, build_teachers, count_parameters
 from stereopsis.training.recipe import Recipe, load_recipe
 from stereopsis.training.run import MODEL_FOLDER, RECIPE_FILE, build_packs, environment, train
@@ -59,6 +60,7 @@ def evaluate_model(
     config = PackConfig.for_model(
         model,
         views=recipe.data.views,
+        **recipe.data.view_options,
         tasks=section.tasks,
         proposals=section.proposals,
         blind=recipe.model.blind,
@@ -128,7 +130,7 @@ def run_arm(
 
 def unseen_packs(model: SpatialModel, recipe: Recipe, scenes: Sequence[Scene], teachers: Teachers) -> list[ScenePack]:
     """Packs of evaluation scenes with their targets, for pictures."""
-    config = PackConfig.for_model(model, views=recipe.data.views, seed=recipe.seed)
+    config = PackConfig.for_model(model, views=recipe.data.views, **recipe.data.view_options, seed=recipe.seed)
     return [build_pack(scene, config, teachers) for scene in scenes]
 
 

@@ -183,3 +183,24 @@ def test_filled_pixels_are_told_from_measured_ones():
     assert view.height[4, 4] in (3.5, 4.5, 5.5)  # one of its four neighbours'
     assert fill_small_holes(view, 2.0) is view
     np.testing.assert_array_equal(view.height[~view.filled], plain.height[~plain.void])
+
+
+def test_a_stray_point_kilometres_away_does_not_hide_the_ceiling():
+    points = room(np.random.default_rng(1), ceiling=2.6, count=4_000)
+    far = np.concatenate([points, [[90_000.0, 90_000.0, 1.0]]])
+    assert ceiling_height(far) == pytest.approx(ceiling_height(points), abs=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 7, 500, 60_000]))
+def test_the_automatic_extent_is_that_of_sorted_coordinates(seed, count):
+    rng = np.random.default_rng(seed)
+    xy = rng.normal(size=(count, 2)) ** 3
+    points = np.concatenate([xy, np.zeros((count, 1))], axis=1)
+    trim, margin = 0.01, 0.5
+    view = splat_birdseye(points, np.zeros((count, 3), dtype=np.uint8), size=8, trim=trim, margin=margin)
+    ordered = np.sort(xy, axis=0)
+    low, high = ordered[int(np.floor((count - 1) * trim))], ordered[int(np.ceil((count - 1) * (1 - trim)))]
+    assert view.metres_per_pixel * 8 == pytest.approx(float((high - low).max()) + 2 * margin)
+    corner = (low + high) / 2 + view.metres_per_pixel * 4 * np.array([-1, 1])
+    np.testing.assert_allclose(view.origin, corner, atol=1e-9)

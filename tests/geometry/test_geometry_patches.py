@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
-from stereopsis.geometry import discretise, patch_coordinates
+from stereopsis.geometry import Intrinsics, depth_patch_coordinates, discretise, patch_coordinates, unproject
 
 
 def slow_patches(points, valid, rows, cols, fraction, top, left):
@@ -46,6 +47,57 @@ def test_equals_slow_loop(seed, fraction, crop):
     coordinates, seen = slow_patches(points, valid, rows, cols, fraction, top, left)
     np.testing.assert_array_equal(patches.valid, seen)
     np.testing.assert_allclose(patches.coordinates, coordinates, atol=1e-12)
+
+
+def posed_depth(rng, height, width, holes=0.3):
+    """A random depth image with holes of every kind, its camera and a pose."""
+    depth = rng.uniform(0.5, 4.0, (height, width))
+    depth[rng.random(depth.shape) < holes] = 0.0
+    depth[0, : min(3, width)] = [np.nan, np.inf, -2.0][:width]
+    K = Intrinsics(fx=1.3 * width, fy=1.2 * width, cx=0.47 * width, cy=0.55 * height, width=width, height=height)
+    T = np.eye(4)
+    T[:3, :3], T[:3, 3] = Rotation.random(rng=rng).as_matrix(), rng.normal(size=3)
+    return depth, K, T
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.sampled_from(["trailing", "centred"]))
+def test_from_depth_equals_from_points(seed, fraction, crop):
+    rng = np.random.default_rng(seed)
+    rows, cols = (int(n) for n in rng.integers(1, 5, 2))
+    height, width = rows * int(rng.integers(1, 6)) + 1, cols * int(rng.integers(1, 6)) + 3
+    depth, K, T = posed_depth(rng, height, width, holes=rng.random())
+    cloud = unproject(depth, K, T)
+    slow = patch_coordinates(cloud.points, cloud.valid, rows, cols, fraction, crop=crop)
+    fast = depth_patch_coordinates(depth, K, T, rows, cols, fraction, crop=crop)
+    np.testing.assert_array_equal(fast.valid, slow.valid)
+    np.testing.assert_allclose(fast.coordinates, slow.coordinates, atol=1e-12)
+    single = depth_patch_coordinates(depth.astype(np.float32), K, T, rows, cols, fraction, crop=crop)
+    assert single.coordinates.dtype == np.float32
+    np.testing.assert_allclose(single.coordinates, slow.coordinates, atol=2e-6)
+
+
+def test_from_depth_holes_as_released_are_averaged_in_at_the_camera():
+    rng = np.random.default_rng(1)
+    depth, K, T = posed_depth(rng, 20, 30)
+    depth[:10, :10] = 0.0  # a cell without any depth lies at the camera itself
+    fast = depth_patch_coordinates(depth, K, T, 2, 3, holes="camera")
+    cloud = unproject(depth, K, T)
+    everything = np.where(cloud.valid[..., None], cloud.points, T[:3, 3])
+    slow = patch_coordinates(everything, np.ones_like(cloud.valid), 2, 3)
+    np.testing.assert_allclose(fast.coordinates, slow.coordinates, atol=1e-12)
+    np.testing.assert_allclose(fast.coordinates[0, 0], T[:3, 3], atol=1e-12)
+    assert fast.valid.all()
+
+
+def test_from_depth_refuses():
+    depth, K, T = posed_depth(np.random.default_rng(0), 8, 8)
+    with pytest.raises(ValueError, match=r"\[7, 8\], expected floating-point metres \[8, 8\]"):
+        depth_patch_coordinates(depth[1:], K, T, 2, 2)
+    with pytest.raises(ValueError, match="pose"):
+        depth_patch_coordinates(depth, K, 2 * T, 2, 2)
+    with pytest.raises(ValueError, match="9 x 2 cells"):
+        depth_patch_coordinates(depth, K, T, 9, 2)
 
 
 def test_384_pixels_become_14_cells_of_27():

@@ -14,10 +14,10 @@ from stereopsis.models.packs import (
     blinded,
     build_pack,
     cache_vision,
-    uniform_indices,
 )
 from stereopsis.scenes.annotations import TASKS, Annotation
 from stereopsis.scenes.scene import Scene
+from stereopsis.scenes.selection import coverage_order, uniform_indices
 
 
 def _said(number: int, prefix: str = "") -> tuple[Conversation, ...]:
@@ -187,6 +187,9 @@ def test_sizes_come_from_the_model(make_model):
         "encoder_grid": (6, 6),
         "positions": "noisy",
         "views": 2,
+        "selection": "uniform",
+        "coverage": 1.0,
+        "view_cache": None,
         "tasks": (),
         "proposals": "objects",
         "blind": False,
@@ -210,3 +213,15 @@ def test_cached_vision_trains_like_live_vision(make_model, make_pack, talk):
     assert found[0][0] == pytest.approx(found[1][0], rel=2e-3)
     assert found[0][1] == pytest.approx(found[1][1], rel=2e-3)
     torch.testing.assert_close(found[0][2], found[1][2], rtol=0.05, atol=0.01 * float(found[0][2].abs().max()))
+
+
+def test_views_by_coverage(room, tmp_path):
+    """The pack holds the views that the selection names, and only as many as the share needs."""
+    order = coverage_order(room)
+    config = _config(views=3, selection="coverage", view_cache=tmp_path)
+    names = [room.frames[i].name for i in sorted(order.first(3))]
+    assert list(build_pack(room, config).frame_names) == names
+    assert len(list(tmp_path.iterdir())) == 1
+    share = float(order.gains[0] / order.total)
+    few = build_pack(room, dataclasses.replace(config, coverage=share))
+    assert list(few.frame_names) == [room.frames[order.order[0]].name]

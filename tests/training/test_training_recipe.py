@@ -268,3 +268,16 @@ def test_any_recipe_survives_being_written_with_every_default_spelled_out(conten
 def test_overrides_hold_exactly_what_was_typed(steps: int, rate: float):
     recipe = load_recipe("baseline-tiny", [f"training.steps={steps}", f"training.learning_rate={rate!r}"])
     assert (recipe.training.steps, recipe.training.learning_rate) == (steps, rate)
+
+
+def test_coverage_chooses_views_and_its_share_needs_it():
+    chosen = parse_recipe({**TEXT, "data": {"selection": "coverage", "coverage": 0.9, "cache": "x"}}).data
+    assert chosen.view_options == {"selection": "coverage", "coverage": 0.9, "view_cache": Path("x/views")}
+    assert parse_recipe({**TEXT, "data": {"selection": "random"}}).data.view_options == {"selection": "uniform"}
+    with pytest.raises(RecipeError, match="'coverage' needs 'selection: coverage', found 'selection: uniform'"):
+        parse_recipe({**TEXT, "data": {"coverage": 0.9}})
+    for share in (0, 1.1):
+        with pytest.raises(RecipeError, match=r"data\.coverage"):
+            parse_recipe({**TEXT, "data": {"selection": "coverage", "coverage": share}})
+    with pytest.raises(RecipeError, match=r"data\.selection.*'coverage'"):
+        parse_recipe({**TEXT, "data": {"selection": "cover"}})

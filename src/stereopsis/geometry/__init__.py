@@ -32,18 +32,28 @@ from stereopsis.geometry.camera import (
     check_pose,
     invert_pose,
     project,
+    ray_slopes,
     transform,
     unproject,
 )
+from stereopsis.geometry.coverage import CoverageOrder, depth_voxels, greedy_coverage
 from stereopsis.geometry.gravity import Alignment, axis_share, estimate_alignment, up_from_cameras
 from stereopsis.geometry.mesh import TriangleMesh, join_meshes
 from stereopsis.geometry.normals import NormalMap, estimate_cloud_normals, estimate_normals
-from stereopsis.geometry.patches import PatchCoordinates, discretise, patch_coordinates
-from stereopsis.geometry.voxels import VoxelGroups, unique_voxels, voxel_groups, voxel_indices
+from stereopsis.geometry.patches import PatchCoordinates, depth_patch_coordinates, discretise, patch_coordinates
+from stereopsis.geometry.voxels import (
+    VoxelGroups,
+    unique_voxels,
+    voxel_groups,
+    voxel_indices,
+    voxel_keys,
+    voxels_of_keys,
+)
 
 __all__ = [
     "Alignment",
     "BirdsEyeView",
+    "CoverageOrder",
     "Intrinsics",
     "NormalMap",
     "PatchCoordinates",
@@ -61,12 +71,15 @@ __all__ = [
     "ceiling_height",
     "check_boxes",
     "check_pose",
+    "depth_patch_coordinates",
+    "depth_voxels",
     "discretise",
     "enclosing_box",
     "estimate_alignment",
     "estimate_cloud_normals",
     "estimate_normals",
     "fill_small_holes",
+    "greedy_coverage",
     "intersection_volume",
     "invert_pose",
     "iou",
@@ -75,6 +88,7 @@ __all__ = [
     "pixel_of",
     "points_in_box",
     "project",
+    "ray_slopes",
     "raycast_birdseye",
     "splat_birdseye",
     "transform",
@@ -83,5 +97,7 @@ __all__ = [
     "up_from_cameras",
     "voxel_groups",
     "voxel_indices",
+    "voxel_keys",
+    "voxels_of_keys",
     "world_of",
 ]

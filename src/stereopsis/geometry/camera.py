@@ -201,10 +201,36 @@ def unproject(
         )
     check_pose(T_world_camera)
     valid = np.isfinite(depth) & (depth > 0)
-    z = np.where(valid, depth, 0.0).astype(np.float64)
-    points = transform(T_world_camera, _pixel_directions(intrinsics) * z[..., None])
-    points[~valid] = 0.0
-    return PointMap(points=points.astype(depth.dtype, copy=False), valid=valid)
+    all_valid = bool(valid.all())
+    z = (depth if all_valid else np.where(valid, depth, 0.0)).astype(np.float64)
+    points = np.empty((*depth.shape, 3), dtype=depth.dtype)
+    axis = np.empty(depth.shape)
+    for number, (across, down, offset) in enumerate(ray_slopes(intrinsics, T_world_camera)):
+        np.add(across, down[:, None], out=axis)
+        axis *= z
+        axis += offset
+        points[..., number] = axis
+    if not all_valid:
+        points[~valid] = 0.0
+    return PointMap(points=points, valid=valid)
+
+
+def ray_slopes(
+    intrinsics: Intrinsics, T_world_camera: Float[np.ndarray, "4 4"]
+) -> list[tuple[Float[np.ndarray, "width"], Float[np.ndarray, "height"], float]]:
+    """Per world axis (x, y, z): what turns depth into that coordinate, ``depth * (across[u] + down[v]) + offset``.
+
+    A pinhole's rays are linear in column and row, so that a whole image needs one addition and one
+    multiplication per pixel and axis instead of a matrix product.
+
+    Args:
+        intrinsics: of the depth image.
+        T_world_camera: camera to world, metres.
+    """
+    T = np.asarray(T_world_camera, dtype=np.float64)
+    across = (np.arange(intrinsics.width) + 0.5 - intrinsics.cx) / intrinsics.fx
+    down = (np.arange(intrinsics.height) + 0.5 - intrinsics.cy) / intrinsics.fy
+    return [(row[0] * across + row[2], row[1] * down, float(row[3])) for row in T[:3]]
 
 
 def project(

@@ -6,7 +6,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from stereopsis.geometry.camera import Intrinsics, check_pose
+
 Crop = Literal["trailing", "centred"]
+Holes = Literal["skip", "camera"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,7 +53,76 @@ def patch_coordinates(
     Raises:
         ValueError: more cells than pixels, or a fraction outside 0..1.
     """
-    height, width = valid.shape
+    window, cells = _cells(valid.shape, rows, cols, min_valid_fraction, crop)
+    inside = valid[window]
+    whole = bool(inside.all())
+    kept = points[window] if whole else np.where(inside[..., None], points[window], 0.0)
+    total = np.stack([_sums(kept[..., axis].astype(np.float64), *cells) for axis in range(3)], axis=-1)
+    return _means(total, _counts(inside, whole, *cells), min_valid_fraction, cells, points.dtype)
+
+
+def depth_patch_coordinates(
+    depth: Float[np.ndarray, "height width"],
+    intrinsics: Intrinsics,
+    T_world_camera: Float[np.ndarray, "4 4"],
+    rows: int,
+    cols: int,
+    min_valid_fraction: float = 0.0,
+    *,
+    crop: Crop = "trailing",
+    holes: Holes = "skip",
+) -> PatchCoordinates:
+    """`patch_coordinates` of a depth image's world points, without computing the points.
+
+    A world point is linear in (depth * u, depth * v, depth), so the mean point of a cell follows from the
+    cell's sums of these three: the pose is applied to one point per cell rather than to every pixel. The
+    result is that of `unproject` and `patch_coordinates`, up to rounding.
+
+    Args:
+        depth: [height, width] z-depth in metres, already at the size of the model's image (nearest
+            sampling); 0, negative and non-finite values are invalid.
+        intrinsics: of that image.
+        T_world_camera: camera to world (or aligned frame), metres.
+        rows: cells down.
+        cols: cells across.
+        min_valid_fraction: as in `patch_coordinates`.
+        crop: as in `patch_coordinates`.
+        holes: "skip" leaves pixels without depth out. "camera" averages them in as the camera's own
+            position, which is where Video-3D-LLM's released code puts them; every cell is valid then.
+
+    Returns:
+        Coordinates in the depth's dtype.
+
+    Raises:
+        ValueError: see `unproject` and `patch_coordinates`.
+    """
+    if depth.dtype.kind != "f" or depth.shape != (intrinsics.height, intrinsics.width):
+        raise ValueError(
+            f"depth: {depth.dtype} {list(depth.shape)}, expected floating-point metres "
+            f"[{intrinsics.height}, {intrinsics.width}] as the intrinsics say"
+        )
+    check_pose(T_world_camera)
+    window, cells = _cells(depth.shape, rows, cols, min_valid_fraction, crop)
+    part = depth[window]
+    inside = np.isfinite(part) & (part > 0)
+    whole = bool(inside.all())
+    z = (part if whole else np.where(inside, part, 0.0)).astype(np.float64)
+    if holes == "camera":
+        inside, whole = np.ones_like(inside), True
+    across = (np.arange(depth.shape[1]) + 0.5 - intrinsics.cx)[window[1]] / intrinsics.fx
+    down = (np.arange(depth.shape[0]) + 0.5 - intrinsics.cy)[window[0]] / intrinsics.fy
+    camera = np.stack([_sums(z, *cells, across=across), _sums(z, *cells, down=down), _sums(z, *cells)], axis=-1)
+    count = _counts(inside, whole, *cells)
+    T = np.asarray(T_world_camera, dtype=np.float64)
+    total = camera @ T[:3, :3].T + count[..., None] * T[:3, 3]
+    return _means(total, count, min_valid_fraction, cells, depth.dtype)
+
+
+def _cells(
+    shape: tuple[int, ...], rows: int, cols: int, min_valid_fraction: float, crop: Crop
+) -> tuple[tuple[slice, slice], tuple[int, int, int, int]]:
+    """The part of the image that the grid covers, and (rows, pixels down a cell, cols, pixels across a cell)."""
+    height, width = shape
     if not (1 <= rows <= height and 1 <= cols <= width):
         raise ValueError(f"cannot lay {rows} x {cols} cells over an image of {height} x {width} pixels")
     if not 0.0 <= min_valid_fraction <= 1.0:
@@ -60,14 +132,40 @@ def patch_coordinates(
     if crop == "centred":
         top, left = (height - rows * cell_height) // 2, (width - cols * cell_width) // 2
     window = (slice(top, top + rows * cell_height), slice(left, left + cols * cell_width))
-    cells = (rows, cell_height, cols, cell_width)
-    inside = valid[window]
-    kept = np.where(inside[..., None], points[window], 0.0).astype(np.float64)
-    total = kept.reshape(*cells, 3).sum(axis=(1, 3))
-    count = inside.reshape(cells).sum(axis=(1, 3))
-    enough = (count > 0) & (count >= min_valid_fraction * cell_height * cell_width)
+    return window, (rows, cell_height, cols, cell_width)
+
+
+def _sums(
+    values: np.ndarray,
+    rows: int,
+    cell_height: int,
+    cols: int,
+    cell_width: int,
+    *,
+    across: np.ndarray | None = None,
+    down: np.ndarray | None = None,
+) -> np.ndarray:
+    """Sum of float64 values in each cell, each weighted by its column's `across` and its row's `down`."""
+    weights = np.ones(rows * cell_height) if down is None else down
+    # [rows, 1, pixels] @ [rows, pixels, width]: the rows of pixels of each row of cells, weighted and added.
+    bands = np.matmul(weights.reshape(rows, 1, cell_height), values.reshape(rows, cell_height, -1))[:, 0]
+    if across is not None:
+        bands *= across
+    return bands.reshape(rows, cols, cell_width).sum(axis=-1)
+
+
+def _counts(inside: np.ndarray, whole: bool, rows: int, cell_height: int, cols: int, cell_width: int) -> np.ndarray:
+    if whole:
+        return np.full((rows, cols), cell_height * cell_width)
+    return np.rint(_sums(inside.astype(np.float64), rows, cell_height, cols, cell_width)).astype(np.int64)
+
+
+def _means(
+    total: np.ndarray, count: np.ndarray, min_valid_fraction: float, cells: tuple[int, int, int, int], dtype: np.dtype
+) -> PatchCoordinates:
+    enough = (count > 0) & (count >= min_valid_fraction * cells[1] * cells[3])
     mean = np.where(enough[..., None], total / np.maximum(count, 1)[..., None], 0.0)
-    return PatchCoordinates(coordinates=mean.astype(points.dtype), valid=enough)
+    return PatchCoordinates(coordinates=mean.astype(dtype), valid=enough)
 
 
 def discretise(

@@ -43,15 +43,23 @@ def voxel_indices(points: Float[np.ndarray, "*points 3"], size: float) -> Int[np
     return np.floor(points.astype(np.float64) / size).astype(np.int64)
 
 
-def _keys(indices: np.ndarray) -> np.ndarray:
-    """One sortable int64 per voxel index."""
+def voxel_keys(indices: Int[np.ndarray, "*points 3"]) -> Int[np.ndarray, "*points"]:
+    """One int64 per voxel index; keys sort as the voxels do: by x, then y, then z.
+
+    Args:
+        indices: [..., 3] whole numbers within +-2^20 (52 km either way at 5 cm).
+
+    Raises:
+        ValueError: an index beyond that.
+    """
     if indices.size and np.abs(indices).max() >= _SPAN // 2:
         raise ValueError(f"voxel indices reach {np.abs(indices).max()}, supported is less than {_SPAN // 2}")
-    shifted = indices + _SPAN // 2
+    shifted = indices.astype(np.int64) + _SPAN // 2
     return (shifted[..., 0] * _SPAN + shifted[..., 1]) * _SPAN + shifted[..., 2]
 
 
-def _from_keys(keys: np.ndarray) -> np.ndarray:
+def voxels_of_keys(keys: Int[np.ndarray, "*points"]) -> Int[np.ndarray, "*points 3"]:
+    """The voxel indices that `voxel_keys` made the keys of: int64 [..., 3]."""
     return np.stack([keys // _SPAN**2, keys // _SPAN % _SPAN, keys % _SPAN], axis=-1) - _SPAN // 2
 
 
@@ -62,7 +70,7 @@ def unique_voxels(points: Float[np.ndarray, "*points 3"], size: float) -> Int[np
         points: [..., 3] metres.
         size: edge length, metres.
     """
-    return _from_keys(np.unique(_keys(voxel_indices(points, size))))
+    return voxels_of_keys(np.unique(voxel_keys(voxel_indices(points, size))))
 
 
 def voxel_groups(
@@ -76,7 +84,8 @@ def voxel_groups(
         valid: [...], points to use; the others get group -1 and may hold anything. None: all.
     """
     used = np.ones(points.shape[:-1], dtype=bool) if valid is None else valid
-    keys, inverse, sizes = np.unique(_keys(voxel_indices(points[used], size)), return_inverse=True, return_counts=True)
+    occupied = voxel_keys(voxel_indices(points[used], size))
+    keys, inverse, sizes = np.unique(occupied, return_inverse=True, return_counts=True)
     groups = np.full(points.shape[:-1], -1, dtype=np.int64)
     groups[used] = inverse.reshape(-1)
-    return VoxelGroups(groups=groups, voxels=_from_keys(keys), sizes=sizes.astype(np.int64))
+    return VoxelGroups(groups=groups, voxels=voxels_of_keys(keys), sizes=sizes.astype(np.int64))

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,10 +18,10 @@ from stereopsis.data.views import (
     decode_views,
     perturb_coordinates,
 )
-from stereopsis.errors import SceneError
 from stereopsis.models.spatial import SpatialConfig, SpatialModel
 from stereopsis.scenes.annotations import Task
 from stereopsis.scenes.scene import Scene
+from stereopsis.scenes.selection import ViewSelection, select_views
 from stereopsis.teachers.features import FeatureTeacher, TeacherViews
 from stereopsis.teachers.latents import LatentTokenizer, valid_cells
 
@@ -52,7 +53,10 @@ class PackConfig:
         view_grid: token rows and cols of a view.
         encoder_grid: rows and cols of the vision tower's output.
         positions: whose coordinates the tokens get.
-        views: at most this many views, uniformly over the frame list; None = all.
+        views: at most this many views; None = all.
+        selection: "uniform" over the frame list, or "coverage"; see `stereopsis.scenes.selection.select_views`.
+        coverage: share of the room's voxels at which "coverage" stops.
+        view_cache: folder in which the order that "coverage" finds is kept; None = in memory only.
         tasks: which annotations become conversations; none for vision only.
         proposals: "objects" to train on ground truth boxes, "detector" to evaluate on proposals.
         blind: one grey view without coordinates, whatever the scene shows.
@@ -65,6 +69,9 @@ class PackConfig:
     encoder_grid: tuple[int, int]
     positions: Literal["depth", "noisy", "none"]
     views: int | None = 8
+    selection: ViewSelection = "uniform"
+    coverage: float = 1.0
+    view_cache: Path | None = None
     tasks: tuple[Task, ...] = ()
     proposals: Literal["objects", "detector"] = "objects"
     blind: bool = False
@@ -84,22 +91,15 @@ class PackConfig:
         )
 
 
-def uniform_indices(frames: int, views: int | None) -> list[int]:
-    """Video-3D-LLM's uniform choice: ``linspace(0, n - 1, V)`` cut to integers; all frames where V is None or >= n."""
-    if views is None or views >= frames:
-        return list(range(frames))
-    return [int(i) for i in np.linspace(0, frames - 1, views)]
-
-
 def build_pack(scene: Scene, config: PackConfig, teachers: Teachers | None = None) -> ScenePack:
     """Decode a scene and ask the teachers for its targets.
 
     Raises:
-        SceneError: the scene has no frames, or a frame cannot be used.
+        SceneError: the scene has no frames (or no depth to choose views by), or a frame cannot be used.
     """
-    if not scene.frames:
-        raise SceneError(f"scene '{scene.id}' has no frames; prepare it again from its source")
-    indices = uniform_indices(len(scene.frames), config.views)
+    indices = select_views(
+        scene, config.views, selection=config.selection, coverage=config.coverage, cache=config.view_cache
+    )
     views = decode_views(scene, indices, size=config.image_size, fit=config.fit)
     cells = cell_coordinates(views, *config.view_grid)
     if config.positions == "noisy":

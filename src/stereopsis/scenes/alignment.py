@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from stereopsis.errors import SceneError
 from stereopsis.geometry.birdseye import splat_birdseye
 from stereopsis.geometry.birdseye_mesh import raycast_birdseye
-from stereopsis.geometry.camera import Intrinsics, transform, unproject
+from stereopsis.geometry.camera import Intrinsics, unproject
 from stereopsis.geometry.gravity import Alignment, estimate_alignment, up_from_cameras
 from stereopsis.geometry.mesh import TriangleMesh
 from stereopsis.geometry.normals import estimate_normals
@@ -121,11 +121,12 @@ def scene_points(scene: Scene, *, max_frames: int | None = None, stride: int = 1
     points, colours = [], []
     for frame in spread_frames(frames_with_depth(scene), max_frames):
         depth, camera = _thinned(frame, stride)
-        cloud = unproject(depth, camera, frame.T_world_camera)
+        cloud = unproject(depth, camera, scene.T_aligned_camera(frame))
         colour, seen = colours_of_depth(frame.colour(), frame.intrinsics, camera)
         keep = cloud.valid & seen
-        points.append(transform(scene.T_aligned_world, cloud.points[keep]))
-        colours.append(colour[keep])
+        whole = bool(keep.all())
+        points.append(cloud.points.reshape(-1, 3) if whole else cloud.points[keep])
+        colours.append(colour.reshape(-1, 3) if whole else colour[keep])
     return ColouredPoints(points=np.concatenate(points), colours=np.concatenate(colours))
 
 
@@ -269,5 +270,7 @@ def colours_of_depth(
     rows = np.floor(down * camera.fy + camera.cy + 1e-6).astype(int)
     inside_column = (columns >= 0) & (columns < camera.width)
     inside_row = (rows >= 0) & (rows < camera.height)
+    if np.array_equal(columns, np.arange(camera.width)) and np.array_equal(rows, np.arange(camera.height)):
+        return colour, inside_row[:, None] & inside_column[None, :]  # pixel for pixel: no copy
     picked = colour[np.clip(rows, 0, camera.height - 1)][:, np.clip(columns, 0, camera.width - 1)]
     return picked, inside_row[:, None] & inside_column[None, :]

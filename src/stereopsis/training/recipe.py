@@ -70,20 +70,36 @@ class DataSection(_Section):
     Attributes:
         sources: where scenes come from.
         views: views per scene.
-        selection: "uniform" over the frame list, or "random" subsets (``subsets`` of them per scene and epoch).
+        selection: "uniform" over the frame list, "coverage" (those that together see most of the room), or "random"
+            subsets (``subsets`` of them per scene and epoch; evaluation takes uniform views then).
+        coverage: with "coverage", stop as soon as this share of the room is covered (Video-3D-LLM: 0.95 or 0.9).
         subsets: number of random subsets.
         tasks: which benchmarks' conversations to train on.
         conversations: at most this many conversations behind one visual prefix.
-        cache: folder for generated rooms.
+        cache: folder for generated rooms and for the order in which "coverage" takes views.
     """
 
     sources: tuple[SourceSection, ...] = pydantic.Field(default=(SourceSection(rooms=200),), min_length=1)
     views: int = pydantic.Field(default=8, ge=1)
-    selection: Literal["uniform", "random"] = "uniform"
+    selection: Literal["uniform", "coverage", "random"] = "uniform"
+    coverage: float = pydantic.Field(default=1.0, gt=0, le=1)
     subsets: int = pydantic.Field(default=64, ge=1)
     tasks: tuple[Task, ...] = TASKS
     conversations: int = pydantic.Field(default=12, ge=1)
     cache: Path = Path("data/rooms")
+
+    @pydantic.model_validator(mode="after")
+    def _coverage_has_a_use(self) -> "DataSection":
+        if self.coverage != 1.0 and self.selection != "coverage":
+            raise ValueError(f"'coverage' needs 'selection: coverage', found 'selection: {self.selection}'")
+        return self
+
+    @property
+    def view_options(self) -> dict[str, Any]:
+        """How `stereopsis.models.packs.PackConfig` chooses views under this recipe."""
+        if self.selection != "coverage":
+            return {"selection": "uniform"}
+        return {"selection": "coverage", "coverage": self.coverage, "view_cache": self.cache / "views"}
 
 
 class TeachersSection(_Section):

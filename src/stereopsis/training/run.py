@@ -118,6 +118,7 @@ def build_packs(
         config = PackConfig.for_model(
             model,
             views=None if data.selection == "random" else data.views,
+            **data.view_options,
             tasks=tuple(wanted) if source.text else (),
             proposals=proposals,
             blind=recipe.model.blind,
