@@ -4,7 +4,7 @@ import json
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -97,7 +97,18 @@ def prepare(
     split: Annotated[str, typer.Option(help="Rooms: train, val or test (disjoint seeds).")] = "train",
     workers: Annotated[int, typer.Option(help="Processes; 0 = one per CPU.")] = 0,
     ray: Annotated[str | None, typer.Option(help="Work on Ray instead: 'local' or a cluster's address.")] = None,
-    birdseye: Annotated[int, typer.Option(help="Side of the captures' views from above, pixels.")] = 432,
+    views: Annotated[int | None, typer.Option(help="Captures: keep at most so many frames.")] = None,
+    coverage: Annotated[
+        float | None,
+        typer.Option(help="Captures: keep frames that together see this share of the room, e.g. 0.95."),
+    ] = None,
+    proposals: Annotated[
+        str, typer.Option(help="Candidate boxes where none are given: geometry, none, or a detector's file.")
+    ] = "geometry",
+    surface: Annotated[
+        str, typer.Option(help="Seen from above: mesh, fused, depth, or auto (the source's mesh where it has one).")
+    ] = "auto",
+    birdseye: Annotated[int, typer.Option(help="Captures: side of the view from above, pixels.")] = 432,
     skip_bad_frames: Annotated[bool, typer.Option(help="Leave unusable frames out (counted; at most 20 %).")] = False,
     overwrite: Annotated[bool, typer.Option(help="Make scenes anew that are there.")] = False,
     max_failed: Annotated[float, typer.Option(help="Exit with 1 where a larger share of the scenes failed.")] = 0.0,
@@ -123,7 +134,15 @@ def prepare(
     sources: list[Source] = (
         [Room(seed=seed) for seed in split_seeds(split, count)] if rooms else [*find_captures(source, format=format)]
     )
-    settings = PrepareSettings(on_bad_frame="skip" if skip_bad_frames else "raise", birdseye_size=birdseye)
+    settings = PrepareSettings(
+        on_bad_frame="skip" if skip_bad_frames else "raise",
+        views=views,
+        selection="uniform" if coverage is None else "coverage",
+        coverage=coverage,
+        surface=cast(Any, surface),  # checked by the settings
+        birdseye_size=birdseye,
+        proposals=proposals,
+    )
     report = prepare_all(sources, output, settings, workers=workers, ray=ray, overwrite=overwrite, console=console)
     if len(sources) == 1 and report.count("failed"):
         raise SceneError(report.outcomes[0].reason)

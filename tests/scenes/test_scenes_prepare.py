@@ -31,6 +31,9 @@ def damage(scene: Path, frames: int) -> None:
         depth.write_bytes(depth.read_bytes()[:-60])
 
 
+REAL_SCAN = Path(__file__).resolve().parents[3] / "shared" / "data" / "scannet" / "scene0000_00"
+
+
 # --- finding
 
 
@@ -69,6 +72,65 @@ def test_a_named_layout_is_taken_at_its_word(capture, tmp_path):
 
 
 # --- preparing
+
+
+def test_views_are_chosen_after_the_room_was_seen_whole(capture, tmp_path):
+    whole = prepare([Capture(path=capture)], tmp_path / "whole", workers=1)
+    few = prepare([Capture(path=capture)], tmp_path / "few", PrepareSettings(views=3), workers=1)
+    best = PrepareSettings(selection="coverage", coverage=0.9)
+    covering = prepare([Capture(path=capture)], tmp_path / "covering", best, workers=1)
+    scenes = [read_scene(report.folders[0]) for report in (whole, few, covering)]
+    assert [frame.name for frame in scenes[1].frames] == ["frame-000000", "frame-000004", "frame-000009"]
+    assert few.outcomes[0].notes["views"] == {"of": 10, "kept": 3, "selection": "uniform"}
+    assert 1 < len(scenes[2].frames) < 10
+    for scene in scenes[1:]:
+        assert np.array_equal(scene.birdseye.image, scenes[0].birdseye.image)
+        assert [p.box.tolist() for p in scene.proposals] == [p.box.tolist() for p in scenes[0].proposals]
+
+
+@pytest.mark.skipif(not REAL_SCAN.is_dir(), reason="needs the real scan")
+def test_a_real_scan_is_prepared_from_its_mesh(tmp_path):
+    pytest.importorskip("embreex")
+    (outcome,) = prepare([Capture(path=REAL_SCAN)], tmp_path, workers=1).outcomes
+    assert outcome.status == "done", outcome.reason
+    scene = read_scene(outcome.folder)
+    assert len(scene.frames) == 3
+    assert all((frame.depth() > 0).mean() > 0.9 for frame in scene.frames)
+    assert outcome.notes["seen_from_above"] > 0.7  # three views alone would show far less
+    assert len(scene.objects) > 20
+
+
+def test_without_a_mesh_one_is_fused_or_points_serve(capture, tmp_path):
+    (refused,) = prepare([Capture(path=capture)], tmp_path, PrepareSettings(surface="mesh"), workers=1).outcomes
+    assert "brings no mesh" in refused.reason
+    pytest.importorskip("skimage")
+    pytest.importorskip("embreex")
+    (fused,) = prepare([Capture(path=capture)], tmp_path, PrepareSettings(surface="fused"), workers=1).outcomes
+    assert fused.status == "done", fused.reason
+    assert 0.3 < fused.notes["seen_from_above"] <= 1.0
+
+
+def test_candidate_boxes_come_from_geometry_a_file_or_nowhere(capture, tmp_path):
+    (made,) = prepare([Capture(path=capture)], tmp_path / "a", workers=1).folders
+    assert read_scene(made).proposals
+    assert read_scene(made).provenance["proposals"]["source"] == "geometry"
+    (bare,) = prepare([Capture(path=capture)], tmp_path / "b", PrepareSettings(proposals="none"), workers=1).folders
+    assert not read_scene(bare).proposals
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps({"office": [{"box": [0, 0, 1, 1, 1, 2], "score": 0.5, "label": "desk"}]}))
+    (told,) = prepare([Capture(path=capture)], tmp_path / "c", PrepareSettings(proposals=str(boxes)), workers=1).folders
+    (only,) = read_scene(told).proposals
+    assert (only.label, only.score, only.box.tolist()) == ("desk", 0.5, [0, 0, 1, 1, 1, 2])
+    (lost,) = prepare([Capture(path=capture)], tmp_path / "d", PrepareSettings(proposals="no.json"), workers=1).outcomes
+    assert "no.json: no such file" in lost.reason
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"coverage": 0.9}, {"coverage": 2.0, "selection": "coverage"}, {"views": 0}, {"surface": "x"}]
+)
+def test_settings_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(SceneError):
+        PrepareSettings(**wrong)
 
 
 def test_a_capture_is_stood_upright_seen_from_above_and_written_whole(capture, tmp_path):

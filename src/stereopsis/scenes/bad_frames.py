@@ -5,7 +5,7 @@ Every reader follows this one policy. Frames that were left out stand in ``scene
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -139,17 +139,24 @@ def drop_frames(scene: Scene, reasons: Mapping[str, str]) -> Scene:
     if not reasons:
         return scene
     kept = [index for index, frame in enumerate(scene.frames) if frame.name not in reasons]
+    skipped = {**scene.provenance.get("skipped", {}), **reasons}
+    return keep_frames(scene.replace(provenance={**scene.provenance, "skipped": skipped}), kept)
+
+
+def keep_frames(scene: Scene, kept: Sequence[int]) -> Scene:
+    """The scene with some of its frames only; pixel counts of objects follow.
+
+    Args:
+        scene: any scene.
+        kept: indices of frames, in the order in which they are wanted.
+    """
     objects = tuple(
         dataclasses.replace(item, visible_pixels=tuple(item.visible_pixels[index] for index in kept))
         if item.visible_pixels
         else item
         for item in scene.objects
     )
-    provenance = {
-        **scene.provenance,
-        "skipped": {**scene.provenance.get("skipped", {}), **reasons},
-    }
-    return scene.replace(frames=tuple(scene.frames[index] for index in kept), objects=objects, provenance=provenance)
+    return scene.replace(frames=tuple(scene.frames[index] for index in kept), objects=objects)
 
 
 def verify_scene(

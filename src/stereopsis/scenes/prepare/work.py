@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stereopsis.errors import SceneError, StereopsisError
-from stereopsis.scenes.alignment import align_scene, with_birdseye
-from stereopsis.scenes.bad_frames import verify_scene
+from stereopsis.geometry.mesh import TriangleMesh
+from stereopsis.scenes.alignment import align_scene, with_birdseye, with_mesh_birdseye
+from stereopsis.scenes.bad_frames import keep_frames, verify_scene
+from stereopsis.scenes.detections import read_detections
+from stereopsis.scenes.front3d import front3d_mesh
+from stereopsis.scenes.fusion import fuse_scene
+from stereopsis.scenes.meshes import read_mesh
 from stereopsis.scenes.prepare.settings import PrepareSettings
 from stereopsis.scenes.prepare.sources import Source
+from stereopsis.scenes.proposals import geometric_proposals, with_proposals
 from stereopsis.scenes.scene import Scene
+from stereopsis.scenes.selection import select_views
 from stereopsis.scenes.stored import is_stored, read_scene, write_scene
 
 Status = Literal["done", "kept", "failed"]
@@ -81,16 +88,60 @@ def _prepare(source: Source, output: Path, settings: PrepareSettings, overwrite:
 
 
 def prepare_upright(scene: Scene, settings: PrepareSettings) -> Scene:
-    """Check every frame; where the scene has no view from above yet, align it with gravity and walls and draw one.
+    """Check every frame, stand the scene upright, draw it from above, choose its views and its candidate boxes.
+
+    What a source brings with it (alignment, view from above, proposals) is kept. The view from above and the
+    proposals are made from all frames, before views are chosen.
 
     Raises:
-        SceneError: too many bad frames, or nothing to see.
+        SceneError: too many bad frames, nothing to see, or a detector's file that does not fit.
         FrameError: a frame is bad and the settings say "raise".
     """
     scene = verify_scene(scene, on_bad_frame=settings.on_bad_frame, max_bad_fraction=settings.max_bad_fraction)
-    if scene.birdseye is not None:
+    if scene.birdseye is None:
+        scene = _seen_from_above(align_scene(scene).scene, settings)
+    return _with_views(_with_candidates(scene, settings), settings)
+
+
+def _seen_from_above(scene: Scene, settings: PrepareSettings) -> Scene:
+    size, fill = settings.birdseye_size, settings.birdseye_fill
+    mesh = source_mesh(scene) if settings.surface in ("auto", "mesh") else None
+    if settings.surface == "fused":
+        mesh = fuse_scene(scene)
+    if mesh is not None:
+        return with_mesh_birdseye(scene, mesh, size=size, fill_radius=fill)
+    if settings.surface == "mesh":
+        raise SceneError(f"scene '{scene.id}' brings no mesh; choose the surface 'depth' or 'fused'")
+    return with_birdseye(scene, size=size, fill_radius=fill)
+
+
+def source_mesh(scene: Scene) -> TriangleMesh | None:
+    """The mesh that a scene's source brings, in the world of its frames; None where it brings none.
+
+    Raises:
+        SceneError: it cannot be read.
+    """
+    if scene.provenance.get("format") == "front3d":
+        return front3d_mesh(scene)
+    path = scene.provenance.get("mesh")
+    return None if path is None else read_mesh(path)
+
+
+def _with_candidates(scene: Scene, settings: PrepareSettings) -> Scene:
+    if settings.proposals not in ("none", "geometry"):
+        found = read_detections(settings.proposals, scene.id)
+        return with_proposals(scene, found.proposals, settings.proposals)
+    if settings.proposals == "none" or scene.objects or scene.proposals:
         return scene
-    return with_birdseye(align_scene(scene).scene, size=settings.birdseye_size, fill_radius=settings.birdseye_fill)
+    return with_proposals(scene, geometric_proposals(scene), "geometry")
+
+
+def _with_views(scene: Scene, settings: PrepareSettings) -> Scene:
+    if settings.views is None and settings.selection == "uniform":
+        return scene
+    kept = select_views(scene, settings.views, selection=settings.selection, coverage=settings.coverage)
+    facts = {"of": len(scene.frames), "kept": len(kept), "selection": settings.selection}
+    return keep_frames(scene.replace(provenance={**scene.provenance, "views": facts}), kept)
 
 
 def _kept(source: Source, folder: Path, settings: PrepareSettings) -> Outcome | None:
@@ -117,9 +168,7 @@ def _kept(source: Source, folder: Path, settings: PrepareSettings) -> Outcome | 
 
 
 def _told(source: Source, scene: Scene, folder: Path, status: Status) -> Outcome:
-    notes: dict[str, Any] = {}
-    if "alignment" in scene.provenance:
-        notes["alignment"] = scene.provenance["alignment"]
+    notes = {name: scene.provenance[name] for name in ("alignment", "views", "proposals") if name in scene.provenance}
     if scene.birdseye is not None:
         notes["seen_from_above"] = round(float(1 - scene.birdseye.void.mean()), 3)
     return Outcome(

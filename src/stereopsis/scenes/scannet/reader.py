@@ -128,6 +128,8 @@ def read_scannet(
         provenance=provenance,
     )
     mesh = _mesh(scan)
+    if mesh is not None:
+        scene = scene.replace(provenance={**provenance, "mesh": str(mesh)})
     if mesh is not None and any(frame.load_depth is None for frame in scene.frames):
         return with_mesh_depth(scene, mesh)
     return scene
