@@ -136,7 +136,7 @@ def test_sqa3d_that_does_not_fit_together_is_refused(tmp_path, change, message):
 
 def test_sqa3d_answers_must_lie_beside_the_questions(sqa3d):
     (sqa3d / "v1_balanced_sqa_annotations_test_scannetv2.json").unlink()
-    with pytest.raises(StereopsisError, match="must lie beside it .* is not there"):
+    with pytest.raises(StereopsisError, match=r"must lie beside it .* is not there"):
         read_annotations("sqa3d", sqa3d)
 
 

@@ -11,6 +11,8 @@ from stereopsis.benchmarks import Prediction, read_annotation_records, read_anno
 from stereopsis.benchmarks.scan2cap.metric import query_box
 from stereopsis.benchmarks.scanrefer.classes import unique_or_multiple
 
+AWAY = np.array([50.0, 0, 0, 0, 0, 0])
+
 
 @pytest.fixture(scope="module")
 def folder(shared_data):
@@ -96,7 +98,7 @@ def test_scanqa_loads_and_the_truth_scores_the_maximum(folder):
 def test_scanrefer_loads_and_the_truth_scores_100(folder):
     records = read_annotation_records("scanrefer", folder("scanrefer") / "derived_scanrefer_val_boxes.json")
     assert len(records) == 9508
-    assert len({r.annotation.object_ids + (r.annotation.scene_id,) for r in records}) == 2068
+    assert len({(r.annotation.object_ids, r.annotation.scene_id) for r in records}) == 2068
     assert len({r.annotation.scene_id for r in records}) == 141
     kinds = Counter(r.annotation.type for r in records)
     assert kinds == {"unique": 1845, "multiple": 7663}
@@ -109,8 +111,7 @@ def test_scanrefer_loads_and_the_truth_scores_100(folder):
     assert values == {"acc@0.25": 100.0, "acc@0.5": 100.0}
     assert set(summary.by_type) == {"unique", "multiple"}
     far = [
-        Prediction(annotation=p.annotation, boxes=p.boxes + [50, 0, 0, 0, 0, 0], scores=p.scores, targets=p.targets)
-        for p in oracle
+        Prediction(annotation=p.annotation, boxes=p.boxes + AWAY, scores=p.scores, targets=p.targets) for p in oracle
     ]
     assert means(far, "scanrefer")[1] == {"acc@0.25": 0.0, "acc@0.5": 0.0}
 

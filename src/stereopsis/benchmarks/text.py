@@ -112,7 +112,8 @@ def score_texts(texts: Sequence[str], references: Sequence[Sequence[str]], *, me
     return TextScores(
         cider=values.cider,
         rouge_l=np.array([rouge_l(text, accepted) for text, accepted in zip(texts, references, strict=True)]),
-        bleu=bleu_of_counts(values.bleu_counts),
+        # An empty text that is nearest to an empty reference: 0, as in coco-caption.
+        bleu=np.nan_to_num(bleu_of_counts(values.bleu_counts), nan=0.0),
         bleu_counts=values.bleu_counts,
         meteor=None if found is None else meteor_of_counts(found),
         meteor_counts=found,
@@ -121,10 +122,10 @@ def score_texts(texts: Sequence[str], references: Sequence[Sequence[str]], *, me
 
 
 def bleu_of_counts(counts: Float[np.ndarray, "*sets 10"]) -> Float[np.ndarray, "*sets 4"]:
-    """BLEU-1..4 from (sums of) the counts of `TextScores.bleu_counts`; NaN for a set without references."""
+    """BLEU-1..4 from (sums of) the counts of `TextScores.bleu_counts`; NaN for a set of nothing but empty texts."""
     hits, totals = counts[..., :4], counts[..., 4:8]
     length, reference_length = counts[..., 8:9], counts[..., 9:10]
     precision = np.cumprod((hits + _TINY) / (totals + _SMALL), axis=-1) ** (1.0 / np.array(BLEU_ORDERS))
     longer = (length + _TINY) / (reference_length + _SMALL)
     brevity = np.exp(np.minimum(0.0, 1.0 - 1.0 / longer))
-    return np.where(reference_length > 0, precision * brevity, np.nan)
+    return np.where(length + reference_length > 0, precision * brevity, np.nan)

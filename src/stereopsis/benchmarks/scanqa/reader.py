@@ -29,7 +29,7 @@ _TYPES = (
 
 
 def question_type(question: str) -> str:
-    """Place, number, color, object nature, object or other: the first of the authors' phrases it holds, in their case."""
+    """Place, number, color, object nature, object or other: the first of the authors' phrases that it holds."""
     return next((name for name, phrases in _TYPES if any(phrase in question for phrase in phrases)), "other")
 
 

@@ -94,7 +94,7 @@ def parse(content: Any, where: str, *, split: str | None = None) -> tuple[Annota
 
 
 def descriptions(content: Any, where: str) -> list[Description]:
-    """The descriptions of the authors' form (one entry each) or grouped by object (``descriptions`` or ``ref_captions``).
+    """The descriptions of the authors' form (one entry each) or grouped by object (``descriptions``, ``ref_captions``).
 
     The type is the file's ``eval_type`` where every entry has one; else it is computed from the whole content.
 

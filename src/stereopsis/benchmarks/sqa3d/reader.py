@@ -51,8 +51,8 @@ def read(path: Path, *, split: str | None = None, alignments: Alignments | None 
     partner = path.with_name(path.name.replace(_QUESTIONS, _ANSWERS))
     if partner == path or not partner.is_file():
         raise StereopsisError(
-            f"{path}: has the questions only; the answers (v1_balanced_sqa_annotations_*.json) must lie beside it under "
-            f"their official name, and {partner.name if partner != path else 'that file'} is not there"
+            f"{path}: has the questions only; the answers (v1_balanced_sqa_annotations_*.json) must lie beside it "
+            f"under their official name, and {partner.name if partner != path else 'that file'} is not there"
         )
     return parse(
         content, str(path), split=split, answers=read_json(partner), answers_where=str(partner), alignments=alignments
@@ -122,8 +122,8 @@ def parse(
             placed.append((entry.place, record))
     if unasked := [key for key in replies if key not in asked]:
         raise StereopsisError(
-            f"{answers_where}: answers {len(unasked)} questions that {where} does not ask, such as '{unasked[0]}'; take "
-            "both files of the same split"
+            f"{answers_where}: answers {len(unasked)} questions that {where} does not ask, such as '{unasked[0]}'; "
+            "take both files of the same split"
         )
     return without_duplicates(placed)
 
