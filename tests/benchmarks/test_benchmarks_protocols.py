@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import stereopsis.benchmarks as benchmarks
-from stereopsis.benchmarks import METRICS, PROTOCOLS, Prediction, protocols_of, published, score, summarise
+from stereopsis.benchmarks import METRICS, PROTOCOLS, Prediction, protocols_of, published_figures, score, summarise
 from stereopsis.benchmarks.boxes import evaluated_iou
 from stereopsis.errors import StereopsisError
 from stereopsis.geometry.boxes import iou
@@ -95,7 +95,7 @@ def test_evaluated_iou_is_the_iou_but_for_its_small_addition():
 
 
 def test_published_figures_belong_to_our_metrics_and_protocols():
-    rows = published()
+    rows = published_figures()
     for row in rows:
         assert row.metric in {metric.name for metric in METRICS[row.task]}
         assert row.protocol in {None, *(p.name for p in PROTOCOLS[row.task])}
@@ -104,15 +104,15 @@ def test_published_figures_belong_to_our_metrics_and_protocols():
         assert row.source
     keys = [(row.task, row.method, row.metric) for row in rows]
     assert len(set(keys)) == len(keys)
-    best = {row.method: row.value for row in published("sqa3d", "em")}
+    best = {row.method: row.value for row in published_figures("sqa3d", "em")}
     assert (best["Video-3D-LLM"], best["3DRS"], best["Ross3D"]) == (58.6, 60.6, 63.0)
-    assert {row.task for row in published("scanqa")} == {"scanqa"}
+    assert {row.task for row in published_figures("scanqa")} == {"scanqa"}
 
 
 def test_cards_name_every_protocol():
     for task in TASKS:
         card = (Path(benchmarks.__file__).parent / task / "card.md").read_text()
         assert all(f"`{protocol.name}`" in card for protocol in PROTOCOLS[task])
-        for row in published(task):
+        for row in published_figures(task):
             assert row.method in card
             assert f"{row.value}" in card

@@ -221,6 +221,7 @@ def test_scanrefer_grouped_by_object_gives_the_same_and_boxes(tmp_path):
     said = read_annotation_records("scanrefer", path)
     assert [(r.annotation.id, r.annotation.text) for r in said] == [("s|5|0", "a"), ("s|5|1", "b"), ("s|2|0", "c")]
     assert {r.targets for r in said} == {(tuple(BOX),)}
+    assert {r.names for r in said} == {()}  # places in this file are not those of the authors' file
     assert [r.annotation.answers for r in read_annotation_records("scan2cap", path)] == [("a", "b"), ("c",)]
 
 

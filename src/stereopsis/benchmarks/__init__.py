@@ -16,7 +16,7 @@ from stereopsis.benchmarks.annotation_files import AnnotationRecord
 from stereopsis.benchmarks.multi3drefer import metric as _multi3drefer_metric
 from stereopsis.benchmarks.multi3drefer import prompt as _multi3drefer_prompt
 from stereopsis.benchmarks.protocols import Protocol, protocol_of
-from stereopsis.benchmarks.published import Published, published
+from stereopsis.benchmarks.published import Published, published_figures
 from stereopsis.benchmarks.readers import parse_llava_style, read_annotation_records, read_annotations
 from stereopsis.benchmarks.records import Metric, Prediction, SampleScore
 from stereopsis.benchmarks.scan2cap import metric as _scan2cap_metric
@@ -46,7 +46,7 @@ __all__ = [
     "parse_llava_style",
     "prompt_of",
     "protocols_of",
-    "published",
+    "published_figures",
     "read_annotation_records",
     "read_annotations",
     "score",

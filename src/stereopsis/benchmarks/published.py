@@ -38,6 +38,6 @@ def _all() -> tuple[Published, ...]:
     return tuple(Published(**row) for row in json.loads(text))
 
 
-def published(task: Task | None = None, metric: str | None = None) -> tuple[Published, ...]:
+def published_figures(task: Task | None = None, metric: str | None = None) -> tuple[Published, ...]:
     """The figures of a task and a metric, or all; in the order of the file."""
     return tuple(row for row in _all() if task in (None, row.task) and metric in (None, row.metric))

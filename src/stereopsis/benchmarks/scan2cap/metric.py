@@ -80,7 +80,7 @@ def score(predictions: Sequence[Prediction], protocol: str | None = None, *, met
     "eos" with the references, so that its ROUGE-L and BLEU are a little above 0, as in the official code.
 
     Args:
-        predictions: captions are taken to the letter, spaces included.
+        predictions: captions are taken to the letter, spaces included; ``released`` needs no boxes.
         protocol: one of `PROTOCOLS`, by default ``strict``.
         meteor: whether METEOR is computed too, if Java is there.
 
@@ -90,7 +90,7 @@ def score(predictions: Sequence[Prediction], protocol: str | None = None, *, met
     """
     require_unique(predictions)
     rules = protocol_of(PROTOCOLS, protocol).name
-    kept = [located(prediction) or rules == "released" for prediction in predictions]
+    kept = [rules == "released" or located(prediction) for prediction in predictions]
     values = score_texts(
         [wrapped(p.text if keep else "") for p, keep in zip(predictions, kept, strict=True)],
         [[wrapped(caption) for caption in references(prediction.annotation)] for prediction in predictions],

@@ -39,23 +39,17 @@ def parse(content: Any, where: str, *, split: str | None = None) -> tuple[Annota
     if is_llava_style(content):
         return without_duplicates((entry.place, _llava(entry)) for entry in entries(content, where))
     said = descriptions(content, where)
+    single = without_duplicates((each.place, _record([each], True)) for each in said)
     if split == "train":
-        return without_duplicates((each.place, _record(str(index), [each], True)) for index, each in enumerate(said))
-    # Two names of one object are two objects in the published preparation; the real files have no such case.
-    groups: dict[tuple[str, int, str], list[tuple[int, Description]]] = {}
-    seen: dict[tuple[str, int, str], Description] = {}
-    for index, each in enumerate(said):
-        groups.setdefault((each.scene_id, each.object_id, each.object_name), []).append((index, each))
-        place = (each.scene_id, each.object_id, each.ann_id)
-        if place in seen:
-            without_duplicates((d.place, _record(str(index), [d], True)) for d in (seen[place], each))
-        seen[place] = each
-    return without_duplicates(
-        (group[0][1].place, _record(str(group[0][0]), [each for _, each in group], False)) for group in groups.values()
-    )
+        return single
+    # An object under two names would be two objects in the published preparation. No real file has one; it is refused.
+    groups: dict[tuple[str, int, str], list[Description]] = {}
+    for each in said:
+        groups.setdefault((each.scene_id, each.object_id, each.object_name), []).append(each)
+    return without_duplicates((group[0].place, _record(group, False)) for group in groups.values())
 
 
-def _record(name: str, said: list[Description], single: bool) -> AnnotationRecord:
+def _record(said: list[Description], single: bool) -> AnnotationRecord:
     first = said[0]
     key = f"{first.scene_id}|{first.object_id}"
     return AnnotationRecord(
@@ -67,7 +61,7 @@ def _record(name: str, said: list[Description], single: bool) -> AnnotationRecor
             answers=tuple(each.text for each in said),
             object_ids=(first.object_id,),
         ),
-        names=(name,),
+        names=first.names,
         targets=None if first.box is None else (first.box,),
     )
 

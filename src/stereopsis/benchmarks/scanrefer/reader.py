@@ -39,6 +39,7 @@ class Description:
         text: the description.
         type: "unique" or "multiple".
         box: of the object, aligned frame, metres; None where the file has none.
+        names: its place in the authors' file, which prediction files call it by; none in files grouped by object.
     """
 
     place: str
@@ -49,6 +50,7 @@ class Description:
     text: str
     type: str
     box: Box | None
+    names: tuple[str, ...] = ()
 
 
 def read(path: Path, *, split: str | None = None) -> tuple[AnnotationRecord, ...]:
@@ -85,11 +87,11 @@ def parse(content: Any, where: str, *, split: str | None = None) -> tuple[Annota
                     text=said.text,
                     object_ids=(said.object_id,),
                 ),
-                names=(str(index),),
+                names=said.names,
                 targets=None if said.box is None else (said.box,),
             ),
         )
-        for index, said in enumerate(descriptions(content, where))
+        for said in descriptions(content, where)
     )
 
 
@@ -103,7 +105,7 @@ def descriptions(content: Any, where: str) -> list[Description]:
     """
     listed = entries(content, where)
     if "description" in listed[0].content:
-        found = [_single(entry) for entry in listed]
+        found = [_single(entry, index) for index, entry in enumerate(listed)]
     elif {"descriptions", "ref_captions"} & set(listed[0].content):
         found = [said for entry in listed for said in _grouped(entry)]
     else:
@@ -116,7 +118,7 @@ def descriptions(content: Any, where: str) -> list[Description]:
     return [dataclasses.replace(said, type=type) for said, type in zip(found, types, strict=True)]
 
 
-def _single(entry: Entry) -> Description:
+def _single(entry: Entry, index: int) -> Description:
     return Description(
         place=entry.place,
         scene_id=entry.text("scene_id"),
@@ -126,6 +128,7 @@ def _single(entry: Entry) -> Description:
         text=entry.text("description"),
         type=eval_type(entry, "eval_type") if "eval_type" in entry.content else "",
         box=entry.box("box"),
+        names=(str(index),),
     )
 
 
