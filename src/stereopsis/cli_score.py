@@ -1,5 +1,6 @@
 """The command line's part for results: score other people's predictions, compare two results."""
 
+import importlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -28,7 +29,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command(
         epilog="Examples: stereopsis score sqa3d.jsonl --benchmark sqa3d --annotations "
-        "v1_balanced_questions_test_scannetv2.json   |   stereopsis score val.jsonl -b scan2cap -a scan2cap_val_llava_style.json --protocol released "
+        "v1_balanced_questions_test_scannetv2.json   "
+        "|   stereopsis score val.jsonl -b scan2cap -a scan2cap_val_llava_style.json --protocol released "
         "--json scan2cap.json   |   stereopsis score answers.json -b scanqa -a ScanQA_v1.0_val.json -o scored/mine"
     )(score)
     app.command(
@@ -170,9 +172,9 @@ def _task(name: str) -> "Task":
 
 
 def _annotations(task: "Task", path: Path) -> "Sequence[AnnotationRecord]":
-    from stereopsis import benchmarks
-
-    return getattr(benchmarks, "read_annotations")(task, path)  # noqa: B009
+    readers = importlib.import_module("stereopsis.benchmarks.readers")
+    records: Sequence[AnnotationRecord] = readers.read_annotation_records(task, path)
+    return records
 
 
 def _scorer(task: "Task", protocol: str | None) -> "Callable[[Sequence[Prediction]], list[SampleScore]]":

@@ -164,10 +164,10 @@ def _columns(samples: Sequence[SampleScore], metric: Metric) -> Float[np.ndarray
     return np.column_stack([_values(samples, metric), np.ones(len(samples))])
 
 
-def _statistic(sums: Float[np.ndarray, "*rows columns"], metric: Metric) -> Float[np.ndarray, "*rows"]:
+def _statistic(sums: Float[np.ndarray, "rows columns"], metric: Metric) -> Float[np.ndarray, " rows"]:
     if metric.bleu_order:
-        return bleu_of_counts(sums)[..., metric.bleu_order - 1]
-    return ratio(sums[..., 0], sums[..., 1])
+        return bleu_of_counts(sums)[:, metric.bleu_order - 1]
+    return ratio(sums[:, 0], sums[:, 1])
 
 
 def _values(samples: Sequence[SampleScore], metric: Metric) -> Float[np.ndarray, " samples"]:
@@ -189,16 +189,16 @@ def _compared(
     width = columns.shape[1] // 2
 
     def gap(sums: np.ndarray) -> np.ndarray:
-        return _statistic(sums[..., :width], metric) - _statistic(sums[..., width:], metric)
+        return _statistic(sums[:, :width], metric) - _statistic(sums[:, width:], metric)
 
     scenes = len(set(scene_ids))
-    observed = float(gap(draws.observed))
+    whole = draws.observed[None]
     advantage = _values(first, metric) - _values(second, metric)
     wins, losses = int((advantage > _ROUNDING).sum()), int((advantage < -_ROUNDING).sum())
     return MetricComparison(
-        first=POINTS * float(_statistic(draws.observed[:width], metric)),
-        second=POINTS * float(_statistic(draws.observed[width:], metric)),
-        difference=percentile_interval(observed, gap(draws.drawn), level, scenes=scenes).scaled(POINTS),
+        first=POINTS * float(_statistic(whole[:, :width], metric)[0]),
+        second=POINTS * float(_statistic(whole[:, width:], metric)[0]),
+        difference=percentile_interval(float(gap(whole)[0]), gap(draws.drawn), level, scenes=scenes).scaled(POINTS),
         p_value=_permutation_p(columns, scene_ids, metric, n, seed) if scenes > 1 else math.nan,
         wins=wins,
         losses=losses,
@@ -222,6 +222,8 @@ def _permutation_p(
     # what a swap of a scene adds to one side and takes from the other
     moved = sums[:, width:] - sums[:, :width]
     moved = moved[np.any(moved != 0, axis=1)]
+    if len(moved) == 0:
+        return 1.0
 
     def gaps(swapped: np.ndarray) -> np.ndarray:
         shift = swapped @ moved
@@ -229,7 +231,7 @@ def _permutation_p(
 
     observed = abs(float(gaps(np.zeros((1, len(moved))))[0]))
     if len(moved) <= EXACT_SCENES:
-        every = np.array(list(itertools.product((0.0, 1.0), repeat=len(moved)))).reshape(-1, len(moved))
+        every = np.array(list(itertools.product((0.0, 1.0), repeat=len(moved))))
         return float(np.mean(np.abs(gaps(every)) >= observed - _ROUNDING))
     rng = np.random.default_rng(seed)
     reached, chunk = 0, max(1, 4_000_000 // len(moved))

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -28,8 +28,9 @@ UNKNOWN_TYPES = ("", "unknown", "N/A")
 _ANYWHERE = np.array([[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]])
 
 
+@runtime_checkable
 class AnnotationRecord(Protocol):
-    """An annotation and what its file says besides; `stereopsis.benchmarks.read_annotations` gives them.
+    """An annotation and what its file says besides; `stereopsis.benchmarks.readers` gives them.
 
     Boxes are cx cy cz dx dy dz, aligned frame, metres.
     """
@@ -125,8 +126,8 @@ def score_file(
         surplus = f", and {len(extra)} that belong to no annotation ({some(extra)})" if extra else ""
         raise StereopsisError(
             f"{file.path}: {len(missing)} of {len(pairs)} annotations have no prediction ({some(missing)}); the file "
-            f"holds {len(file.samples)} predictions{surplus}. Give the annotations of the split that was predicted, or pass "
-            "--missing-as-wrong to let them score 0"
+            f"holds {len(file.samples)} predictions{surplus}. Give the annotations of the split "
+            "that was predicted, or pass --missing-as-wrong to let them score 0"
         )
     asked = any(pair.query is not None for pair in pairs)
     predictions = tuple(_prediction(pair, proposals or {}, asked) for pair in pairs)

@@ -196,7 +196,8 @@ def _is_lines(content: str) -> bool:
         alone = json.loads(first)
     except (ValueError, RecursionError):
         return True  # one line, cut short: said so when it is read as a line
-    return isinstance(alone, dict) and any(key in alone for key in ID_KEYS[:2])
+    said = (*TEXT_KEYS, *BOX_KEYS, "scores", "cosines")
+    return isinstance(alone, dict) and all(any(key in alone for key in keys) for keys in (ID_KEYS, said))
 
 
 def _json_lines(path: Path, content: str) -> tuple[list[tuple[str, Any]], int]:
@@ -315,9 +316,13 @@ def _is_flat(value: Any) -> bool:
 
 def _scores(value: Any, where: str) -> Float[np.ndarray, " scores"]:
     numeric = isinstance(value, list) and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
+    wrong = f"{where}: scores must be a list of numbers, one per candidate, found {_shown(value)}"
     if not numeric:
-        raise StereopsisError(f"{where}: scores must be a list of numbers, one per candidate, found {_shown(value)}")
-    scores = np.array(value, dtype=np.float64)
+        raise StereopsisError(wrong)
+    try:
+        scores = np.array(value, dtype=np.float64)
+    except OverflowError as error:
+        raise StereopsisError(wrong) from error
     if not np.isfinite(scores).all():
         bad = int(np.argmax(~np.isfinite(scores)))
         raise StereopsisError(

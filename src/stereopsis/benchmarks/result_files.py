@@ -125,9 +125,10 @@ def _sample(record: Mapping[str, Any], where: str) -> SampleScore:
         )
     numbers = {**scores, **{f"bleu count {i}": each for i, each in enumerate(record.get("bleu_counts") or [])}}
     for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < math.inf:
             raise RunFolderError(f"{where}: '{name}' must be a finite number, found {value!r}; evaluate again")
-    return SampleScore.from_dict({**texts, "scores": scores, "bleu_counts": record.get("bleu_counts") or ()})
+    values = {name: float(value) for name, value in scores.items()}
+    return SampleScore.from_dict({**texts, "scores": values, "bleu_counts": record.get("bleu_counts") or ()})
 
 
 def _json(content: str, where: str) -> Any:

@@ -9,7 +9,7 @@ import importlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from stereopsis.benchmarks import METRICS
 from stereopsis.benchmarks.statistics import Interval
@@ -34,6 +34,7 @@ _SCANNET = re.compile(r"scene\d{4}_\d{2}")
 _ROOM = re.compile(r"room-\d+")
 
 
+@runtime_checkable
 class PublishedNumber(Protocol):
     """A number of a paper; `stereopsis.benchmarks.published` lists them."""
 
