@@ -20,7 +20,7 @@ from stereopsis.scenes.annotations import Annotation
 
 
 def exact(id, scene_id, type, value):
-    return SampleScore(id=id, scene_id=scene_id, task="sqa3d", type=type, scores={"em": value})
+    return SampleScore(id=id, scene_id=scene_id, task="sqa3d", type=type, scores={"em": value, "em_r": value})
 
 
 def clustered(rng, scenes=40, per_scene=6):

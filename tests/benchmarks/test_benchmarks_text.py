@@ -1,24 +1,20 @@
 import contextlib
 import io
-import json
 import math
-from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stereopsis.benchmarks import Prediction, score, summarise
+from stereopsis.benchmarks import Prediction, score
 from stereopsis.benchmarks.scan2cap.metric import query_box, wrapped
 from stereopsis.benchmarks.scan2cap.metric import score as score_captions
-from stereopsis.benchmarks.sqa3d.metric import clean_answer, question_type
+from stereopsis.benchmarks.sqa3d.metric import clean_answer
 from stereopsis.benchmarks.text import bleu_of_counts, score_texts
 from stereopsis.errors import StereopsisError
 from stereopsis.scenes.annotations import Annotation
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 BOX = np.array([[0.0, 0.0, 0.5, 1.0, 1.0, 1.0]])
 FAR = BOX + np.array([5.0, 0, 0, 0, 0, 0])
 
@@ -77,7 +73,14 @@ def test_sqa3d_cleaning_ignores_case_and_leaves_no_capitals_but_tv(text):
 
 
 def test_sqa3d_matches_through_the_cleaning_and_not_beyond_it():
-    pairs = [("Two.", "2", 1.0), (" the TV\n", "tv", 1.0), ("", "yes", 0.0), ("left side", "left", 0.0)]
+    # A line end is not cleaned away; the published evaluators get texts that are stripped when they are decoded.
+    pairs = [
+        ("Two.", "2", 1.0),
+        (" the TV ", "tv", 1.0),
+        ("TV\n", "tv", 0.0),
+        ("", "yes", 0.0),
+        ("left side", "left", 0.0),
+    ]
     predictions = [answered("sqa3d", text, [gold], id=str(i)) for i, (text, gold, _) in enumerate(pairs)]
     assert [sample.scores["em"] for sample in score(predictions)] == [worth for _, _, worth in pairs]
 
@@ -85,7 +88,7 @@ def test_sqa3d_matches_through_the_cleaning_and_not_beyond_it():
 def test_scanqa_em_wants_an_answer_to_the_letter():
     texts = ["brown", "brown ", "Brown", "brown.", "dark", "", "椅子"]
     predictions = [answered("scanqa", text, ["dark brown", "brown", "椅子"], id=str(i)) for i, text in enumerate(texts)]
-    assert [s.scores["em"] for s in score(predictions)] == [1, 1, 0, 0, 0, 0, 1]
+    assert [s.scores["em"] for s in score(predictions)] == [1, 0, 0, 0, 0, 0, 1]
 
 
 def test_cider_of_a_set_worked_by_hand():
@@ -181,14 +184,14 @@ def test_a_caption_of_the_wrong_place_counts_as_empty_unless_the_released_protoc
     assert score_captions([missed, other], protocol="released")[0].scores == first[0]
 
 
-def test_iou_of_exactly_one_half_counts_as_located():
+def test_an_iou_of_exactly_one_half_misses_as_in_the_published_evaluators():
     half = np.array([[0.0, 0.0, 0.25, 1.0, 1.0, 0.5]])
-    less = np.array([[0.0, 0.0, 0.25, 1.0, 1.0, 0.499]])
+    more = np.array([[0.0, 0.0, 0.25, 1.0, 1.0, 0.501]])
     values = [
-        score_captions([captioned("a b", ["a b"], box=box), captioned("c", ["c"], id="1")]) for box in (half, less)
+        score_captions([captioned("a b", ["a b"], box=box), captioned("c", ["c"], id="1")]) for box in (half, more)
     ]
-    assert values[0][0].scores["rouge_l@0.5"] == 1.0
-    assert values[1][0].scores["rouge_l@0.5"] < 1.0
+    assert values[0][0].scores["rouge_l@0.5"] < 1.0
+    assert values[1][0].scores["rouge_l@0.5"] == 1.0
 
 
 def test_query_box_is_the_best_overlap():
@@ -213,38 +216,3 @@ def test_bad_text_input_is_refused_by_name():
         score_texts(["a"], [["a"], ["b"]])
     assert score([]) == []
     assert score_texts([], []).cider.shape == (0,)
-
-
-@pytest.mark.skipif(not (DATA / "sqa3d").exists(), reason="SQA3D is not on this machine")
-def test_real_sqa3d_types_have_the_published_counts_and_the_oracle_scores_100():
-    folder = DATA / "sqa3d"
-    asked = json.loads((folder / "v1_balanced_questions_test_scannetv2.json").read_text())["questions"]
-    gold = json.loads((folder / "v1_balanced_sqa_annotations_test_scannetv2.json").read_text())["annotations"]
-    answers = {item["question_id"]: item["answers"][0]["answer"] for item in gold}
-    types = {item["question_id"]: question_type(item["question"]) for item in asked}
-    assert Counter(types.values()) == {
-        "what": 1147, "is": 652, "how": 465, "can": 338, "which": 351, "others": 566
-    }  # fmt: skip
-    oracle = [
-        answered("sqa3d", answers[i["question_id"]], [answers[i["question_id"]]], str(i["question_id"]),
-                 types[i["question_id"]], i["scene_id"])
-        for i in asked
-    ]  # fmt: skip
-    summary = summarise(score(oracle), n=50)["sqa3d"]
-    assert (summary.count, summary.scene_count) == (3519, 67)
-    assert {values["em"].mean for values in summary.by_type.values()} == {100.0}
-    always_yes = [Prediction(annotation=each.annotation, text="Yes.") for each in oracle]
-    assert 5 < summarise(score(always_yes), n=50)["sqa3d"].overall["em"].mean < 30
-
-
-@pytest.mark.skipif(not (DATA / "scanqa").exists(), reason="ScanQA is not on this machine")
-def test_real_scanqa_oracle_scores_100_and_silence_0():
-    items = json.loads((DATA / "scanqa" / "ScanQA_v1.0_val.json").read_text())
-    oracle = [answered("scanqa", i["answers"][0], i["answers"], i["question_id"], "all", i["scene_id"]) for i in items]
-    summary = summarise(score(oracle), n=50)["scanqa"]
-    assert (summary.count, summary.scene_count) == (4675, 71)
-    assert {name: summary.overall[name].mean for name in ("em", "rouge_l")} == {"em": 100.0, "rouge_l": 100.0}
-    assert summary.overall["bleu_1"].mean == pytest.approx(100.0, abs=1e-4)
-    assert 200 < summary.overall["cider"].mean < 1000
-    silent = [Prediction(annotation=each.annotation) for each in oracle]
-    assert {interval.mean for interval in summarise(score(silent), n=50)["scanqa"].overall.values()} == {0.0}

@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from stereopsis.benchmarks.boxes import IOU_THRESHOLDS
+from stereopsis.benchmarks.boxes import IOU_THRESHOLDS, evaluated_iou
 from stereopsis.benchmarks.records import Prediction
 from stereopsis.errors import StereopsisError
-from stereopsis.geometry.boxes import iou
 from stereopsis.scenes.annotations import Annotation, Task
 
 
@@ -68,5 +67,5 @@ def chance_scores(prediction: Prediction) -> dict[str, float]:
         raise StereopsisError(f"{prediction.label}: chance is defined for scanrefer and multi3drefer")
     if len(prediction.boxes) == 0:
         return {f"{name}@{threshold}": unpicked for threshold in IOU_THRESHOLDS}
-    best = iou(prediction.boxes, prediction.targets).max(axis=1, initial=0.0)
+    best = evaluated_iou(prediction.boxes, prediction.targets).max(axis=1, initial=0.0)
     return {f"{name}@{limit}": worth * float(np.mean(best >= limit)) for limit in IOU_THRESHOLDS}

@@ -19,10 +19,12 @@ class Metric:
         name: its key in `SampleScore.scores`.
         bleu_order: 0 for the mean of the per-sample values; n for corpus BLEU-n, which is no mean of sentence
             values and is computed from the summed `SampleScore.bleu_counts`.
+        meteor: whether this is corpus METEOR, computed from the summed `SampleScore.meteor_counts`.
     """
 
     name: str
     bleu_order: int = 0
+    meteor: bool = False
 
 
 def _no_boxes() -> np.ndarray:
@@ -99,6 +101,10 @@ class SampleScore:
             points.
         bleu_counts: the sample's share in corpus BLEU (see `stereopsis.benchmarks.text`); empty for other
             tasks.
+        meteor_counts: its share in corpus METEOR (see `stereopsis.benchmarks.java_tools`); empty where METEOR was
+            not computed.
+        unavailable: metric name -> why it is not in `scores` (no Java, not asked for).
+        protocol: by whose rules it was scored (see `stereopsis.benchmarks.protocols`).
     """
 
     id: str
@@ -107,18 +113,30 @@ class SampleScore:
     type: str
     scores: Mapping[str, float]
     bleu_counts: tuple[float, ...] = ()
+    meteor_counts: tuple[float, ...] = ()
+    unavailable: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    protocol: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dictionary that JSON can hold."""
-        return {**dataclasses.asdict(self), "scores": dict(self.scores)}
+        return {**dataclasses.asdict(self), "scores": dict(self.scores), "unavailable": dict(self.unavailable)}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "SampleScore":
         """The inverse of `to_dict`."""
-        return cls(**{**record, "bleu_counts": tuple(record.get("bleu_counts", ()))})
+        counts = {key: tuple(record.get(key, ())) for key in ("bleu_counts", "meteor_counts")}
+        return cls(**{**record, **counts})
 
 
-def sample_score(prediction: Prediction, scores: Mapping[str, float], bleu_counts: Iterable[float] = ()) -> SampleScore:
+def sample_score(
+    prediction: Prediction,
+    scores: Mapping[str, float],
+    *,
+    protocol: str,
+    bleu_counts: Iterable[float] = (),
+    meteor_counts: Iterable[float] = (),
+    unavailable: Mapping[str, str] | None = None,
+) -> SampleScore:
     """Put a prediction's values under the ids of its annotation."""
     annotation = prediction.annotation
     return SampleScore(
@@ -128,6 +146,9 @@ def sample_score(prediction: Prediction, scores: Mapping[str, float], bleu_count
         type=annotation.type,
         scores=dict(scores),
         bleu_counts=tuple(float(count) for count in bleu_counts),
+        meteor_counts=tuple(float(count) for count in meteor_counts),
+        unavailable=dict(unavailable or {}),
+        protocol=protocol,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from stereopsis.benchmarks.java_tools import METEOR_COUNTS, meteor_of_counts
 from stereopsis.benchmarks.records import Metric, SampleScore
 from stereopsis.benchmarks.statistics import Interval, draw_scenes, percentile_interval, ratio
 from stereopsis.benchmarks.text import BLEU_COUNTS, bleu_of_counts
@@ -28,6 +29,8 @@ class Summary:
         macro: metric name -> mean over the question types' values.
         by_type: question type -> metric name -> value.
         type_counts: question type -> samples.
+        protocol: by whose rules the samples were scored.
+        unavailable: metric name -> why it has no value; such a metric is in none of the tables above.
     """
 
     task: Task
@@ -37,6 +40,8 @@ class Summary:
     macro: Mapping[str, Interval]
     by_type: Mapping[str, Mapping[str, Interval]]
     type_counts: Mapping[str, int]
+    protocol: str = ""
+    unavailable: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,7 +62,8 @@ def summarise_task(
 ) -> Summary:
     """Average the samples of one benchmark, with intervals from resampling scenes.
 
-    All intervals come from the same draws. A value that rests on one scene only has no bounds (NaN).
+    All intervals come from the same draws. A value that rests on one scene only has no bounds (NaN). A metric that
+    the samples mark as unavailable is listed in `Summary.unavailable` instead.
 
     Args:
         samples: per-sample scores of one task.
@@ -67,17 +73,26 @@ def summarise_task(
         level: of the intervals.
 
     Raises:
-        StereopsisError: no samples, several tasks, a missing metric, or a value that is not finite.
+        StereopsisError: no samples, several tasks or protocols, a missing metric, a metric that only some samples
+            have, or a value that is not finite.
     """
     tasks = sorted({sample.task for sample in samples})
     if len(tasks) != 1:
         raise StereopsisError(f"a summary needs samples of one task, got {len(samples)} samples of {tasks}")
+    protocols = sorted({sample.protocol for sample in samples})
+    if len(protocols) != 1:
+        raise StereopsisError(
+            f"{tasks[0]}: samples scored by different protocols ({', '.join(protocols)}) have no mean"
+        )
+    unavailable = _unavailable(samples, metrics)
+    metrics = [metric for metric in metrics if metric.name not in unavailable]
     types = sorted({sample.type for sample in samples})
     type_counts = Counter(sample.type for sample in samples)
     scene_count = len({sample.scene_id for sample in samples})
     scenes_of_type = [len({s.scene_id for s in samples if s.type == name}) for name in types]
     blocks = [_block(samples, metric) for metric in metrics]
-    draws = _draws_by_type(samples, types, np.concatenate([block.columns for block in blocks], axis=1), n, seed)
+    columns = np.concatenate([np.zeros((len(samples), 0)), *(block.columns for block in blocks)], axis=1)
+    draws = _draws_by_type(samples, types, columns, n, seed)
 
     overall: dict[str, Interval] = {}
     macro: dict[str, Interval] = {}
@@ -101,7 +116,24 @@ def summarise_task(
         macro=macro,
         by_type=by_type,
         type_counts={name: type_counts[name] for name in types},
+        protocol=protocols[0],
+        unavailable=unavailable,
     )
+
+
+def _unavailable(samples: Sequence[SampleScore], metrics: Sequence[Metric]) -> dict[str, str]:
+    """Metric name -> reason, of the metrics that no sample has."""
+    reasons = {}
+    for metric in metrics:
+        lacking = [sample for sample in samples if metric.name in sample.unavailable]
+        if lacking and len(lacking) < len(samples):
+            raise StereopsisError(
+                f"{lacking[0].task}: {len(lacking)} of {len(samples)} samples have no '{metric.name}' "
+                f"({lacking[0].unavailable[metric.name]}); score all of them in one go"
+            )
+        if lacking:
+            reasons[metric.name] = lacking[0].unavailable[metric.name]
+    return reasons
 
 
 def _draws_by_type(
@@ -131,6 +163,11 @@ def _block(samples: Sequence[SampleScore], metric: Metric) -> _Block:
                 raise StereopsisError(f"{sample.task} '{sample.id}' has no BLEU counts; score its text again")
         counts = np.array([sample.bleu_counts for sample in samples])
         return _Block(columns=counts, statistic=lambda sums: bleu_of_counts(sums)[..., order])
+    if metric.meteor:
+        for sample in samples:
+            if len(sample.meteor_counts) != METEOR_COUNTS:
+                raise StereopsisError(f"{sample.task} '{sample.id}' has no METEOR counts; score its text again")
+        return _Block(columns=np.array([sample.meteor_counts for sample in samples]), statistic=meteor_of_counts)
     for sample in samples:
         if metric.name not in sample.scores:
             raise StereopsisError(

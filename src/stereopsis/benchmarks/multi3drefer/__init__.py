@@ -1,1 +1,1 @@
-"""Multi3DRefer: prompt, metric and card of this benchmark."""
+"""Multi3DRefer: reader, prompt, metric and card of this benchmark."""

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from stereopsis.benchmarks.boxes import IOU_THRESHOLDS, matched_f1
+from stereopsis.benchmarks.protocols import Protocol, protocol_of
 from stereopsis.benchmarks.records import Metric, Prediction, SampleScore, require_unique, sample_score
 from stereopsis.errors import StereopsisError
 
@@ -13,6 +14,15 @@ METRICS = tuple(Metric(name=f"f1@{threshold}") for threshold in IOU_THRESHOLDS)
 TYPES = ("zt_w_d", "zt_wo_d", "st_w_d", "st_wo_d", "mt")
 TEMPERATURE = 0.07
 THRESHOLD = 0.4
+PROTOCOLS = (
+    Protocol(
+        task="multi3drefer",
+        name="cumulative",
+        differs="proposals by softmax(cosine / 0.07) until their probabilities reach 0.4; none if the zero target wins",
+        used_by=("Video-3D-LLM", "3DRS", "Ross3D"),
+        default=True,
+    ),
+)
 
 
 def select(
@@ -69,11 +79,12 @@ def score_sample(
     return {metric.name: value for metric, value in zip(METRICS, values, strict=True)}
 
 
-def score(predictions: Sequence[Prediction]) -> list[SampleScore]:
+def score(predictions: Sequence[Prediction], protocol: str | None = None) -> list[SampleScore]:
     """F1 of every prediction, in order.
 
     Raises:
-        StereopsisError: as `score_sample`, or an annotation was predicted twice.
+        StereopsisError: as `score_sample`, an annotation was predicted twice, or there is no such protocol.
     """
     require_unique(predictions)
-    return [sample_score(prediction, score_sample(prediction)) for prediction in predictions]
+    rules = protocol_of(PROTOCOLS, protocol).name
+    return [sample_score(prediction, score_sample(prediction), protocol=rules) for prediction in predictions]

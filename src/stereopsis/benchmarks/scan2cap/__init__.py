@@ -1,1 +1,1 @@
-"""Scan2Cap: prompt, metric and card of this benchmark."""
+"""Scan2Cap: reader, prompt, metric and card of this benchmark."""

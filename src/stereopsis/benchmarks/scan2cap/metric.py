@@ -1,31 +1,34 @@
-"""Scan2Cap: captions of an object that has to be located first (CIDEr, ROUGE-L, BLEU at IoU 0.5)."""
+"""Scan2Cap: captions of an object that has to be located first (CIDEr, METEOR, ROUGE-L, BLEU at IoU 0.5)."""
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from stereopsis.benchmarks.records import (
-    Metric,
-    Prediction,
-    SampleScore,
-    references,
-    require_unique,
-    sample_score,
-)
-from stereopsis.benchmarks.text import BLEU_ORDERS, score_texts
+from stereopsis.benchmarks.boxes import evaluated_iou
+from stereopsis.benchmarks.protocols import Protocol, protocol_of
+from stereopsis.benchmarks.records import Prediction, SampleScore, references, require_unique, sample_score
+from stereopsis.benchmarks.text import score_texts, text_metrics
 from stereopsis.errors import StereopsisError
-from stereopsis.geometry.boxes import iou
-
-Protocol = Literal["strict", "released"]
 
 IOU_THRESHOLD = 0.5
-METRICS = (
-    Metric(name="cider@0.5"),
-    Metric(name="rouge_l@0.5"),
-    *(Metric(name=f"bleu_{order}@0.5", bleu_order=order) for order in BLEU_ORDERS),
+SUFFIX = "@0.5"
+METRICS = text_metrics(SUFFIX)
+PROTOCOLS = (
+    Protocol(
+        task="scan2cap",
+        name="strict",
+        differs="a caption whose box misses the object (IoU < 0.5) counts as empty",
+        used_by=("Video-3D-LLM", "3DRS"),
+        default=True,
+    ),
+    Protocol(
+        task="scan2cap",
+        name="released",
+        differs="the caption of the best-matching box counts, however badly that box fits",
+        used_by=("Ross3D's released code",),
+    ),
 )
 
 
@@ -44,7 +47,7 @@ def query_box(proposals: Float[np.ndarray, "proposals 6"], target: Float[np.ndar
     """
     if len(proposals) == 0:
         return None
-    overlap = iou(proposals, target[None])[:, 0]
+    overlap = evaluated_iou(proposals, target[None])[:, 0]
     best = int(np.argmax(overlap))
     return QueryBox(box=proposals[best], iou=float(overlap[best]))
 
@@ -65,10 +68,10 @@ def located(prediction: Prediction) -> bool:
             f"{prediction.label}: needs exactly one target box (the object) and at most one box (the "
             f"captioned proposal, see query_box), got {len(prediction.targets)} and {len(prediction.boxes)}"
         )
-    return bool((iou(prediction.boxes, prediction.targets) >= IOU_THRESHOLD).any())
+    return bool((evaluated_iou(prediction.boxes, prediction.targets) >= IOU_THRESHOLD).any())
 
 
-def score(predictions: Sequence[Prediction], protocol: Protocol = "strict") -> list[SampleScore]:
+def score(predictions: Sequence[Prediction], protocol: str | None = None, *, meteor: bool = False) -> list[SampleScore]:
     """All metrics of every prediction, in order.
 
     A caption whose box misses the object (IoU < 0.5) counts as empty under ``strict``, Video-3D-LLM's
@@ -76,25 +79,31 @@ def score(predictions: Sequence[Prediction], protocol: Protocol = "strict") -> l
     set (see `stereopsis.benchmarks.text`): pass the whole split. An empty caption still shares "sos" and
     "eos" with the references, so that its ROUGE-L and BLEU are a little above 0, as in the official code.
 
+    Args:
+        predictions: captions are taken to the letter, spaces included.
+        protocol: one of `PROTOCOLS`, by default ``strict``.
+        meteor: whether METEOR is computed too, if Java is there.
+
     Raises:
-        MissingExtraError: pycocoevalcap is not installed.
-        StereopsisError: a caption has no reference or no target box, or was predicted twice.
+        StereopsisError: a caption has no reference or no target box, was predicted twice, or there is no such
+            protocol.
     """
     require_unique(predictions)
-    kept = [located(prediction) or protocol == "released" for prediction in predictions]
+    rules = protocol_of(PROTOCOLS, protocol).name
+    kept = [located(prediction) or rules == "released" for prediction in predictions]
     values = score_texts(
-        [wrapped(p.text.strip() if keep else "") for p, keep in zip(predictions, kept, strict=True)],
+        [wrapped(p.text if keep else "") for p, keep in zip(predictions, kept, strict=True)],
         [[wrapped(caption) for caption in references(prediction.annotation)] for prediction in predictions],
+        meteor=meteor,
     )
     return [
         sample_score(
             prediction,
-            {
-                "cider@0.5": float(values.cider[index]),
-                "rouge_l@0.5": float(values.rouge_l[index]),
-                **{f"bleu_{order}@0.5": float(values.bleu[index, order - 1]) for order in BLEU_ORDERS},
-            },
-            values.bleu_counts[index],
+            values.scores(index, SUFFIX),
+            protocol=rules,
+            bleu_counts=values.bleu_counts[index],
+            meteor_counts=values.counts_of_meteor(index),
+            unavailable=values.unavailable(SUFFIX),
         )
         for index, prediction in enumerate(predictions)
     ]

@@ -1,1 +1,1 @@
-"""ScanQA: prompt, metric and card of this benchmark."""
+"""ScanQA: reader, prompt, metric and card of this benchmark."""

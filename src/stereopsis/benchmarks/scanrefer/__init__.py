@@ -1,1 +1,1 @@
-"""ScanRefer: prompt, metric and card of this benchmark."""
+"""ScanRefer: reader, prompt, metric and card of this benchmark."""

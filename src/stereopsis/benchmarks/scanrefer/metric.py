@@ -4,12 +4,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stereopsis.benchmarks.boxes import IOU_THRESHOLDS
+from stereopsis.benchmarks.boxes import IOU_THRESHOLDS, evaluated_iou
+from stereopsis.benchmarks.protocols import Protocol, protocol_of
 from stereopsis.benchmarks.records import Metric, Prediction, SampleScore, require_unique, sample_score
 from stereopsis.errors import StereopsisError
-from stereopsis.geometry.boxes import iou
 
 METRICS = tuple(Metric(name=f"acc@{threshold}") for threshold in IOU_THRESHOLDS)
+PROTOCOLS = (
+    Protocol(
+        task="scanrefer",
+        name="standard",
+        differs="the best-scoring of all proposals; unique and multiple among the objects of the annotation file",
+        used_by=("ScanRefer", "Video-3D-LLM", "3DRS", "Ross3D"),
+        default=True,
+    ),
+)
 
 
 def score_sample(prediction: Prediction) -> dict[str, float]:
@@ -28,15 +37,16 @@ def score_sample(prediction: Prediction) -> dict[str, float]:
     if len(prediction.scores) == 0:
         raise StereopsisError(f"{prediction.label}: its {len(prediction.boxes)} proposals have no scores")
     best = int(np.argmax(prediction.scores))
-    overlap = iou(prediction.boxes[best : best + 1], prediction.targets).item()
+    overlap = evaluated_iou(prediction.boxes[best : best + 1], prediction.targets).item()
     return {metric.name: float(overlap >= threshold) for metric, threshold in zip(METRICS, IOU_THRESHOLDS, strict=True)}
 
 
-def score(predictions: Sequence[Prediction]) -> list[SampleScore]:
+def score(predictions: Sequence[Prediction], protocol: str | None = None) -> list[SampleScore]:
     """Acc of every prediction, in order.
 
     Raises:
-        StereopsisError: as `score_sample`, or an annotation was predicted twice.
+        StereopsisError: as `score_sample`, an annotation was predicted twice, or there is no such protocol.
     """
     require_unique(predictions)
-    return [sample_score(prediction, score_sample(prediction)) for prediction in predictions]
+    rules = protocol_of(PROTOCOLS, protocol).name
+    return [sample_score(prediction, score_sample(prediction), protocol=rules) for prediction in predictions]

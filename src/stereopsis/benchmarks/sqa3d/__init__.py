@@ -1,1 +1,1 @@
-"""SQA3D: prompt, metric and card of this benchmark."""
+"""SQA3D: reader, prompt, metric and card of this benchmark."""

@@ -1,0 +1,174 @@
+"""ScanRefer's annotation files: the authors', one grouped by object, or Video-3D-LLM's ``scanrefer_vg_*`` ones.
+
+Ids are "SCENE|OBJECT|ANNOTATION" in all of them.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from stereopsis.benchmarks.annotation_files import (
+    AnnotationRecord,
+    Box,
+    Entry,
+    entries,
+    read_json,
+    unknown_format,
+    without_duplicates,
+)
+from stereopsis.benchmarks.llava_style import is_llava_style, llava_record
+from stereopsis.benchmarks.scanrefer.classes import unique_or_multiple
+from stereopsis.benchmarks.scanrefer.prompt import PREFIX
+from stereopsis.scenes.annotations import Annotation
+
+DEFAULT_SPLIT = "val"
+FILES = ("ScanRefer_filtered_{split}.json", "scanrefer_vg_{split}_llava_style.json")
+TYPES = ("unique", "multiple")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Description:
+    """One description of one object, as the authors' file lists them.
+
+    Attributes:
+        place: where it was read, for error messages.
+        scene_id: its scene.
+        object_id: ScanNet's instance id.
+        object_name: ScanNet's name of the object ("office_chair").
+        ann_id: tells the descriptions of an object apart.
+        text: the description.
+        type: "unique" or "multiple".
+        box: of the object, aligned frame, metres; None where the file has none.
+    """
+
+    place: str
+    scene_id: str
+    object_id: int
+    object_name: str
+    ann_id: str
+    text: str
+    type: str
+    box: Box | None
+
+
+def read(path: Path, *, split: str | None = None) -> tuple[AnnotationRecord, ...]:
+    """Read one file of any of the three forms.
+
+    Raises:
+        StereopsisError: the file is missing, damaged or of another form, or an id is there twice.
+    """
+    return parse(read_json(path), str(path), split=split)
+
+
+def parse(content: Any, where: str, *, split: str | None = None) -> tuple[AnnotationRecord, ...]:
+    """Annotations of content that was read from `where`.
+
+    Args:
+        content: a list of records.
+        where: for error messages.
+        split: not needed here.
+
+    Raises:
+        StereopsisError: see `read`.
+    """
+    if is_llava_style(content):
+        return without_duplicates((entry.place, _llava(entry)) for entry in entries(content, where))
+    return without_duplicates(
+        (
+            said.place,
+            AnnotationRecord(
+                annotation=Annotation(
+                    id=f"{said.scene_id}|{said.object_id}|{said.ann_id}",
+                    task="scanrefer",
+                    scene_id=said.scene_id,
+                    type=said.type,
+                    text=said.text,
+                    object_ids=(said.object_id,),
+                ),
+                names=(str(index),),
+                targets=None if said.box is None else (said.box,),
+            ),
+        )
+        for index, said in enumerate(descriptions(content, where))
+    )
+
+
+def descriptions(content: Any, where: str) -> list[Description]:
+    """The descriptions of the authors' form (one entry each) or grouped by object (``descriptions`` or ``ref_captions``).
+
+    The type is the file's ``eval_type`` where every entry has one; else it is computed from the whole content.
+
+    Raises:
+        StereopsisError: an entry lacks a field, or the content has another form.
+    """
+    listed = entries(content, where)
+    if "description" in listed[0].content:
+        found = [_single(entry) for entry in listed]
+    elif {"descriptions", "ref_captions"} & set(listed[0].content):
+        found = [said for entry in listed for said in _grouped(entry)]
+    else:
+        raise unknown_format(
+            "scanrefer", where, listed[0].content, "'scene_id', 'object_id', 'object_name', 'ann_id' and 'description'"
+        )
+    if all(said.type for said in found):
+        return found
+    types = unique_or_multiple((said.scene_id, said.object_id, said.object_name) for said in found)
+    return [dataclasses.replace(said, type=type) for said, type in zip(found, types, strict=True)]
+
+
+def _single(entry: Entry) -> Description:
+    return Description(
+        place=entry.place,
+        scene_id=entry.text("scene_id"),
+        object_id=entry.integer("object_id"),
+        object_name=entry.text("object_name"),
+        ann_id=entry.name("ann_id"),
+        text=entry.text("description"),
+        type=eval_type(entry, "eval_type") if "eval_type" in entry.content else "",
+        box=entry.box("box"),
+    )
+
+
+def _grouped(entry: Entry) -> list[Description]:
+    texts = entry.texts("descriptions" if "descriptions" in entry.content else "ref_captions")
+    return [
+        Description(
+            place=entry.place,
+            scene_id=entry.text("scene_id"),
+            object_id=entry.integer("object_id" if "object_id" in entry.content else "obj_id"),
+            object_name=entry.text("object_name"),
+            ann_id=str(number),
+            text=text,
+            type="",
+            box=entry.box("box"),
+        )
+        for number, text in enumerate(texts)
+    ]
+
+
+def eval_type(entry: Entry, key: str) -> str:
+    """The field that says "unique" or "multiple".
+
+    Raises:
+        StereopsisError: it says something else.
+    """
+    if entry.content.get(key) not in TYPES:
+        raise entry.wrong(key, "'unique' or 'multiple'")
+    return str(entry.content[key])
+
+
+def _llava(entry: Entry) -> AnnotationRecord:
+    record = llava_record(entry)
+    object_id, box = record.metadata.integer("object_id"), entry.box("box")
+    return AnnotationRecord(
+        annotation=Annotation(
+            id=f"{record.scene_id}|{object_id}|{record.metadata.name('ann_id')}",
+            task="scanrefer",
+            scene_id=record.scene_id,
+            type=eval_type(record.metadata, "question_type"),
+            text=record.between(PREFIX, ""),
+            object_ids=(object_id,),
+        ),
+        names=(record.id,),
+        targets=None if box is None else (box,),
+    )
