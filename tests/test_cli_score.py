@@ -2,21 +2,18 @@
 
 import csv
 import dataclasses
-import importlib.util
 import json
 import random
-import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from stereopsis import cli, cli_score
-from stereopsis.benchmarks.sqa3d.metric import clean_answer, question_type
+from stereopsis import benchmarks, cli, cli_score
+from stereopsis.benchmarks.annotation_files import AnnotationRecord
+from stereopsis.benchmarks.sqa3d.metric import clean_answer
 from stereopsis.errors import StereopsisError
 from stereopsis.scenes.annotations import Annotation
 
@@ -41,35 +38,26 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     return call
 
 
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """A stand-in for what the readers give."""
-
-    annotation: Annotation
-    names: tuple[str, ...] = ()
-    targets: Any = None
-    query: Any = None
-
-
 @pytest.fixture
-def records(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Record]], None]:
+def records(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[AnnotationRecord]], None]:
     """Lets any annotation file stand for the given records."""
 
-    def give(found: list[Record]) -> None:
-        module = types.ModuleType("stereopsis.benchmarks.readers")
-        module.read_annotation_records = lambda task, path: tuple(found)  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "stereopsis.benchmarks.readers", module)
+    def give(found: list[AnnotationRecord]) -> None:
+        monkeypatch.setattr(benchmarks, "read_annotation_records", lambda task, path: tuple(found))
 
     return give
 
 
-def question(name: str, scene: str, answer: str = "yes", kind: str = "what", task: str = "sqa3d") -> Record:
-    return Record(Annotation(id=name, task=task, scene_id=scene, type=kind, text=f"what is {name}?", answers=(answer,)))
+def question(name: str, scene: str, answer: str = "yes", kind: str = "what", task: str = "sqa3d") -> AnnotationRecord:
+    asked = Annotation(id=name, task=task, scene_id=scene, type=kind, text=f"what is {name}?", answers=(answer,))
+    return AnnotationRecord(annotation=asked)
 
 
 QUESTIONS = [
     question(f"q{n}", scene, kind=kind)
-    for n, (scene, kind) in enumerate(zip(["scene0011_00", "scene0011_00", "scene0015_00"] * 2, ["what", "how"] * 3, strict=True))
+    for n, (scene, kind) in enumerate(
+        zip(["scene0011_00", "scene0011_00", "scene0015_00"] * 2, ["what", "how"] * 3, strict=True)
+    )
 ]
 
 
@@ -97,7 +85,9 @@ def test_score_refuses_what_does_not_fit(run, records, tmp_path):
     records(QUESTIONS)
     path = tmp_path / "p.json"
     path.write_text('{"q0": "yes", "z": "no"}')
-    with pytest.raises(StereopsisError, match=r"5 of 6 annotations have no prediction .* 1 that belong to no annotation \(z\)"):
+    with pytest.raises(
+        StereopsisError, match=r"5 of 6 annotations have no prediction .* 1 that belong to no annotation \(z\)"
+    ):
         run("score", path, "-b", "sqa3d", "-a", "x", "--json", tmp_path / "out.json")
     assert not (tmp_path / "out.json").exists()
     said = run("score", path, "-b", "sqa3d", "-a", "x", "--missing-as-wrong")
@@ -107,29 +97,34 @@ def test_score_refuses_what_does_not_fit(run, records, tmp_path):
         run("score", path, "-b", "sqa", "-a", "x")
 
 
-def test_score_passes_the_protocol_on_and_keeps_it(run, records, tmp_path, monkeypatch):
-    import stereopsis.benchmarks as benchmarks
-
-    seen = []
-    real = benchmarks.score
-
-    def score(predictions, *, protocols=None):
-        seen.append(protocols)
-        return real(predictions)
-
-    monkeypatch.setattr(benchmarks, "score", score)
+def test_score_takes_the_protocol_and_keeps_it(run, records, tmp_path):
+    """Empty answers match everything by EM-R as released, and nothing by the default."""
     records(QUESTIONS)
-    said = run("score", answers(tmp_path, 3), "-b", "sqa3d", "-a", "x", "--protocol", "other", "-o", tmp_path / "kept")
-    assert seen == [{"sqa3d": "other"}]
-    assert "protocol other" in said
-    summary = json.loads((tmp_path / "kept" / "summary.json").read_text())
-    assert summary["settings"]["protocols"] == {"sqa3d": "other"}
-    assert summary["settings"]["name"] == "p"
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({f"q{n}": "" for n in range(6)}))
+    figures = {}
+    for protocol in ("strict", "released"):
+        folder = tmp_path / protocol
+        said = run(
+            "score", path, "-b", "sqa3d", "-a", "x", "--protocol", protocol, "-o", folder, "--json", folder / "o"
+        )
+        figures[protocol] = json.loads((folder / "o").read_text())["em_r"]
+        assert f"protocol {protocol}" in said
+        assert "note: 6 predictions are empty." in said
+        settings = json.loads((folder / "summary.json").read_text())["settings"]
+        assert (settings["protocols"], settings["name"]) == ({"sqa3d": protocol}, "p")
+    assert figures == {"strict": 0.0, "released": 100.0}
+    with pytest.raises(StereopsisError, match=r"protocol 'relaesed'.*did you mean 'released'"):
+        run("score", path, "-b", "sqa3d", "-a", "x", "--protocol", "relaesed")
 
 
 def test_score_scanrefer_with_boxes_from_a_file(run, records, tmp_path):
     asked = [
-        dataclasses.replace(question(f"q{n}", f"scene000{n}_00", task="scanrefer"), targets=[A], names=(str(n),))
+        dataclasses.replace(
+            question(f"q{n}", f"scene000{n}_00", task="scanrefer"),
+            targets=((0.0, 0.0, 0.0, 1.0, 1.0, 1.0),),
+            names=(str(n),),
+        )
         for n in range(2)
     ]
     records(asked)
@@ -160,7 +155,11 @@ def test_score_then_compare_then_table(run, records, tmp_path):
 
     table, tex = tmp_path / "table.csv", tmp_path / "table.tex"
     said = run("report", tmp_path / "mine", tmp_path / "theirs", "--table", table, "--table", tex)
-    rows = {row["label"]: row for row in csv.DictReader(table.read_text().splitlines()) if row["kind"] == "ours" and row["metric"] == "em"}
+    rows = {
+        row["label"]: row
+        for row in csv.DictReader(table.read_text().splitlines())
+        if row["kind"] == "ours" and row["metric"] == "em"
+    }
     assert float(rows["mine"]["value"]) == pytest.approx(400 / 6, abs=1e-4)
     assert "6 samples; the split that papers report has 3519" in said
     assert tex.read_text().count(r"\toprule") == 1
@@ -174,13 +173,9 @@ def test_compare_refuses_other_questions_and_protocols(run, records, tmp_path):
     with pytest.raises(StereopsisError, match=r"1 samples only in the first \(q5\)"):
         run("compare", tmp_path / "a", tmp_path / "b")
 
-    for name in ("a", "b"):
-        file = tmp_path / name / "summary.json"
-        content = json.loads(file.read_text())
-        content["settings"]["protocols"] = {"sqa3d": f"{name}-rules"}
-        file.write_text(json.dumps(content))
-    with pytest.raises(StereopsisError, match="under protocol 'a-rules', the second under 'b-rules'"):
-        run("compare", tmp_path / "a", tmp_path / "b")
+    run("score", answers(tmp_path, 3), "-b", "sqa3d", "-a", "x", "-o", tmp_path / "d", "--protocol", "released")
+    with pytest.raises(StereopsisError, match="under protocol 'released', the second under 'strict'"):
+        run("compare", tmp_path / "d", tmp_path / "b")
 
     records([question(f"q{n}", "scene0011_00", task="scanqa") for n in range(6)])
     run("score", answers(tmp_path, 3), "-b", "scanqa", "-a", "x", "-o", tmp_path / "c")
@@ -194,7 +189,7 @@ def test_compare_refuses_other_words_under_the_same_ids(run, records, tmp_path):
     records(QUESTIONS)
     run("score", answers(tmp_path, 3), "-b", "sqa3d", "-a", "x", "-o", tmp_path / "a")
     asked = dataclasses.replace(QUESTIONS[0].annotation, text="something else?")
-    records([Record(asked), *QUESTIONS[1:]])
+    records([AnnotationRecord(annotation=asked), *QUESTIONS[1:]])
     run("score", answers(tmp_path, 3), "-b", "sqa3d", "-a", "x", "-o", tmp_path / "b")
     with pytest.raises(StereopsisError, match=r"1 samples ask something else in the two results \(q0\)"):
         run("compare", tmp_path / "a", tmp_path / "b")
@@ -217,34 +212,12 @@ def test_help_has_examples(run, command):
 
 
 @pytest.fixture
-def sqa3d(shared_data: Path, records) -> list[Record]:
-    """All 3 519 questions, by this package's own reader where it is there."""
+def sqa3d(shared_data: Path) -> tuple[AnnotationRecord, ...]:
+    """All 3 519 questions."""
     folder = shared_data / "sqa3d"
     if not folder.is_dir():
         pytest.skip("no SQA3D here")
-    if importlib.util.find_spec("stereopsis.benchmarks.readers") is not None:
-        from stereopsis.benchmarks.readers import read_annotation_records
-
-        return list(read_annotation_records("sqa3d", folder / "v1_balanced_questions_test_scannetv2.json"))
-    asked = json.loads((folder / "v1_balanced_questions_test_scannetv2.json").read_text())["questions"]
-    replies = json.loads((folder / "v1_balanced_sqa_annotations_test_scannetv2.json").read_text())["annotations"]
-    by_id = {each["question_id"]: tuple(a["answer"] for a in each["answers"]) for each in replies}
-    found = [
-        Record(
-            Annotation(
-                id=str(each["question_id"]),
-                task="sqa3d",
-                scene_id=each["scene_id"],
-                type=question_type(each["question"]),
-                text=each["question"],
-                situation=each["situation"],
-                answers=by_id[each["question_id"]],
-            )
-        )
-        for each in asked
-    ]
-    records(found)
-    return found
+    return benchmarks.read_annotation_records("sqa3d", folder / "v1_balanced_questions_test_scannetv2.json")
 
 
 def test_real_sqa3d_oracle_scores_all_and_shuffled_answers_the_floor(run, sqa3d, shared_data, tmp_path):

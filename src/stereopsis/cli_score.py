@@ -1,9 +1,8 @@
 """The command line's part for results: score other people's predictions, compare two results."""
 
-import importlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +17,6 @@ from stereopsis.errors import StereopsisError, did_you_mean
 if TYPE_CHECKING:
     from stereopsis.benchmarks import Prediction, SampleScore, Summary
     from stereopsis.benchmarks.comparison import MetricComparison, TaskComparison
-    from stereopsis.benchmarks.matching import AnnotationRecord
     from stereopsis.benchmarks.result_files import ScoredResult
     from stereopsis.scenes.annotations import Task
 
@@ -62,6 +60,7 @@ def score(
     missing_as_wrong: Annotated[
         bool, typer.Option("--missing-as-wrong", help="Annotations without prediction score 0.")
     ] = False,
+    meteor: Annotated[bool, typer.Option(help="Captions and ScanQA: METEOR too, where Java is there.")] = True,
     name: Annotated[
         str | None, typer.Option(help="What tables call this result; the file's name if not given.")
     ] = None,
@@ -70,27 +69,31 @@ def score(
 
     Shows every metric with its 95 % interval over scenes, by question type too.
     """
-    from stereopsis.benchmarks import summarise
+    from stereopsis.benchmarks import protocols_of, read_annotation_records, summarise
+    from stereopsis.benchmarks import score as score_predictions
     from stereopsis.benchmarks.matching import score_file
     from stereopsis.benchmarks.predictions import read_boxes, read_predictions
 
     task = _task(benchmark)
-    file = read_predictions(predictions, task)
+    named = protocols_of(None if protocol is None else {task: protocol})[task].name
+    records = read_annotation_records(task, annotations)
     scored = score_file(
-        file,
-        _annotations(task, annotations),
-        _scorer(task, protocol),
+        read_predictions(predictions, task),
+        records,
+        lambda each: score_predictions(each, protocols={task: named}, meteor=meteor),
         proposals=None if boxes is None else read_boxes(boxes),
         missing_as_wrong=missing_as_wrong,
     )
     summary = summarise(scored.samples)[task]
-    console.print(_summary_table(predictions.name if name is None else name, summary, protocol))
+    console.print(_summary_table(predictions.name if name is None else name, summary))
+    for metric, reason in summary.unavailable.items():
+        console.print(f"[yellow]note:[/yellow] no {escape(metric)}: {escape(reason)}", highlight=False, soft_wrap=True)
     for note in scored.notes:
         console.print(f"[yellow]note:[/yellow] {escape(note)}", highlight=False, soft_wrap=True)
     if json_file is not None:
         _write_json(json_file, flat_figures(summary))
     if output is not None:
-        _keep(output, scored.predictions, scored.samples, summary, task, protocol, name or predictions.stem)
+        _keep(output, scored.predictions, scored.samples, summary, name or predictions.stem)
 
 
 def flat_figures(summary: "Summary") -> dict[str, float]:
@@ -151,12 +154,14 @@ def write_tables(folders: Sequence[Path], files: Sequence[Path]) -> None:
     Raises:
         RunFolderError: a folder holds no evaluation, or a file's suffix names no form.
     """
-    from stereopsis.report.published_table import published_numbers, read_own_results, results_table
+    from stereopsis.benchmarks import protocols_of, published
+    from stereopsis.report.published_table import read_own_results, results_table
     from stereopsis.report.table_files import require_known_form, write_table
 
     for file in files:
         require_known_form(file)
-    table = results_table(read_own_results(folders), published_numbers())
+    defaults = {task: protocol.name for task, protocol in protocols_of().items()}
+    table = results_table(read_own_results(folders), published(), default_protocols=defaults)
     for file in files:
         console.print(f"Table: [bold]{escape(str(write_table(table, file).resolve()))}[/bold]", soft_wrap=True)
     for text in (*(f"{mark} {note}" for mark, note in table.footnotes.items()), *table.remarks):
@@ -171,26 +176,11 @@ def _task(name: str) -> "Task":
     return name
 
 
-def _annotations(task: "Task", path: Path) -> "Sequence[AnnotationRecord]":
-    readers = importlib.import_module("stereopsis.benchmarks.readers")
-    records: Sequence[AnnotationRecord] = readers.read_annotation_records(task, path)
-    return records
-
-
-def _scorer(task: "Task", protocol: str | None) -> "Callable[[Sequence[Prediction]], list[SampleScore]]":
-    from stereopsis.benchmarks import score as score_predictions
-
-    chosen: dict[str, Any] = {} if protocol is None else {"protocols": {task: protocol}}
-    return lambda predictions: score_predictions(predictions, **chosen)
-
-
 def _keep(
     folder: Path,
     predictions: "Sequence[Prediction]",
     samples: "Sequence[SampleScore]",
     summary: "Summary",
-    task: "Task",
-    protocol: str | None,
     name: str,
 ) -> None:
     from stereopsis.evaluation.records import record_of, summary_dict, write_results
@@ -205,10 +195,10 @@ def _keep(
     console.print(f"Every sample: [bold]{escape(str(folder.resolve()))}[/bold]", highlight=False, soft_wrap=True)
 
 
-def _summary_table(name: str, summary: "Summary", protocol: str | None) -> Table:
+def _summary_table(name: str, summary: "Summary") -> Table:
     table = Table(
-        title=f"{escape(name)}: {summary.task}, {summary.count} samples in {summary.scene_count} scenes"
-        + ("" if protocol is None else f", protocol {escape(protocol)}"),
+        title=f"{escape(name)}: {summary.task}, {summary.count} samples in {summary.scene_count} scenes, "
+        f"protocol {escape(summary.protocol)}",
         caption="Points, with 95 % bootstrap intervals over scenes.",
     )
     table.add_column("metric")

@@ -1,5 +1,6 @@
 """Paired comparison: hand-worked cases, a slow reference, and what the tests promise under no difference."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -183,9 +184,12 @@ def test_what_differs_is_listed():
         compare_samples([*first, first[0]], first, EM)
     with pytest.raises(StereopsisError, match="of one benchmark"):
         compare_samples(first, [], EM)
+    ruled = [dataclasses.replace(each, protocol=name) for each, name in zip(first, ("a", "b", "b"), strict=True)]
+    with pytest.raises(StereopsisError, match=r"scored under different protocols \(a, b\)"):
+        compare_samples(ruled, first, EM)
     with pytest.raises(StereopsisError, match="3 samples have no 'cider'"):
         compare_samples(first, first, METRICS["scanqa"][:1])
-    with pytest.raises(StereopsisError, match="3 samples have no BLEU counts"):
+    with pytest.raises(StereopsisError, match="3 samples have no counts of bleu_2"):
         compare_samples(first, first, BLEU2)
 
 
@@ -193,7 +197,14 @@ def test_what_differs_is_listed():
 
 
 def record(**changes) -> dict:
-    return {"id": "q", "scene_id": "s", "task": "sqa3d", "type": "what", "text": "where?", "scores": {"em": 1.0}} | changes
+    return {
+        "id": "q",
+        "scene_id": "s",
+        "task": "sqa3d",
+        "type": "what",
+        "text": "where?",
+        "scores": {"em": 1.0},
+    } | changes
 
 
 def folder_of(path, records, settings=None):
@@ -205,7 +216,9 @@ def folder_of(path, records, settings=None):
 
 
 def test_results_are_found_in_folders_runs_and_files(tmp_path):
-    folder = folder_of(tmp_path / "run" / "evaluation", [record(), record(id="r", task="scanqa")], {"protocols": {"sqa3d": "x"}})
+    folder = folder_of(
+        tmp_path / "run" / "evaluation", [record(), record(id="r", task="scanqa")], {"protocols": {"sqa3d": "x"}}
+    )
     for path in (folder, tmp_path / "run", folder / "records.jsonl"):
         result = read_result(path)
         assert [s.id for s in result.samples["sqa3d"]] == ["q"]
@@ -246,7 +259,7 @@ def test_damaged_results_are_refused(tmp_path, line, message):
 
 def test_totals_cannot_be_compared(tmp_path):
     (tmp_path / "scores.json").write_text('{"em": 50.0}')
-    with pytest.raises(RunFolderError, match="holds totals.*--output"):
+    with pytest.raises(RunFolderError, match=r"holds totals.*--output"):
         read_result(tmp_path / "scores.json")
     with pytest.raises(RunFolderError, match="holds no scored result"):
         read_result(tmp_path)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stereopsis.benchmarks import score
+from stereopsis.benchmarks.annotation_files import AnnotationRecord
 from stereopsis.benchmarks.matching import ScoredFile, score_file
 from stereopsis.benchmarks.predictions import read_predictions
 from stereopsis.errors import StereopsisError
@@ -21,20 +22,17 @@ THIRD_A = [0.0, 0, 0, 1, 1, 0.34]
 """IoU 0.34 with A."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Record:
-    annotation: Annotation
-    names: tuple[str, ...] = ()
-    targets: Any = None
-    query: Any = None
-
-
-def asked(task: str, name: str, *, kind: str = "x", answers=("yes",), scene="scene0000_00", **more: Any) -> Record:
+def asked(
+    task: str, name: str, *, kind: str = "x", answers=("yes",), scene="scene0000_00", **more: Any
+) -> AnnotationRecord:
     annotation = Annotation(id=name, task=task, scene_id=scene, type=kind, text="t", answers=answers)
-    return Record(annotation, **more)
+    for key in set(more) & {"targets", "query"}:
+        boxes = [tuple(map(float, box)) for box in ([more[key]] if key == "query" else more[key])]
+        more[key] = boxes[0] if key == "query" else tuple(boxes)
+    return AnnotationRecord(annotation=annotation, **more)
 
 
-def scored(folder: Path, predictions: object, records: list[Record], **options: Any) -> ScoredFile:
+def scored(folder: Path, predictions: object, records: list[AnnotationRecord], **options: Any) -> ScoredFile:
     path = folder / "p.json"
     path.write_text(json.dumps(predictions))
     return score_file(read_predictions(path, records[0].annotation.task), records, score, **options)
@@ -74,7 +72,9 @@ def test_names_that_mean_two_annotations_mean_none(tmp_path):
 
 def test_missing_predictions_are_an_error_unless_they_may_count_as_wrong(tmp_path):
     records = [asked("sqa3d", str(n)) for n in range(9)]
-    with pytest.raises(StereopsisError, match=r"7 of 9 .*\(2, 3, 4, 5, 6, \.\.\.\).* 3 predictions, and 1 that .*\(zz\)"):
+    with pytest.raises(
+        StereopsisError, match=r"7 of 9 .*\(2, 3, 4, 5, 6, \.\.\.\).* 3 predictions, and 1 that .*\(zz\)"
+    ):
         scored(tmp_path, {"0": "yes", "1": "yes", "zz": "yes"}, records)
     result = scored(tmp_path, {"0": "yes", "1": "yes", "zz": "yes"}, records, missing_as_wrong=True)
     assert values(result, "em") == [1.0, 1.0] + [0.0] * 7
@@ -121,7 +121,7 @@ def test_scanrefer_picks_the_best_candidate_never_the_zero_target(tmp_path):
     said = {"1": {"scores": [0.1, 0.6]}}
     proposals = {"scene0000_00": np.array([A, B])}
     assert values(scored(tmp_path, said, records, proposals=proposals), "acc@0.5") == [1.0]
-    with pytest.raises(StereopsisError, match="has scores but no boxes.*--boxes"):
+    with pytest.raises(StereopsisError, match=r"has scores but no boxes.*--boxes"):
         scored(tmp_path, said, records)
 
 
@@ -132,7 +132,7 @@ def test_scores_must_fit_the_candidates(tmp_path, scores):
 
 
 def test_multi3drefer_from_scores_by_hand(tmp_path):
-    """cosines 0.9, 0.9, 0.1 and zero 0.0 at temperature 0.07: two candidates share all weight, the first reaches 0.4."""
+    """cosines 0.9, 0.9, 0.1 and zero 0.0 at temperature 0.07: two candidates share all weight, one reaches 0.4."""
     said = {"1": {"scores": [0.9, 0.9, 0.1, 0.0], "objects": [A, B, C]}}
     one = scored(tmp_path, said, [asked("multi3drefer", "1", targets=[A])])
     assert values(one, "f1@0.5") == [1.0]
@@ -152,7 +152,10 @@ def test_truth_of_the_prediction_file_serves_where_there_is_no_other(tmp_path):
 
 
 def test_places_in_a_list_are_believed_only_if_the_boxes_agree(tmp_path):
-    records = [asked("scanrefer", "s|1|0", names=("0",), targets=[A]), asked("scanrefer", "s|2|0", names=("1",), targets=[B])]
+    records = [
+        asked("scanrefer", "s|1|0", names=("0",), targets=[A]),
+        asked("scanrefer", "s|2|0", names=("1",), targets=[B]),
+    ]
     near = [*A[:5], 1.004]
     right = {"0": {"pred_response": A, "gt_response": near}, "1": {"pred_response": A, "gt_response": B}}
     assert values(scored(tmp_path, right, records), "acc@0.5") == [1.0, 0.0]
@@ -182,7 +185,7 @@ def test_types_that_the_annotations_lack_come_from_the_file(tmp_path):
     assert [sample.type for sample in scored(tmp_path, said, records).samples] == ["unique", "multiple"]
 
 
-def captions(**more: Any) -> list[Record]:
+def captions(**more: Any) -> list[AnnotationRecord]:
     return [
         asked("scan2cap", f"s|{n}", answers=(f"this is a {n} thing .", f"a {n} thing"), **more) for n in ("red", "blue")
     ]
@@ -206,7 +209,7 @@ def test_a_candidate_that_misses_the_object_empties_its_caption(tmp_path):
 
 def test_the_query_box_of_the_annotation_file_decides_where_it_is_there(tmp_path):
     first, second = captions(targets=[A])
-    records = [dataclasses.replace(first, query=HALF_A), second]
+    records = [dataclasses.replace(first, query=tuple(HALF_A)), second]
     result = scored(tmp_path, {"s|red": "a red thing", "s|blue": "a blue thing"}, records)
     assert values(result, "rouge_l@0.5")[0] == 1.0
     assert values(result, "cider@0.5")[1] == 0.0

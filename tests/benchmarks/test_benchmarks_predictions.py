@@ -57,7 +57,13 @@ def test_official_lines_of_scanrefer_hold_the_picked_box(tmp_path):
 
 
 def test_official_lines_of_multi3drefer_hold_scores_and_objects(tmp_path):
-    record = {"sample_id": 4, "scores": [0.1, 0.7, 0.2], "objects": [BOX, OTHER], "gt_response": [], "question_type": "mt"}
+    record = {
+        "sample_id": 4,
+        "scores": [0.1, 0.7, 0.2],
+        "objects": [BOX, OTHER],
+        "gt_response": [],
+        "question_type": "mt",
+    }
     sample = read(tmp_path, lines(record), "multi3drefer").samples[0]
     np.testing.assert_array_equal(sample.scores, [0.1, 0.7, 0.2])
     np.testing.assert_array_equal(sample.boxes, [BOX, OTHER])
@@ -132,7 +138,10 @@ def test_a_torn_last_line_is_passed_over_and_counted(tmp_path):
         ("[1, 2]", "item 0: expected an object with sample_id"),
         ('{"a": "yes"', "line 1: not valid JSON"),
         ('{"sample_id": "a", "pred_response": "x"}\n{"sample_id": "b", "pred_resp\n', "line 2: not valid JSON"),
-        ('{"sample_id": "a", "pred_response": "x"}\n{"sam\n{"sample_id": "c", "pred_response": "y"}\n', "line 2: not valid"),
+        (
+            '{"sample_id": "a", "pred_response": "x"}\n{"sam\n{"sample_id": "c", "pred_response": "y"}\n',
+            "line 2: not valid",
+        ),
         ('{"a": 2}', "needs its answer as text.*found 2"),
         ('{"a": null}', "needs its answer as text.*found nothing"),
         ('{"a": true}', "needs its answer as text"),

@@ -1,7 +1,6 @@
 """Our rows beside published ones: what may stand together, what is marked, and that files say the same as the table."""
 
 import csv
-import dataclasses
 import io
 import json
 import math
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stereopsis.benchmarks import Prediction, score, summarise
+from stereopsis.benchmarks import Prediction, Published, score, summarise
 from stereopsis.benchmarks.statistics import Interval
 from stereopsis.errors import RunFolderError
 from stereopsis.evaluation.records import record_of, summary_dict, write_results
@@ -23,15 +22,10 @@ from stereopsis.report.table_files import read_csv, write_table
 from stereopsis.scenes.annotations import Annotation
 
 
-@dataclasses.dataclass(frozen=True)
-class Number:
-    task: str
-    method: str
-    metric: str
-    value: float
-    protocol: str = "p"
-    source: str = "A paper, Table 1"
-    split: str = "test"
+def number(task, method, metric, value, protocol: str | None = "p", source="A paper, Table 1") -> Published:
+    return Published(
+        task=task, split="test", method=method, metric=metric, value=value, source=source, protocol=protocol
+    )
 
 
 def evaluation(folder: Path, scenes: list[str], answers: list[str], task="sqa3d", **settings: object) -> Path:
@@ -58,12 +52,12 @@ def ours(tmp_path):
 
 
 NUMBERS = [
-    Number("sqa3d", "LEO", "em", 50.0, protocol="q"),
-    Number("sqa3d", "3DRS", "em", 60.6),
-    Number("sqa3d", "3DRS", "em/what", 54.4),
-    Number("sqa3d", "V3D", "em", 58.6, protocol="", source=""),
-    Number("scanqa", "3DRS", "cider", 104.8),
-    Number("sqa3d", "3DRS", "never_measured", 1.0),
+    number("sqa3d", "LEO", "em", 50.0, protocol="q"),
+    number("sqa3d", "3DRS", "em", 60.6),
+    number("sqa3d", "3DRS", "em/what", 54.4),
+    number("sqa3d", "V3D", "em", 58.6, protocol=None, source=""),
+    number("scanqa", "3DRS", "cider", 104.8),
+    number("sqa3d", "3DRS", "never_measured", 1.0),
 ]
 
 
@@ -134,12 +128,12 @@ def test_our_own_rows_under_another_protocol_are_marked(tmp_path, ours):
 
 def test_unstated_against_unstated_is_marked(tmp_path):
     silent = evaluation(tmp_path / "silent", SCANNET, ANSWERS)
-    table = results_table(read_own_results([silent]), [Number("sqa3d", "V3D", "em", 58.6, protocol="")])
+    table = results_table(read_own_results([silent]), [number("sqa3d", "V3D", "em", 58.6, protocol=None)])
     assert cells(table, "V3D")[0].marks == ("†1",)
 
 
 def test_a_method_under_two_protocols_gets_two_rows_and_no_number_twice(ours):
-    numbers = [Number("sqa3d", "X", "em", 1.0), Number("sqa3d", "X", "em", 2.0, protocol="q")]
+    numbers = [number("sqa3d", "X", "em", 1.0), number("sqa3d", "X", "em", 2.0, protocol="q")]
     table = results_table(read_own_results([ours]), numbers)
     assert [row.label for row in table.rows] == ["X", "X (q)", "ours"]
     with pytest.raises(RunFolderError, match=r"X \(q\) is listed twice"):
@@ -171,8 +165,8 @@ def test_folders_without_an_evaluation_are_refused(tmp_path):
 @pytest.fixture
 def odd_table(ours):
     numbers = [
-        Number("sqa3d", ODD, "em", 50.05, protocol=ODD, source=f"{ODD} 1"),
-        Number("sqa3d", "*[1]", "em/what", 1 / 3, source="Smith & Co, 2025"),
+        number("sqa3d", ODD, "em", 50.05, protocol=ODD, source=f"{ODD} 1"),
+        number("sqa3d", "*[1]", "em/what", 1 / 3, source="Smith & Co, 2025"),
     ]
     return results_table(read_own_results([ours]), numbers)
 

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from stereopsis.benchmarks.java_tools import METEOR_COUNTS, meteor_of_counts
 from stereopsis.benchmarks.records import Metric, SampleScore
 from stereopsis.benchmarks.statistics import Interval, draw_scenes, percentile_interval, ratio
 from stereopsis.benchmarks.summary import POINTS
@@ -96,7 +97,8 @@ def compare_samples(
         level: of the intervals.
 
     Raises:
-        StereopsisError: the two do not hold the same samples, or one lacks a metric.
+        StereopsisError: the two do not hold the same samples, were scored under different protocols, or one lacks a
+            metric.
     """
     require_same_samples(first, second)
     other = {sample.id: sample for sample in second}
@@ -143,10 +145,13 @@ def require_same_samples(first: Sequence[SampleScore], second: Sequence[SampleSc
         )
         if moved:
             differences.append(f"{len(moved)} samples with another {what.removesuffix('_id')} ({_some(moved)})")
+    protocols = sorted({sample.protocol for sample in (*first, *second)} - {""})
+    if len(protocols) > 1:
+        differences.append(f"scored under different protocols ({', '.join(protocols)})")
     if differences:
         raise StereopsisError(
-            f"{tasks[0]}: the two were not scored on the same samples: {'; '.join(differences)}. Score both on the "
-            "same annotations"
+            f"{tasks[0]}: the two cannot be compared: {'; '.join(differences)}. Score both on the "
+            "same annotations, under one protocol"
         )
 
 
@@ -156,17 +161,23 @@ def _some(names: Sequence[str]) -> str:
 
 def _columns(samples: Sequence[SampleScore], metric: Metric) -> Float[np.ndarray, "samples columns"]:
     """What `_statistic` needs the sums of."""
-    if metric.bleu_order:
-        wrong = [sample.id for sample in samples if len(sample.bleu_counts) != BLEU_COUNTS]
+    if metric.bleu_order or metric.meteor:
+        counts = [sample.bleu_counts if metric.bleu_order else sample.meteor_counts for sample in samples]
+        expected = BLEU_COUNTS if metric.bleu_order else METEOR_COUNTS
+        wrong = [sample.id for sample, each in zip(samples, counts, strict=True) if len(each) != expected]
         if wrong:
-            raise StereopsisError(f"{len(wrong)} samples have no BLEU counts ({_some(wrong)}); score the texts again")
-        return np.array([sample.bleu_counts for sample in samples])
+            raise StereopsisError(
+                f"{len(wrong)} samples have no counts of {metric.name} ({_some(wrong)}); score the texts again"
+            )
+        return np.array(counts, dtype=np.float64)
     return np.column_stack([_values(samples, metric), np.ones(len(samples))])
 
 
 def _statistic(sums: Float[np.ndarray, "rows columns"], metric: Metric) -> Float[np.ndarray, " rows"]:
     if metric.bleu_order:
         return bleu_of_counts(sums)[:, metric.bleu_order - 1]
+    if metric.meteor:
+        return meteor_of_counts(sums)
     return ratio(sums[:, 0], sums[:, 1])
 
 

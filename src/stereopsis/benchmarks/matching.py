@@ -3,11 +3,11 @@
 import dataclasses
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
+from stereopsis.benchmarks.annotation_files import AnnotationRecord
 from stereopsis.benchmarks.predictions import (
     GROUNDING_TASKS,
     PredictedSample,
@@ -26,30 +26,6 @@ SAME_BOX = 0.01
 UNKNOWN_TYPES = ("", "unknown", "N/A")
 
 _ANYWHERE = np.array([[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]])
-
-
-@runtime_checkable
-class AnnotationRecord(Protocol):
-    """An annotation and what its file says besides; `stereopsis.benchmarks.readers` gives them.
-
-    Boxes are cx cy cz dx dy dz, aligned frame, metres.
-    """
-
-    @property
-    def annotation(self) -> Annotation:
-        """What was asked."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """How prediction files may call it, its id apart."""
-
-    @property
-    def targets(self) -> Sequence[Sequence[float]] | None:
-        """The true boxes, or None where the file has none."""
-
-    @property
-    def query(self) -> Sequence[float] | None:
-        """The box that a caption was asked for (scan2cap), or None."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

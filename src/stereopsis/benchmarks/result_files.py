@@ -89,8 +89,8 @@ def read_result(path: Path) -> ScoredResult:
         samples.setdefault(sample.task, []).append(sample)
         if isinstance(record.get("text"), str):
             questions[sample.task, sample.id] = f"{record.get('situation') or ''} {record['text']}".strip()
-        if isinstance(record.get("protocol"), str):
-            protocols.setdefault(sample.task, set()).add(record["protocol"])
+        if sample.protocol:
+            protocols.setdefault(sample.task, set()).add(sample.protocol)
     if not samples:
         raise RunFolderError(f"{file} is empty; the evaluation did not finish")
     for task, found in samples.items():
@@ -123,12 +123,14 @@ def _sample(record: Mapping[str, Any], where: str) -> SampleScore:
             f"{where}: a record needs the texts id, scene_id, task (one of {', '.join(TASKS)}) and type, and scores by "
             f"metric; {', '.join(wrong) or 'task or scores'} is missing or something else"
         )
-    numbers = {**scores, **{f"bleu count {i}": each for i, each in enumerate(record.get("bleu_counts") or [])}}
+    counts = {name: record.get(name) or () for name in ("bleu_counts", "meteor_counts")}
+    numbers = {**scores, **{f"{name} {i}": each for name, listed in counts.items() for i, each in enumerate(listed)}}
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < math.inf:
             raise RunFolderError(f"{where}: '{name}' must be a finite number, found {value!r}; evaluate again")
     values = {name: float(value) for name, value in scores.items()}
-    return SampleScore.from_dict({**texts, "scores": values, "bleu_counts": record.get("bleu_counts") or ()})
+    protocol = record.get("protocol") if isinstance(record.get("protocol"), str) else ""
+    return SampleScore.from_dict({**texts, **counts, "scores": values, "protocol": protocol})
 
 
 def _json(content: str, where: str) -> Any:

@@ -5,13 +5,12 @@ procedural rooms or on one's own captures get a table of their own, which says s
 """
 
 import dataclasses
-import importlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
-from stereopsis.benchmarks import METRICS
+from stereopsis.benchmarks import METRICS, Published
 from stereopsis.benchmarks.statistics import Interval
 from stereopsis.errors import RunFolderError
 from stereopsis.report.read import COMPARISON_FILE, EVALUATION_FOLDER, RECIPE_FILE, read_subject
@@ -32,19 +31,6 @@ PROTOCOL_MARK, SUBSET_MARK = "†", "‡"
 
 _SCANNET = re.compile(r"scene\d{4}_\d{2}")
 _ROOM = re.compile(r"room-\d+")
-
-
-@runtime_checkable
-class PublishedNumber(Protocol):
-    """A number of a paper; `stereopsis.benchmarks.published` lists them."""
-
-    task: Task
-    split: str
-    method: str
-    metric: str
-    value: float
-    source: str
-    protocol: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -137,15 +123,6 @@ class _Footnotes:
         return self.by_text[text]
 
 
-def published_numbers() -> tuple[PublishedNumber, ...]:
-    """The numbers of papers that this package lists; none where this version lists none."""
-    try:
-        module = importlib.import_module("stereopsis.benchmarks.published")
-    except ModuleNotFoundError:
-        return ()
-    return tuple(module.PUBLISHED)
-
-
 def read_own_results(folders: Sequence[Path]) -> list[OwnResult]:
     """Evaluations of run folders, comparison folders, evaluation folders and results of ``stereopsis score``.
 
@@ -175,7 +152,7 @@ def read_own_results(folders: Sequence[Path]) -> list[OwnResult]:
 
 def results_table(
     own: Sequence[OwnResult],
-    published: Iterable[PublishedNumber] = (),
+    published: Iterable[Published] = (),
     *,
     default_protocols: Mapping[Task, str] | None = None,
 ) -> ResultsTable:
@@ -235,7 +212,7 @@ def _data_name(scenes: set[str]) -> str:
     return "other scenes"
 
 
-def _columns(own: Sequence[OwnResult], numbers: Sequence[PublishedNumber], tasks: Sequence[Task]) -> list[TableColumn]:
+def _columns(own: Sequence[OwnResult], numbers: Sequence[Published], tasks: Sequence[Task]) -> list[TableColumn]:
     """Every metric that we measured; a single type's only where a paper reports it too."""
     columns = []
     for task in tasks:
@@ -265,7 +242,7 @@ def _protocol(own: OwnResult, task: Task, defaults: Mapping[Task, str] | None) -
 
 
 def _published_rows(
-    numbers: Sequence[PublishedNumber], columns: Sequence[TableColumn], reference: Mapping[Task, str], notes: _Footnotes
+    numbers: Sequence[Published], columns: Sequence[TableColumn], reference: Mapping[Task, str], notes: _Footnotes
 ) -> list[TableRow]:
     """One row per method; a method that reports a metric under two protocols gets a second row."""
     place = {(column.task, column.key): number for number, column in enumerate(columns)}
