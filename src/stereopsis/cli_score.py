@@ -185,13 +185,10 @@ def _keep(
 ) -> None:
     from stereopsis.evaluation.records import record_of, summary_dict, write_results
 
-    records = [record_of(p, s) for p, s in zip(predictions, samples, strict=True)]
-    settings = {
-        "name": name,
-        "stereopsis": __version__,
-        **({} if protocol is None else {"protocols": {task: protocol}}),
-    }
-    write_results(folder, records, summary_dict({task: summary}), settings)
+    # what the score needs besides comes first, so that the record's own fields keep their form
+    records = [{**s.to_dict(), **record_of(p, s)} for p, s in zip(predictions, samples, strict=True)]
+    settings = {"name": name, "stereopsis": __version__, "protocols": {summary.task: summary.protocol}}
+    write_results(folder, records, summary_dict({summary.task: summary}), settings)
     console.print(f"Every sample: [bold]{escape(str(folder.resolve()))}[/bold]", highlight=False, soft_wrap=True)
 
 

@@ -62,41 +62,44 @@ NUMBERS = [
 
 
 def cells(table, label):
-    return next(row.cells for row in table.rows if row.label == label)
+    """Column key -> cell."""
+    row = next(row for row in table.rows if row.label == label)
+    return {column.key: cell for column, cell in zip(table.columns, row.cells, strict=True)}
 
 
 def test_rows_columns_and_marks(ours):
     table = results_table(read_own_results([ours]), NUMBERS)
-    assert [(column.task, column.key) for column in table.columns] == [("sqa3d", "em"), ("sqa3d", "em/what")]
+    assert [column.key for column in table.columns] == ["em", "em_r", "em/what"]
+    assert {column.task for column in table.columns} == {"sqa3d"}
     assert [(row.label, row.kind) for row in table.rows] == [
         ("LEO", "published"),
         ("3DRS", "published"),
         ("V3D", "published"),
         ("ours", "ours"),
     ]
-    assert cells(table, "3DRS")[0].value.mean == 60.6
-    assert cells(table, "3DRS")[1].value.mean == 54.4
-    assert cells(table, "3DRS")[0].marks == ()
-    assert cells(table, "LEO")[1] is None
-    assert table.footnotes[cells(table, "LEO")[0].marks[0]] == "SQA3D: measured under protocol 'q', not 'p'."
-    assert "not stated" in table.footnotes[cells(table, "V3D")[0].marks[0]]
+    assert cells(table, "3DRS")["em"].value.mean == 60.6
+    assert cells(table, "3DRS")["em/what"].value.mean == 54.4
+    assert cells(table, "3DRS")["em"].marks == ()
+    assert cells(table, "LEO")["em/what"] is None
+    assert table.footnotes[cells(table, "LEO")["em"].marks[0]] == "SQA3D: measured under protocol 'q', not 'p'."
+    assert "not stated" in table.footnotes[cells(table, "V3D")["em"].marks[0]]
     assert {mark[0] for row in table.rows[:3] for cell in row.cells if cell for mark in cell.marks} == {"†"}
 
 
 def test_our_cells_have_intervals_and_say_that_they_are_a_part(ours):
     """Scene means 1 and 1/2: 75 points, every draw of two scenes lies between 50 and 100."""
     table = results_table(read_own_results([ours]), NUMBERS)
-    value = cells(table, "ours")[0].value
+    value = cells(table, "ours")["em"].value
     assert (value.mean, value.low, value.high) == (75.0, 50.0, 100.0)
-    assert cells(table, "ours")[1].value.mean == 50.0
-    (mark,) = cells(table, "ours")[0].marks
+    assert cells(table, "ours")["em/what"].value.mean == 50.0
+    (mark,) = cells(table, "ours")["em"].marks
     assert mark.startswith("‡")
     assert table.footnotes[mark] == "SQA3D: 4 samples; the split that papers report has 3519."
 
 
 def test_a_whole_split_carries_no_mark(ours, monkeypatch):
     monkeypatch.setitem(published_table.SPLIT_SIZES, "sqa3d", 4)
-    assert cells(results_table(read_own_results([ours]), NUMBERS), "ours")[0].marks == ()
+    assert cells(results_table(read_own_results([ours]), NUMBERS), "ours")["em"].marks == ()
 
 
 def test_rooms_never_stand_beside_published_numbers(tmp_path):
@@ -121,15 +124,15 @@ def test_our_own_rows_under_another_protocol_are_marked(tmp_path, ours):
     second = evaluation(tmp_path / "second", SCANNET, ANSWERS, protocols={"sqa3d": "q"})
     silent = evaluation(tmp_path / "silent", SCANNET, ANSWERS)
     table = results_table(read_own_results([ours, second, silent]), NUMBERS, default_protocols={"sqa3d": "p"})
-    assert [mark[0] for mark in cells(table, "second")[0].marks] == ["†", "‡"]
-    assert [mark[0] for mark in cells(table, "silent")[0].marks] == ["‡"]
-    assert cells(table, "second")[0].marks[0] == cells(table, "LEO")[0].marks[0]
+    assert [mark[0] for mark in cells(table, "second")["em"].marks] == ["†", "‡"]
+    assert [mark[0] for mark in cells(table, "silent")["em"].marks] == ["‡"]
+    assert cells(table, "second")["em"].marks[0] == cells(table, "LEO")["em"].marks[0]
 
 
 def test_unstated_against_unstated_is_marked(tmp_path):
     silent = evaluation(tmp_path / "silent", SCANNET, ANSWERS)
     table = results_table(read_own_results([silent]), [number("sqa3d", "V3D", "em", 58.6, protocol=None)])
-    assert cells(table, "V3D")[0].marks == ("†1",)
+    assert cells(table, "V3D")["em"].marks == ("†1",)
 
 
 def test_a_method_under_two_protocols_gets_two_rows_and_no_number_twice(ours):
@@ -216,7 +219,7 @@ def test_latex_rows_say_what_the_table_says(odd_table, tmp_path):
     assert not re.match(r"[\[*]", second[0].strip()), "would be taken as an argument of the line's end"
     assert first[1].strip().startswith("50.0" if f"{50.05:.1f}" == "50.0" else "50.1")
     assert r"\textsuperscript{\textdagger{}1}" in first[1]
-    assert (first[2].strip(), second[2].strip()) == ("--", "0.3")
+    assert (first[3].strip(), second[3].strip()) == ("--", "0.3")
     assert "75.0" in mine[1]
     assert "{[}50.0, 100.0{]}" in mine[1]
     assert unescaped(text.split(r"\end{tabular}")[1]).count(ODD) == 2  # a footnote, a source
@@ -238,11 +241,11 @@ def test_latex_compiles(odd_table, tmp_path):
 def test_markdown_has_one_line_per_row_and_as_many_cells(odd_table, tmp_path):
     lines = write_table(odd_table, tmp_path / "t.md").read_text().splitlines()
     rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if line.startswith("|")]
-    assert [len(row) for row in rows] == [4] * 5
+    assert [len(row) for row in rows] == [5] * 5
     assert re.sub(r"\\(.)", r"\1", rows[2][0].strip()) == ODD
     assert rows[4][0].strip() == "**ours**"
     assert "75.0‡1" in rows[4][1]
-    assert "this work" in rows[4][3]
+    assert "this work" in rows[4][4]
     assert any("†1" in line and line.startswith("- ") for line in lines)
 
 
