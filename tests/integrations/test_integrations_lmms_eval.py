@@ -5,6 +5,7 @@ import importlib.util
 import json
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ def question(number: int, scene: str = "a", task: str = "sqa3d", answers=("yes",
     )
 
 
-@pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+@pytest.fixture(scope="module")
+def stub() -> Iterator[types.ModuleType]:
     """lmms-eval's interface as far as the model needs it; gives our model's module."""
 
     class Base:
@@ -44,11 +45,11 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
         def __init__(self) -> None:
             self.task_dict: dict[str, Any] = {}
 
-    for name in ("lmms_eval", "lmms_eval.api", "lmms_eval.api.model"):
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    sys.modules["lmms_eval.api.model"].lmms = Base  # type: ignore[attr-defined]
-    monkeypatch.delitem(sys.modules, "stereopsis.integrations.lmms_eval.model", raising=False)
-    return importlib.import_module("stereopsis.integrations.lmms_eval.model")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("lmms_eval", "lmms_eval.api", "lmms_eval.api.model"):
+            patch.setitem(sys.modules, name, types.ModuleType(name))
+        sys.modules["lmms_eval.api.model"].lmms = Base  # type: ignore[attr-defined]
+        yield importlib.import_module("stereopsis.integrations.lmms_eval.model")
 
 
 class Loader(yaml.SafeLoader):
