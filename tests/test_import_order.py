@@ -24,7 +24,9 @@ ORDER = (
     "training",
     "evaluation",
     "report",
+    "integrations",
     "experiment",
+    "cli_score",
     "cli",
 )
 """Bottom to top; what stands first knows nothing of what comes later."""

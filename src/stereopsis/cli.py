@@ -1,4 +1,4 @@
-"""The command line: demo, prepare, train, evaluate, report, info."""
+"""The command line: demo, prepare, train, evaluate, score, compare, report, info."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stereopsis import __version__
+from stereopsis import __version__, cli_score
 from stereopsis.errors import SceneError, StereopsisError
 
 if TYPE_CHECKING:
@@ -201,15 +201,31 @@ def evaluate(
     _show("Report:", write_report(run, scenes=scenes))
 
 
-@app.command(epilog="Example: stereopsis report demo")
+cli_score.register(app)
+
+
+@app.command(
+    epilog="Examples: stereopsis report demo   |   stereopsis report runs/first scored/theirs --table table.tex "
+    "--table table.csv"
+)
 def report(
-    folder: Annotated[Path, typer.Argument(help="A run folder, or a comparison made by 'demo'.")],
+    folders: Annotated[
+        list[Path], typer.Argument(help="A run folder, or a comparison made by 'demo'; with --table also several.")
+    ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The HTML file to write.")] = None,
+    tables: Annotated[
+        list[Path] | None, typer.Option("--table", help="Only a table, .md .tex .csv or .html; may be repeated.")
+    ] = None,
 ) -> None:
-    """Make the one-file HTML report of a run or of a comparison again."""
+    """Make the one-file HTML report of a run or of a comparison again, or a table beside published results."""
     from stereopsis.report import write_report
 
-    _show("Report:", write_report(folder, output))
+    if tables:
+        cli_score.write_tables(folders, tables)
+        return
+    if len(folders) > 1:
+        raise StereopsisError("a report is about one folder; put several results into one table with --table FILE")
+    _show("Report:", write_report(folders[0], output))
 
 
 @app.command(

@@ -1,0 +1,1 @@
+"""Bridges to programs that people evaluate with; each is imported by that program, never by this package."""

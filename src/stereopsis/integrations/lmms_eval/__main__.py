@@ -1,0 +1,50 @@
+"""``python -m stereopsis.integrations.lmms_eval SCENES --output TASKS``: write the tasks' folder."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from stereopsis.benchmarks import read_annotations
+from stereopsis.errors import StereopsisError
+from stereopsis.integrations.lmms_eval.documents import TEXT_TASKS
+from stereopsis.integrations.lmms_eval.tasks import write_tasks
+from stereopsis.scenes.annotations import Annotation, Task
+from stereopsis.scenes.prepare import PrepareSettings, find_captures
+
+
+def main(
+    scenes: Annotated[Path, typer.Argument(help="A folder of scenes; with annotations, if no file is given.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write, for --include_path.")],
+    benchmarks: Annotated[str, typer.Option(help="Which, separated by commas.")] = ",".join(TEXT_TASKS),
+    annotations: Annotated[
+        Path | None, typer.Option(help="The benchmark's own file (one benchmark); scenes are SCENES/SCENE_ID.")
+    ] = None,
+    views: Annotated[int, typer.Option(min=1, help="Pictures of a scene for models that know nothing of 3D.")] = 32,
+) -> None:
+    """Write tasks for lmms-eval."""
+    tasks = [cast("Task", name) for name in benchmarks.split(",")]
+    unknown = sorted(set(tasks) - set(TEXT_TASKS))
+    if unknown:
+        raise StereopsisError(f"lmms-eval can be asked {' and '.join(TEXT_TASKS)}, not {', '.join(unknown)}")
+    if annotations is not None and len(tasks) != 1:
+        raise StereopsisError("an annotation file is one benchmark's; name it with --benchmarks")
+
+    def asked() -> Iterator[tuple[Annotation, Path]]:
+        if annotations is not None:
+            yield from ((each, scenes / each.scene_id) for each in read_annotations(tasks[0], annotations))
+            return
+        for capture in find_captures(scenes):
+            yield from ((each, capture.path) for each in capture.load(PrepareSettings()).annotations)
+
+    for name in write_tasks(asked(), output, tasks=tasks, views=views):
+        typer.echo(f"lmms-eval --model stereopsis --model_args pretrained=MODEL --tasks {name} --include_path {output}")
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except StereopsisError as error:
+        sys.exit(f"error: {error}")
