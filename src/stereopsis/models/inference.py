@@ -12,7 +12,7 @@ from stereopsis.benchmarks.scanrefer.prompt import PREFIX as IDENTIFY
 from stereopsis.benchmarks.sqa3d.prompt import SUFFIX as SHORT_ANSWER
 from stereopsis.data.collate import Collator
 from stereopsis.data.pack import GROUND_TOKEN, Conversation, ScenePack
-from stereopsis.errors import StereopsisError
+from stereopsis.errors import CheckpointError, StereopsisError
 from stereopsis.models.prefix import PrefixCache, packed_mask
 from stereopsis.models.spatial import SpatialModel
 
@@ -58,6 +58,9 @@ class EnteredScene:
     Args:
         model: a trained model.
         pack: the scene (its conversations are ignored).
+
+    Raises:
+        CheckpointError: the model computes NaN for the scene.
     """
 
     def __init__(self, model: SpatialModel, pack: ScenePack) -> None:
@@ -78,6 +81,11 @@ class EnteredScene:
             ).hidden
             self._proposals = model.grounding.object_keys(model.objects(self.visual, self.batch)[0])
         self.prefix_length = self.batch.input_ids.shape[1]
+        if self.hidden.isnan().any():
+            raise CheckpointError(
+                f"scene '{pack.scene_id}': the model computes NaN for the scene itself, whatever is asked; the "
+                "checkpoint is damaged or its training diverged: take another one"
+            )
 
     def ask(self, question: str, *, max_new_tokens: int = 24) -> str:
         """Answer one question in a word or a phrase."""
@@ -174,9 +182,9 @@ class EnteredScene:
                     break
                 rows = torch.tensor(active, device=device)
                 owners = torch.cat([owners, rows])
-                words = torch.tensor([[said[row][-1] for row in active]], device=device)
+                newest = torch.tensor([[said[row][-1] for row in active]], device=device)
                 positions = (self.prefix_length + step + read.lengths[rows])[None]
-                last = self._decode(self.model.adapter.embed(words), owners, positions)
+                last = self._decode(self.model.adapter.embed(newest), owners, positions)
         finally:
             self.cache.keep(self.prefix_length)
         decode = self.collator.tokenizer.decode

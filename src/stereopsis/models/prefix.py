@@ -1,5 +1,7 @@
 """A key-value prefix that many questions share: stored once, grown at its end, cut back when they are answered."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -12,9 +14,9 @@ SPARE_TOKENS = 256
 class _RoomyLayer(DynamicLayer):
     """One layer's keys and values in buffers with room to spare, so that a step copies only what is new."""
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self._buffers: tuple[Tensor, Tensor] | None = None
+    keys: Any
+    values: Any
+    _buffers: tuple[Tensor, Tensor] | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         """Write new keys and values [batch heads new dim] behind the cached ones; returns all of them as views."""
