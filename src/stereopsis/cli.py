@@ -203,7 +203,7 @@ def evaluate(
             scenes=scenes,
             rooms=rooms or None,
             output=output,
-            precision=precision,  # type: ignore[arg-type]
+            precision=precision,
             overwrite=overwrite,
         )
     )

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -32,8 +32,7 @@ from stereopsis.training.sources import missing_rooms, open_folder, prepared_fol
 DUMMY = "dummy"
 DUMMY_RECIPE = "baseline-tiny"
 EVALUATION_FOLDER = "evaluation"
-Precision = Literal["fp32", "bf16"]
-_DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ class Request:
         scenes: a scene, or a folder of scenes, instead of the recipe's.
         rooms: so many procedural test rooms instead of the recipe's scenes.
         output: folder for the evaluation; None = the run's own.
-        precision: of the model's numbers.
+        precision: of the model's numbers: fp32 or bf16.
         overwrite: replace an evaluation that is there.
     """
 
@@ -59,7 +58,7 @@ class Request:
     scenes: Path | None = None
     rooms: int | None = None
     output: Path | None = None
-    precision: Precision = "fp32"
+    precision: str = "fp32"
     overwrite: bool = False
 
 
