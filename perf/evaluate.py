@@ -14,12 +14,14 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import torch
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, Qwen2Config, SiglipVisionConfig
 
+import stereopsis
 from stereopsis.data.batch import SceneProposals
 from stereopsis.data.pack import Conversation, ScenePack
 from stereopsis.models.inference import EnteredScene
@@ -27,6 +29,7 @@ from stereopsis.models.spatial import SpatialConfig, SpatialModel
 from stereopsis.models.storage import adapter_for
 from stereopsis.models.tiny import IMAGE, PAD, TinyConfig, build_tiny_backbone, build_tokenizer
 
+SHIPPED = Path(stereopsis.__file__).parent / "assets" / "tiny_base"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 OBJECTS = ("chair", "table", "lamp", "sofa", "bed", "desk", "shelf", "plant", "monitor", "box")
 COLOURS = ("red", "blue", "green", "white", "brown", "black")
@@ -188,11 +191,11 @@ def seconds(call: Callable[[], object], device: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", help="a model folder (default: random weights)")
-    parser.add_argument("--random", choices=("tiny", "qwen2-7b"), default="tiny")
+    parser.add_argument("--model", default=str(SHIPPED), help="a model folder (default: the small one of the package)")
+    parser.add_argument("--random", choices=("tiny", "qwen2-7b"), help="random weights instead")
     parser.add_argument("--views", type=int, default=32)
     parser.add_argument("--questions", type=int, default=60)
-    parser.add_argument("--words", type=int, default=8, help="longest answer, tokens (random weights rarely end one)")
+    parser.add_argument("--words", type=int, default=16, help="longest answer, tokens")
     parser.add_argument("--loop-questions", type=int, default=0, help="time the loop on so many; 0 = all")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
@@ -204,7 +207,7 @@ def main() -> None:
         arguments.repeats, arguments.loop_questions = 1, 4
     torch.set_num_threads(arguments.threads)
     dtype, device = DTYPES[arguments.dtype], arguments.device
-    if arguments.model:
+    if arguments.random is None:
         model = SpatialModel.from_pretrained(arguments.model, dtype=dtype)
     else:
         model = random_tiny() if arguments.random == "tiny" else random_7b(dtype, device)
