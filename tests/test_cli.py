@@ -192,6 +192,52 @@ def test_train_evaluate_report(stereopsis, tiny_recipe, tmp_path, tiny_rooms):
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
+def test_the_dummy_goes_through_everything_without_weights(stereopsis, tiny_rooms, tmp_path, monkeypatch):
+    monkeypatch.setattr("stereopsis.models.storage.load_model", pytest.fail)
+    out = tmp_path / "dummy"
+    arguments = (
+        "evaluate",
+        "dummy",
+        "--scenes",
+        tiny_rooms,
+        "-o",
+        out,
+        "--benchmarks",
+        "scanrefer,sqa3d",
+        "--limit",
+        5,
+    )
+    said = stereopsis(*arguments)
+    assert said.code == 0, said.err
+    assert "SQA3D" in said.out
+    assert f"Report: {out / 'report.html'}\n" in said.out
+    records = [json.loads(line) for line in (out / "evaluation" / "records.jsonl").read_text().splitlines()]
+    assert sorted(r["task"] for r in records) == ["scanrefer"] * 5 + ["sqa3d"] * 5
+    assert stereopsis(*arguments).code == 0  # kept
+    other = stereopsis(*arguments[:-1], 6)
+    assert other.code == 1
+    assert "limit: 5 there, 6 now" in other.err
+    assert stereopsis(*arguments[:-1], 6, "--overwrite").code == 0
+    assert len((out / "evaluation" / "records.jsonl").read_text().splitlines()) == 12
+
+
+def test_a_dry_run_tells_and_touches_nothing(stereopsis, finished_run, tiny_rooms, tmp_path, monkeypatch):
+    monkeypatch.setattr("stereopsis.models.storage.load_model", pytest.fail)
+    run = tmp_path / "run"
+    shutil.copytree(finished_run.folder, run)
+    before = sorted(path.relative_to(run) for path in run.rglob("*"))
+    said = stereopsis("evaluate", run, "--benchmarks", "sqa3d,scan2cap", "--limit", 3, "--dry-run")
+    assert said.code == 0, said.err
+    for words in ("scenes from", "3 questions, protocol 'strict'", "views per scene 4", "there already nothing"):
+        assert words in said.words
+    rooms = ("evaluate", "dummy", "--rooms", 7, "-s", f"data.cache={tmp_path / 'cache'}", "--dry-run")
+    said = stereopsis(*rooms)
+    assert said.code == 0, said.err
+    assert "7 (their questions are not counted above)" in said.words
+    assert not (tmp_path / "cache").exists()
+    assert sorted(path.relative_to(run) for path in run.rglob("*")) == before
+
+
 def test_a_run_is_resumed_and_replaced_from_the_command_line(stereopsis, tiny_recipe, tmp_path):
     folder, options = tmp_path / "run", ("-s", "training.save_every=1", "--pictures", 0)
     train = ("train", tiny_recipe, "-o", folder, *options)
@@ -260,6 +306,14 @@ def broken(tmp_path: Path, finished_run, tiny_rooms, recipe_content) -> dict[str
         ("train {recipe} -o {tmp}/foreign --overwrite", "is not empty and holds no run"),
         ("train {recipe} -o {tmp}/out --resume", "holds no run to resume"),
         ("evaluate {tmp}/nowhere", "holds no finished run"),
+        ("evaluate {run} --benchmarks sqa3d,scanref", "unknown benchmark 'scanref' (did you mean 'scanrefer'?)"),
+        ("evaluate {run} --limit 0", "--limit must be at least 1"),
+        ("evaluate {run} --precision fp8", "--precision must be one of fp32, bf16, found 'fp8'"),
+        ("evaluate {run} --scenes {rooms} --rooms 3", "--scenes and --rooms exclude each other"),
+        ("evaluate {run} --scenes {tmp}/missing", "missing: does not exist"),
+        ("evaluate dummy --scenes {rooms}", "say with --output where its evaluation goes"),
+        ("evaluate dummy --scenes {rooms} -o {tmp}/foreign", "is not empty and holds no evaluation"),
+        ("evaluate dummy --scenes {rooms} -o {run}", "holds another run; choose another --output"),
         ("evaluate {run} -s evaluation.proposal=x", "'evaluation.proposal' (did you mean 'proposals'?)"),
         ("report {tmp}/bare", "holds neither a run"),
         ("prepare {tmp}/nowhere -o {tmp}/out", "nowhere: does not exist"),

@@ -26,6 +26,8 @@ def test_every_annotation_has_one_record_and_repetition_changes_none(run, tiny_r
     first, summary = (run / "evaluation" / "records.jsonl").read_bytes(), read_results(run / "evaluation")[1]
     evaluate_run(run, [])
     assert (run / "evaluation" / "records.jsonl").read_bytes() == first
+    evaluate_run(run, [], overwrite=True)
+    assert (run / "evaluation" / "records.jsonl").read_bytes() == first
     again = read_results(run / "evaluation")[1]
     assert again["tasks"] == summary["tasks"]
     records = [json.loads(line) for line in first.decode().splitlines()]

@@ -3,6 +3,7 @@
 import json
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -183,22 +184,56 @@ def train(
     _show("Report:", write_report(output))
 
 
-@app.command(epilog="Example: stereopsis evaluate runs/first --rooms 50")
+@app.command(
+    epilog="Examples: stereopsis evaluate runs/first --rooms 50   |   "
+    "stereopsis evaluate runs/first --benchmarks sqa3d,scanrefer --limit 100 --dry-run   |   "
+    "stereopsis evaluate dummy --scenes data/mine -o runs/dummy   |   "
+    "torchrun --nproc-per-node 8 -m stereopsis evaluate runs/first --precision bf16"
+)
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run folder made by 'train'.")],
-    overrides: Overrides = None,
+    model: Annotated[str, typer.Argument(help="A run folder made by 'train', or 'dummy' (simple rules, no weights).")],
+    benchmarks: Annotated[str | None, typer.Option(help="Only these, e.g. sqa3d,scanrefer.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many questions of each benchmark.")] = None,
+    scenes: Annotated[Path | None, typer.Option(help="Prepared scenes (instead of the recipe's).")] = None,
     rooms: Annotated[int, typer.Option(help="So many unseen test rooms (instead of the recipe's).")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where the evaluation goes (instead of the run).")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    overwrite: Annotated[bool, typer.Option(help="Replace an evaluation that is there.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only tell what would be evaluated.")] = False,
+    overrides: Overrides = None,
 ) -> None:
-    """Answer, describe and point on unseen scenes; prints the table and keeps every single answer."""
-    from stereopsis.experiment import evaluate_run
+    """Answer, describe and point on unseen scenes; prints the table and keeps every single answer.
+
+    Start it again to go on where it was stopped; torchrun or 'accelerate launch' share the scenes over processes.
+    """
+    from stereopsis.evaluation.command import Request, execute, make_plan
+    from stereopsis.evaluation.command import dry_run as tell
+    from stereopsis.evaluation.processes import join
     from stereopsis.report import text_table, write_report
 
-    changes = list(overrides or [])
-    if rooms:
-        changes.append(f"evaluation.sources=[{{rooms: {rooms}, split: test}}]")
-    scenes = evaluate_run(run, changes, console=console)
-    console.print(text_table(run))
-    _show("Report:", write_report(run, scenes=scenes))
+    plan = make_plan(
+        Request(
+            model=model,
+            overrides=tuple(overrides or ()),
+            benchmarks=benchmarks,
+            limit=limit,
+            scenes=scenes,
+            rooms=rooms or None,
+            output=output,
+            precision=precision,
+            overwrite=overwrite,
+        )
+    )
+    if dry_run:
+        _facts(tell(plan))
+        return
+    processes = join()
+    found = execute(plan, processes=processes, console=console if processes.main else None)
+    if processes.main and plan.output is not None:
+        console.print(text_table(plan.output))
+        _show("Report:", write_report(plan.output, scenes=found))
 
 
 cli_score.register(app)
@@ -238,8 +273,12 @@ def info(
     """Tell about this installation, a recipe, a scene or a run."""
     from stereopsis.experiment import describe
 
+    _facts(describe(what, overrides or []))
+
+
+def _facts(facts: Mapping[str, Any]) -> None:
     table = Table(show_header=False, box=None)
-    for key, value in describe(what, overrides or []).items():
+    for key, value in facts.items():
         table.add_row(f"[bold]{escape(key)}[/bold]", escape(_plain(value)))
     console.print(table)
 

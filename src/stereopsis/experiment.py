@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
 
-from stereopsis.benchmarks import Prediction
 from stereopsis.data.pack import ScenePack
-from stereopsis.errors import RecipeError, RunFolderError
-from stereopsis.evaluation.engine import chance_rates, evaluate, majority_predictor, predict_scene
+from stereopsis.errors import RecipeError
+from stereopsis.evaluation.command import Request, execute, facts_of, make_plan, model_predictor
+from stereopsis.evaluation.engine import chance_rates, evaluate, majority_predictor
 from stereopsis.evaluation.pictures import write_pictures
-from stereopsis.evaluation.records import record_of, summary_dict, write_results
+from stereopsis.evaluation.questions import questions
+from stereopsis.evaluation.records import summary_dict
+from stereopsis.evaluation.run import run_evaluation
 from stereopsis.models.packs import PackConfig, Teachers, blinded, build_pack
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.scenes.formats import open_scene
@@ -24,7 +25,7 @@ from stereopsis.scenes.scene import Scene
 from stereopsis.scenes.selection import uniform_indices
 from stereopsis.training.build import build_model, build_teachers, count_parameters
 from stereopsis.training.recipe import Recipe, load_recipe
-from stereopsis.training.run import MODEL_FOLDER, RECIPE_FILE, build_packs, environment, train
+from stereopsis.training.run import RECIPE_FILE, build_packs, environment, open_run, train
 from stereopsis.training.sources import prepared_folder, scenes_of
 
 COMPARISON_FILE = "comparison.json"
@@ -55,36 +56,13 @@ def evaluate_model(
     *,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a model on some scenes, write records and summary into ``folder``, and return the summary."""
-    section = recipe.evaluation
-    config = PackConfig.for_model(
-        model,
-        views=recipe.data.views,
-        **recipe.data.view_options,
-        tasks=section.tasks,
-        proposals=section.proposals,
-        blind=recipe.model.blind,
-        seed=recipe.seed,
-    )
-    start = time.monotonic()
+    """Evaluate a model on some scenes, write records and summary into ``folder``, and return the summary.
 
-    def predict(scene: Scene) -> list[Prediction]:
-        return predict_scene(model, scene, config)
-
-    shown = track(scenes, "answering", console=console, transient=True, disable=console is None)
-    evaluation = evaluate(predict, shown)
-    summary = summary_dict(evaluation.summaries)
-    records = [record_of(p, s) for p, s in zip(evaluation.predictions, evaluation.samples, strict=True)]
-    settings = {
-        "proposals": section.proposals,
-        "tasks": list(section.tasks),
-        "scenes": len(scenes),
-        "positions": model.settings.positions,
-        "blind": recipe.model.blind,
-        "seconds": round(time.monotonic() - start, 1),
-    }
-    write_results(folder, records, summary, settings)
-    return summary
+    An evaluation that is there already is replaced.
+    """
+    predictor = model_predictor(model, recipe)
+    asked = questions(scenes, recipe.evaluation.tasks)
+    return run_evaluation(predictor, asked, folder, facts=facts_of(recipe, predictor), overwrite=True, console=console)
 
 
 def baselines(train_scenes: Sequence[Scene], scenes: Sequence[Scene], recipe: Recipe) -> dict[str, Any]:
@@ -253,29 +231,19 @@ def train_and_draw(
     write_pictures(run.model, shown, teachers.latent, folder / "pictures", seed=recipe.seed)
 
 
-def open_run(folder: Path) -> tuple[Recipe, SpatialModel]:
-    """A finished run's recipe and its model, for inference.
-
-    Raises:
-        RunFolderError: the folder holds no finished run.
-    """
-    for name in (RECIPE_FILE, f"{MODEL_FOLDER}/config.json"):
-        if not (folder / name).is_file():
-            raise RunFolderError(f"{folder} holds no finished run (no {name}); make one with 'stereopsis train'")
-    return load_recipe(folder / RECIPE_FILE), SpatialModel.from_pretrained(folder / MODEL_FOLDER)
-
-
-def evaluate_run(folder: Path, overrides: Sequence[str], *, console: Console | None = None) -> Path:
+def evaluate_run(folder: Path, overrides: Sequence[str], *, console: Console | None = None, **options: Any) -> Path:
     """Evaluate a finished run on its recipe's evaluation scenes (or those that the overrides name).
+
+    Args:
+        folder: the run.
+        overrides: of its recipe.
+        console: shows the progress.
+        options: further fields of `stereopsis.evaluation.command.Request`.
 
     Returns:
         The folder of the (first source's) scenes, for the report.
     """
-    _, model = open_run(folder)
-    recipe = load_recipe(folder / RECIPE_FILE, overrides)
-    scenes = [s for source in recipe.evaluation.sources for s in scenes_of(source, recipe.data.cache, console=console)]
-    evaluate_model(model, recipe, scenes, folder / "evaluation", console=console)
-    return prepared_folder(recipe.evaluation.sources[0], recipe.data.cache)
+    return execute(make_plan(Request(model=str(folder), overrides=tuple(overrides), **options)), console=console)
 
 
 def describe(what: str | None, overrides: Sequence[str]) -> dict[str, Any]:

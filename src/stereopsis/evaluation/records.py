@@ -8,18 +8,60 @@ from typing import Any
 
 import numpy as np
 
-from stereopsis.benchmarks import Prediction, SampleScore, Summary
+from stereopsis.benchmarks import Prediction, SampleScore, Summary, prompt_of, score
+from stereopsis.benchmarks.multi3drefer.metric import select
+from stereopsis.benchmarks.scan2cap.metric import wrapped
+from stereopsis.benchmarks.sqa3d.metric import clean_answer
 from stereopsis.errors import RunFolderError
 
 RECORDS_FILE = "records.jsonl"
 SUMMARY_FILE = "summary.json"
+TIMINGS_FILE = "timings.jsonl"
+SCORED_ALONE = ("sqa3d", "scanrefer", "multi3drefer")
+"""Benchmarks whose score of a sample does not depend on the other samples."""
 
 
-def record_of(prediction: Prediction, sample: SampleScore) -> dict[str, Any]:
+def normalised(prediction: Prediction) -> str:
+    """The words in the form in which they are compared; empty for grounding."""
+    if prediction.annotation.task == "sqa3d":
+        return clean_answer(prediction.text.strip())
+    if prediction.annotation.task == "scanqa":
+        return prediction.text.strip().rstrip(".")
+    if prediction.annotation.task == "scan2cap":
+        return wrapped(prediction.text.strip())
+    return ""
+
+
+def chosen(prediction: Prediction) -> list[int]:
+    """Which candidates a grounding prediction means: the best (ScanRefer), or the selected set (Multi3DRefer)."""
+    if not len(prediction.scores):
+        return []
+    if prediction.annotation.task == "scanrefer":
+        return [int(np.argmax(prediction.scores))]
+    if prediction.annotation.task == "multi3drefer" and prediction.zero_target_score is not None:
+        return select(prediction.scores, prediction.zero_target_score).tolist()
+    return []
+
+
+def sample_score_of(prediction: Prediction) -> SampleScore | None:
+    """What one prediction is worth, where a benchmark scores samples one by one; None where it scores whole sets.
+
+    Raises:
+        StereopsisError: the prediction lacks what its benchmark needs.
+    """
+    return score([prediction])[0] if prediction.annotation.task in SCORED_ALONE else None
+
+
+def record_of(prediction: Prediction, sample: SampleScore | None, **more: Any) -> dict[str, Any]:
     """One line of ``records.jsonl``.
 
-    Boxes are rounded to millimetres. For grounding, ``boxes`` are all candidates with their ``cosines``, and
-    ``zero_cosine`` belongs to "no such object".
+    Boxes are rounded to millimetres. For grounding, ``boxes`` are all candidates with their ``cosines``, ``chosen``
+    are the places of those that are meant, and ``zero_cosine`` belongs to "no such object".
+
+    Args:
+        prediction: what was said or pointed at.
+        sample: what it was worth; None where that depends on the whole set.
+        more: further fields.
     """
     annotation = prediction.annotation
     return {
@@ -31,13 +73,17 @@ def record_of(prediction: Prediction, sample: SampleScore) -> dict[str, Any]:
         "text": annotation.text,
         "answers": list(annotation.answers),
         "object_ids": list(annotation.object_ids),
+        "prompt": prompt_of(annotation),
         "prediction": prediction.text,
+        "normalised": normalised(prediction),
         "boxes": np.round(prediction.boxes, 3).tolist(),
         "cosines": np.round(prediction.scores, 4).tolist(),
         "zero_cosine": prediction.zero_target_score,
+        "chosen": chosen(prediction),
         "targets": np.round(prediction.targets, 3).tolist(),
-        "scores": dict(sample.scores),
-        "bleu_counts": list(sample.bleu_counts),
+        "scores": {} if sample is None else dict(sample.scores),
+        "bleu_counts": [] if sample is None else list(sample.bleu_counts),
+        **more,
     }
 
 
@@ -72,8 +118,8 @@ def write_results(
 ) -> None:
     """Write records and summary, each file whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / RECORDS_FILE, "".join(f"{json.dumps(r)}\n" for r in records))
-    _write(folder / SUMMARY_FILE, json.dumps({"settings": settings, "tasks": summary}, indent=1) + "\n")
+    write_whole(folder / RECORDS_FILE, "".join(f"{json.dumps(r)}\n" for r in records))
+    write_whole(folder / SUMMARY_FILE, json.dumps({"settings": settings, "tasks": summary}, indent=1) + "\n")
 
 
 def read_results(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -89,7 +135,8 @@ def read_results(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return records, json.loads((folder / SUMMARY_FILE).read_text())
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that others see all of it or nothing."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text)
     os.replace(partial, path)

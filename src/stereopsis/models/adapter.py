@@ -79,12 +79,15 @@ class Adapter(abc.ABC):
         embeddings: Float[Tensor, "batch tokens dim"],
         tokens: Float[Tensor, "views rows cols dim"] | None,
         *,
-        attention_mask: Tensor,
+        attention_mask: Tensor | None,
         position_ids: Int64[Tensor, "batch tokens"],
         cache: Any = None,
         use_cache: bool = False,
     ) -> Decoded:
-        """Run the language model over embeddings whose visual placeholders are replaced by ``tokens``."""
+        """Run the language model over embeddings whose visual placeholders are replaced by ``tokens``.
+
+        Without a mask attention is causal.
+        """
 
     @abc.abstractmethod
     def logits(self, hidden: Float[Tensor, "*tokens dim"]) -> Float[Tensor, "*tokens vocab"]:

@@ -55,11 +55,25 @@ class GroundingHead(nn.Module):
             absent[number, : len(features)] = False
         padded[:, -1] = self.zero_target.to(padded.dtype)
         absent[:, -1] = False
-        precise = torch.promote_types(queries.dtype, torch.float32)
-        keys = nn.functional.normalize(self.objects(padded).to(precise), dim=-1)[query_scene]
-        query = nn.functional.normalize(self.query(queries).to(precise), dim=-1)
-        logits = torch.einsum("qd,qpd->qp", query, keys) / self.temperature
+        keys = _unit(self.objects(padded))[query_scene]
+        logits = torch.einsum("qd,qpd->qp", _unit(self.query(queries)), keys) / self.temperature
         return GroundingScores(logits=logits.masked_fill(absent[query_scene], float("-inf")))
+
+    def object_keys(self, objects: Float[Tensor, "proposals dim"]) -> Float[Tensor, "candidates dim"]:
+        """Unit vectors that one scene's queries are compared with, the zero target last; computed once a scene."""
+        zero = self.zero_target.to(objects.dtype)[None]
+        return _unit(self.objects(torch.cat([objects, zero])))
+
+    def cosines(
+        self, queries: Float[Tensor, "queries dim"], keys: Float[Tensor, "candidates dim"]
+    ) -> Float[Tensor, "queries candidates"]:
+        """Similarity of each query with each of `object_keys`: `forward`'s logits times the temperature."""
+        return _unit(self.query(queries)) @ keys.T
+
+
+def _unit(vectors: Float[Tensor, "*some dim"]) -> Float[Tensor, "*some dim"]:
+    """Vectors of length 1, in float32 or finer."""
+    return nn.functional.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)
 
 
 def object_features(

@@ -1,12 +1,10 @@
 """Using a trained model: enter a scene once, then ask, find and describe as often as you like."""
 
-import copy
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from stereopsis.benchmarks.scan2cap.prompt import PROMPT as DESCRIBE
@@ -14,7 +12,13 @@ from stereopsis.benchmarks.scanrefer.prompt import PREFIX as IDENTIFY
 from stereopsis.benchmarks.sqa3d.prompt import SUFFIX as SHORT_ANSWER
 from stereopsis.data.collate import Collator
 from stereopsis.data.pack import GROUND_TOKEN, Conversation, ScenePack
+from stereopsis.errors import CheckpointError, StereopsisError
+from stereopsis.models.prefix import PrefixCache, packed_mask
 from stereopsis.models.spatial import SpatialModel
+
+MOST_TOGETHER = 64
+LEAST_TOKENS = 512
+"""Question tokens that may always be read in one pass, however short the prefix."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,6 +29,21 @@ class Found:
     zero_cosine: float
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What was said to one question.
+
+    Attributes:
+        text: the decoded words, without special tokens and outer blanks.
+        tokens: how many tokens were said, without the one that ends the answer.
+        broken: the model's scores of the next word were NaN: the text ends there and means nothing.
+    """
+
+    text: str
+    tokens: int
+    broken: bool = False
+
+
 def _asked(task: str, prompt: str, answer: str) -> Conversation:
     return Conversation(id="", task=task, prompt=prompt, answer=answer)
 
@@ -32,22 +51,41 @@ def _asked(task: str, prompt: str, answer: str) -> Conversation:
 class EnteredScene:
     """A scene whose views are encoded once; every conversation reuses the cached key-value prefix.
 
+    Questions are not padded into a batch, which would copy the prefix for each of them. They stand behind one another
+    in a single row, as in training: each sees the shared prefix and itself. The prefix is stored once and read
+    once per step for all of them, and an answer that has ended leaves the row.
+
     Args:
         model: a trained model.
         pack: the scene (its conversations are ignored).
+
+    Raises:
+        CheckpointError: the model computes NaN for the scene.
     """
 
     def __init__(self, model: SpatialModel, pack: ScenePack) -> None:
         self.model, self.pack = model, pack
         self.collator: Collator = model.collator(generation=True)
         self.batch = self.collator([pack.replace(conversations=())]).to(model.device)
+        self.cache = PrefixCache()
         with torch.inference_mode():
             self.visual = model.visual_inputs(self.batch)
-            tokens = model.place(self.visual.tokens, self.batch)
-            decoded = self._decode(model.embed(self.batch), tokens, None, None, self.batch.position_ids)
+            # Without a mask the prefix is plainly causal, and attention need not look at what it would hide.
+            self.hidden = model.adapter.decode(
+                model.embed(self.batch),
+                model.place(self.visual.tokens, self.batch),
+                attention_mask=None,
+                position_ids=self.batch.position_ids,
+                cache=self.cache,
+                use_cache=True,
+            ).hidden
+            self._proposals = model.grounding.object_keys(model.objects(self.visual, self.batch)[0])
         self.prefix_length = self.batch.input_ids.shape[1]
-        self.cache = decoded.cache
-        self.hidden = decoded.hidden
+        if self.hidden.isnan().any():
+            raise CheckpointError(
+                f"scene '{pack.scene_id}': the model computes NaN for the scene itself, whatever is asked; the "
+                "checkpoint is damaged or its training diverged: take another one"
+            )
 
     def ask(self, question: str, *, max_new_tokens: int = 24) -> str:
         """Answer one question in a word or a phrase."""
@@ -67,94 +105,125 @@ class EnteredScene:
             return None
         return [float(v) for v in self.pack.proposals.boxes[int(found.cosines.argmax())]]
 
-    @torch.inference_mode()
+    def passes(self, conversations: Sequence[Conversation], *, most: int = MOST_TOGETHER) -> list[range]:
+        """Which conversations are read together: neighbours, so many that the pass stays worth its mask.
+
+        Strangers in one row cost attention that the mask throws away; with question tokens up to half the prefix that
+        is at most a third. The same list is always divided in the same way.
+
+        Args:
+            conversations: in the order in which they are answered.
+            most: at most so many in one pass.
+        """
+        limit = max(LEAST_TOKENS, self.prefix_length // 2)
+        groups: list[range] = []
+        start = tokens = 0
+        for place, conversation in enumerate(conversations):
+            length = len(self.collator.conversation_ids(conversation)[0])
+            if place > start and (place - start == most or tokens + length > limit):
+                groups.append(range(start, place))
+                start, tokens = place, 0
+            tokens += length
+        return [*groups, range(start, len(conversations))] if conversations else []
+
     def answer(self, conversations: Sequence[Conversation], *, max_new_tokens: int = 24) -> list[str]:
-        """Greedy answers to a batch of questions."""
-        if not conversations:
-            return []
-        ids, lengths, embeddings = self._questions(conversations)
-        number, width = ids.shape
-        positions = self.prefix_length + torch.arange(width, device=ids.device).expand(number, width)
-        known = positions - self.prefix_length < lengths[:, None]
-        cache = self._repeat(number)
-        hidden = self._decode(embeddings, None, cache, known, positions).hidden
-        last = hidden[torch.arange(number), lengths - 1]
-        end = self.collator.tokenizer.eos_token_id
-        finished = torch.zeros(number, dtype=torch.bool, device=ids.device)
-        said: list[Tensor] = []
-        for step in range(max_new_tokens):
-            token = self.model.adapter.logits(last).argmax(-1)
-            token = torch.where(finished, torch.full_like(token, end), token)
-            said.append(token)
-            finished |= token == end
-            if bool(finished.all()):
-                break
-            known = torch.cat([known, torch.ones_like(known[:, :1])], dim=1)
-            place = (self.prefix_length + lengths + step)[:, None]
-            last = self._decode(self.model.adapter.embed(token[:, None]), None, cache, known, place).hidden[:, 0]
-        texts = []
-        for row in torch.stack(said, dim=1).tolist():
-            words = row[: row.index(end)] if end in row else row
-            texts.append(self.collator.tokenizer.decode(words, skip_special_tokens=True).strip())
-        return texts
+        """Greedy answers, in the order of the questions.
+
+        Raises:
+            StereopsisError: the words hold a token that is not theirs, or the model computes NaN.
+        """
+        answers = self.generate(conversations, max_new_tokens=max_new_tokens)
+        for conversation, answer in zip(conversations, answers, strict=True):
+            if answer.broken:
+                raise StereopsisError(
+                    f"conversation '{conversation.id}': the model's scores of the next word are NaN after "
+                    f"{answer.tokens} words; the checkpoint is damaged or its training diverged: take another one"
+                )
+        return [answer.text for answer in answers]
+
+    @torch.inference_mode()
+    def generate(self, conversations: Sequence[Conversation], *, max_new_tokens: int = 24) -> list[Answer]:
+        """Like `answer`, with the number of tokens, and with broken answers marked instead of raised."""
+        answers: list[Answer] = []
+        for group in self.passes(conversations):
+            answers += self._generate([conversations[i] for i in group], max_new_tokens)
+        return answers
 
     @torch.inference_mode()
     def score_proposals(self, conversations: Sequence[Conversation]) -> list[Found]:
-        """Score the scene's proposals for a batch of referring expressions."""
-        if not conversations:
-            return []
-        ids, lengths, embeddings = self._questions(conversations)
-        number, width = ids.shape
-        positions = self.prefix_length + torch.arange(width, device=ids.device).expand(number, width)
-        known = positions - self.prefix_length < lengths[:, None]
-        hidden = self._decode(embeddings, None, self._repeat(number), known, positions).hidden
-        queries = hidden[torch.arange(number), lengths - 1]
-        scene = torch.zeros(number, dtype=torch.int64, device=ids.device)
-        logits = self.model.grounding(queries, scene, self.model.objects(self.visual, self.batch)).logits
-        cosines = (logits * self.model.grounding.temperature).float().cpu()
-        return [Found(cosines=row[:-1], zero_cosine=float(row[-1])) for row in cosines]
+        """Score the scene's proposals for any number of referring expressions."""
+        found: list[Found] = []
+        for group in self.passes(conversations):
+            asked = [conversations[i] for i in group]
+            try:
+                queries = self._read(asked).last
+            finally:
+                self.cache.keep(self.prefix_length)
+            cosines = self.model.grounding.cosines(queries, self._proposals).float().cpu()
+            found += [Found(cosines=row[:-1], zero_cosine=float(row[-1])) for row in cosines]
+        return found
 
-    def _questions(self, conversations: Sequence[Conversation]) -> tuple[Tensor, Tensor, Tensor]:
-        """Right-padded ids, their lengths, and embeddings with <coord> points added."""
+    def _generate(self, conversations: Sequence[Conversation], most: int) -> list[Answer]:
+        end, device = self.collator.tokenizer.eos_token_id, self.model.device
+        said: list[list[int]] = [[] for _ in conversations]
+        broken: set[int] = set()
+        try:
+            read = self._read(conversations)
+            owners, last, active = read.owners, read.last, list(range(len(said)))
+            for step in range(most):
+                logits = self.model.adapter.logits(last)
+                words, damaged = logits.argmax(-1).tolist(), logits.isnan().any(-1).tolist()
+                broken.update(row for row, bad in zip(active, damaged, strict=True) if bad)
+                going = {row: word for row, word in zip(active, words, strict=True) if word != end}
+                active = [row for row in going if row not in broken]
+                for row in active:
+                    said[row].append(going[row])
+                if not active or step + 1 == most:
+                    break
+                rows = torch.tensor(active, device=device)
+                owners = torch.cat([owners, rows])
+                newest = torch.tensor([[said[row][-1] for row in active]], device=device)
+                positions = (self.prefix_length + step + read.lengths[rows])[None]
+                last = self._decode(self.model.adapter.embed(newest), owners, positions)
+        finally:
+            self.cache.keep(self.prefix_length)
+        decode = self.collator.tokenizer.decode
+        return [
+            Answer(text=decode(row, skip_special_tokens=True).strip(), tokens=len(row), broken=number in broken)
+            for number, row in enumerate(said)
+        ]
+
+    def _read(self, conversations: Sequence[Conversation]) -> "_Read":
+        """Run the questions behind the prefix, one after another in one row; their keys and values stay."""
+        device = self.model.device
         questions = [self.collator.conversation_ids(c)[0] for c in conversations]
-        lengths = torch.tensor([len(q) for q in questions])
-        ids = torch.full((len(questions), int(lengths.max())), self.collator.pad_id)
-        for row, question in enumerate(questions):
-            ids[row, : len(question)] = torch.tensor(question)
-        ids, lengths = ids.to(self.model.device), lengths.to(self.model.device)
+        lengths = torch.tensor([len(q) for q in questions], device=device)
+        ids = torch.tensor([token for q in questions for token in q], device=device)[None]
+        places = torch.tensor([place for q in questions for place in range(len(q))], device=device)[None]
+        owners = torch.repeat_interleave(torch.arange(len(questions), device=device), lengths)
         embeddings = self.model.adapter.embed(ids)
         points = [c.point for c in conversations if c.point is not None]
         if points:
-            encoding = self.model.encoding(torch.tensor(points, device=ids.device)).to(embeddings.dtype)
+            encoding = self.model.encoding(torch.tensor(points, device=device)).to(embeddings.dtype)
             embeddings = embeddings.clone()
             embeddings[ids == self.collator.coord_id] += encoding
-        return ids, lengths, embeddings
-
-    def _repeat(self, times: int) -> Any:
-        cache = copy.deepcopy(self.cache)
-        cache.batch_repeat_interleave(times)
-        return cache
+        hidden = self._decode(embeddings, owners, self.prefix_length + places)
+        return _Read(owners=owners, lengths=lengths, last=hidden[lengths.cumsum(0) - 1])
 
     def _decode(
-        self, embeddings: Tensor, tokens: Tensor | None, cache: Any, known: Tensor | None, positions: Tensor
-    ) -> Any:
-        """Run new tokens behind the cache; ``known`` marks the real ones among all tokens after the prefix."""
-        number, new = embeddings.shape[:2]
-        past = 0 if cache is None else cache.get_seq_length()
-        causal = torch.ones(new, past + new, dtype=torch.bool, device=embeddings.device).tril(past)
-        allowed = causal.expand(number, -1, -1)
-        if known is not None:
-            keys = torch.cat([known.new_ones(number, past + new - known.shape[1]), known], dim=1)
-            itself = torch.eye(new, dtype=torch.bool, device=keys.device)
-            allowed = allowed & keys[:, None]
-            allowed = torch.cat([allowed[..., :past], allowed[..., past:] | itself], dim=-1)
-        mask = torch.zeros(allowed.shape, dtype=embeddings.dtype, device=embeddings.device)
-        mask = mask.masked_fill(~allowed, torch.finfo(mask.dtype).min)
+        self, embeddings: Float[Tensor, "1 new dim"], owners: Int64[Tensor, "tail"], positions: Int64[Tensor, "1 new"]
+    ) -> Float[Tensor, "new dim"]:
+        """Run new tokens behind everything that is cached; ``owners`` tells whose each token after the prefix is."""
+        mask = packed_mask(self.prefix_length, owners, embeddings.shape[1], embeddings.dtype)
         return self.model.adapter.decode(
-            embeddings,
-            tokens,
-            attention_mask=mask[:, None],
-            position_ids=positions,
-            cache=cache,
-            use_cache=True,
-        )
+            embeddings, None, attention_mask=mask, position_ids=positions, cache=self.cache, use_cache=True
+        ).hidden[0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class _Read:
+    """Questions that were read: whose each token is, their lengths, and the last hidden state of each."""
+
+    owners: Int64[Tensor, "tail"]
+    lengths: Int64[Tensor, "questions"]
+    last: Float[Tensor, "questions dim"]

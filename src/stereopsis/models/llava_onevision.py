@@ -81,7 +81,7 @@ class LlavaOnevisionAdapter(Adapter):
         embeddings: Float[Tensor, "batch tokens dim"],
         tokens: Float[Tensor, "views rows cols dim"] | None,
         *,
-        attention_mask: Tensor,
+        attention_mask: Tensor | None,
         position_ids: Int64[Tensor, "batch tokens"],
         cache: Any = None,
         use_cache: bool = False,

@@ -229,3 +229,28 @@ def _arguments(recipe: Recipe, folder: Path, progress: bool) -> TrainingArgument
 
 
 __all__ = ["METRICS_FILE", "TrainedRun", "build_packs", "environment", "train"]
+
+
+def open_run(folder: Path, *, dtype: torch.dtype = torch.float32) -> tuple[Recipe, SpatialModel]:
+    """A finished run's recipe and its model, for inference.
+
+    Args:
+        folder: written by `train`.
+        dtype: of the model's parameters.
+
+    Raises:
+        RunFolderError: the folder holds no finished run.
+    """
+    check_finished(folder)
+    return load_recipe(folder / RECIPE_FILE), SpatialModel.from_pretrained(folder / MODEL_FOLDER, dtype=dtype)
+
+
+def check_finished(folder: Path) -> None:
+    """Refuse a folder that holds no finished run.
+
+    Raises:
+        RunFolderError: names what it lacks.
+    """
+    for name in (RECIPE_FILE, f"{MODEL_FOLDER}/config.json"):
+        if not (folder / name).is_file():
+            raise RunFolderError(f"{folder} holds no finished run (no {name}); make one with 'stereopsis train'")

@@ -43,6 +43,15 @@ def scenes_of(source: SourceSection, cache: Path, *, console: Console | None = N
     return [_upright(scene) for scene in open_folder(source.path)]
 
 
+def missing_rooms(source: SourceSection, cache: Path) -> int:
+    """How many of a source's procedural rooms are not made yet."""
+    if source.rooms is None:
+        return 0
+    folder = prepared_folder(source, cache)
+    seeds = split_seeds(source.split, source.rooms, source.offset)
+    return sum(not (folder / Room(seed=seed).scene_id / "scene.json").is_file() for seed in seeds)
+
+
 def prepared_folder(source: SourceSection, cache: Path) -> Path:
     """Where a source's scenes lie on disk; rooms of another generator version never mix."""
     if source.path is not None:

@@ -1,0 +1,169 @@
+"""What is asked: which questions, about which scenes, in which order; checked before hours are spent on them."""
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from stereopsis.benchmarks import prompt_of
+from stereopsis.data.pack import candidate_boxes
+from stereopsis.errors import SceneError, StereopsisError, did_you_mean
+from stereopsis.scenes.annotations import TASKS, Annotation, Task
+from stereopsis.scenes.scene import Scene
+
+GROUNDING_TASKS = ("scanrefer", "multi3drefer")
+_ONE_TARGET = ("scanrefer", "scan2cap")
+
+Key = tuple[str, str]
+"""Task and annotation id: what identifies a sample."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Asked:
+    """A scene, and what is asked about it, in the scene's order."""
+
+    scene: Scene
+    annotations: tuple[Annotation, ...]
+
+
+def key_of(annotation: Annotation) -> Key:
+    """What identifies a sample among all that are evaluated."""
+    return annotation.task, annotation.id
+
+
+def targets_of(annotation: Annotation, scene: Scene) -> Float[np.ndarray, "targets 6"]:
+    """True boxes of an annotation's objects."""
+    boxes = [scene.object(i).box for i in annotation.object_ids]
+    return np.stack(boxes) if boxes else np.zeros((0, 6))
+
+
+def parse_benchmarks(names: str) -> tuple[Task, ...]:
+    """The benchmarks of a list such as ``sqa3d,scanrefer``, each once, in the usual order.
+
+    Raises:
+        StereopsisError: an unknown name; suggests the nearest.
+    """
+    wanted = [name.strip().lower() for name in names.split(",") if name.strip()]
+    for name in wanted:
+        if name not in TASKS:
+            raise StereopsisError(f"unknown benchmark '{name}'{did_you_mean(name, TASKS)}")
+    if not wanted:
+        raise StereopsisError(f"no benchmark is named; give some of {', '.join(TASKS)}, separated by commas")
+    return tuple(task for task in TASKS if task in wanted)
+
+
+def attach(scenes: Iterable[Scene], annotations: Iterable[Annotation]) -> list[Scene]:
+    """The scenes with these annotations instead of their own; scenes that nothing is asked about are left out.
+
+    For the benchmarks' own annotation files, which lie apart from the scenes.
+
+    Raises:
+        SceneError: annotations speak of scenes that are not there; names the first and tells how many.
+    """
+    by_scene: dict[str, list[Annotation]] = {}
+    for annotation in annotations:
+        by_scene.setdefault(annotation.scene_id, []).append(annotation)
+    found = [scene.replace(annotations=tuple(by_scene.pop(scene.id))) for scene in scenes if scene.id in by_scene]
+    if by_scene:
+        lost = sum(len(each) for each in by_scene.values())
+        raise SceneError(
+            f"{len(by_scene)} scenes that {lost} annotations speak of are missing: {_some(sorted(by_scene))}; prepare "
+            "them with 'stereopsis prepare' and name their folder with --scenes"
+        )
+    return found
+
+
+def questions(scenes: Iterable[Scene], tasks: Sequence[str], limit: int | None = None) -> list[Asked]:
+    """What is asked about some scenes, in canonical order: the scenes' order, then each scene's own.
+
+    Args:
+        scenes: with annotations.
+        tasks: the benchmarks that are asked for.
+        limit: only the first so many questions of each benchmark, in canonical order; None = all.
+
+    Returns:
+        Scenes about which something is asked.
+
+    Raises:
+        SceneError: two scenes share an id.
+        StereopsisError: two questions of a benchmark share an id, a question speaks of an object that its scene
+            lacks, or it lacks its answer or its one target; tells how many, and the first of them.
+    """
+    asked: list[Asked] = []
+    taken: Counter[str] = Counter()
+    for scene in scenes:
+        chosen = []
+        for annotation in scene.annotations:
+            if annotation.task in tasks and (limit is None or taken[annotation.task] < limit):
+                taken[annotation.task] += 1
+                chosen.append(annotation)
+        if chosen:
+            asked.append(Asked(scene=scene, annotations=tuple(chosen)))
+    _check_unique(asked)
+    problems = [text for each in asked for a in each.annotations if (text := _problem(a, each.scene)) is not None]
+    if problems:
+        raise StereopsisError(
+            f"{len(problems)} questions cannot be evaluated: {_some(problems, '; ')}. Correct the annotations, or "
+            "prepare the scenes again"
+        )
+    return asked
+
+
+def fingerprint_of(asked: Sequence[Asked], proposals: str) -> str:
+    """Changes whenever a question, its wording, its answer, its order, or what its scene consists of does.
+
+    Pixels are not read: a stored scene checks those itself.
+    """
+    digest = hashlib.sha256()
+    for each in asked:
+        scene = each.scene
+        digest.update(json.dumps([scene.id, [frame.name for frame in scene.frames]]).encode())
+        arrays = [scene.T_aligned_world, candidate_boxes(scene, proposals)]
+        arrays += [frame.T_world_camera for frame in scene.frames] + [o.box for o in scene.objects]
+        for array in arrays:
+            digest.update(np.ascontiguousarray(array, dtype=np.float64).tobytes())
+        for a in each.annotations:
+            record = [a.task, a.id, a.type, prompt_of(a), list(a.answers), list(a.object_ids)]
+            digest.update(json.dumps(record).encode())
+    return digest.hexdigest()
+
+
+def counts(asked: Iterable[Asked]) -> dict[str, int]:
+    """Questions per benchmark, in the usual order."""
+    found = Counter(a.task for each in asked for a in each.annotations)
+    return {task: found[task] for task in TASKS if found[task]}
+
+
+def _check_unique(asked: Sequence[Asked]) -> None:
+    scenes = Counter(each.scene.id for each in asked)
+    twice = [name for name, count in scenes.items() if count > 1]
+    if twice:
+        raise SceneError(f"scenes occur more than once: {_some(twice)}; name each scene's folder once")
+    keys = Counter(key_of(a) for each in asked for a in each.annotations)
+    double = [f"{task} '{name}'" for (task, name), count in keys.items() if count > 1]
+    if double:
+        raise StereopsisError(
+            f"{len(double)} question ids occur more than once: {_some(double)}; every id must be unique within its "
+            "benchmark, or samples could not be told apart: correct the annotations"
+        )
+
+
+def _problem(annotation: Annotation, scene: Scene) -> str | None:
+    what = f"{annotation.task} '{annotation.id}'"
+    known = {item.id for item in scene.objects}
+    absent = [i for i in annotation.object_ids if i not in known]
+    if absent:
+        return f"{what} speaks of object {absent[0]}, which scene '{scene.id}' lacks"
+    if annotation.task in _ONE_TARGET and len(annotation.object_ids) != 1:
+        return f"{what} needs exactly one object, it has {len(annotation.object_ids)}"
+    if annotation.task not in GROUNDING_TASKS and not any(answer.strip() for answer in annotation.answers):
+        return f"{what} has no answer to compare with"
+    return None
+
+
+def _some(names: Sequence[str], separator: str = ", ", most: int = 3) -> str:
+    return separator.join(names[:most]) + (f"{separator}..." if len(names) > most else "")
