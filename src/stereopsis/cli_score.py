@@ -154,14 +154,14 @@ def write_tables(folders: Sequence[Path], files: Sequence[Path]) -> None:
     Raises:
         RunFolderError: a folder holds no evaluation, or a file's suffix names no form.
     """
-    from stereopsis.benchmarks import protocols_of, published
+    from stereopsis.benchmarks import protocols_of, published_figures
     from stereopsis.report.published_table import read_own_results, results_table
     from stereopsis.report.table_files import require_known_form, write_table
 
     for file in files:
         require_known_form(file)
     defaults = {task: protocol.name for task, protocol in protocols_of().items()}
-    table = results_table(read_own_results(folders), published(), default_protocols=defaults)
+    table = results_table(read_own_results(folders), published_figures(), default_protocols=defaults)
     for file in files:
         console.print(f"Table: [bold]{escape(str(write_table(table, file).resolve()))}[/bold]", soft_wrap=True)
     for text in (*(f"{mark} {note}" for mark, note in table.footnotes.items()), *table.remarks):
