@@ -127,7 +127,7 @@ def prepare(
 
     if output is None:
         if not inspect or source == "rooms":
-            raise StereopsisError("give --output (-o), the folder for the prepared scenes, or --inspect a scene")
+            raise typer.BadParameter("name the folder for the prepared scenes with --output, or --inspect a capture")
         for capture in find_captures(source, format=format)[:8]:
             _inspect(open_scene(capture.path, format=capture.format), Path.cwd())
         return
