@@ -1,6 +1,7 @@
 """One real kitchen in five layouts gives one prepared scene, to within what each layout rounds."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,17 +10,17 @@ from scipy.spatial.transform import Rotation
 
 from stereopsis.scenes.prepare import Capture, PrepareSettings, prepare
 from stereopsis.scenes.scannet import sens_record, write_sens
+from stereopsis.scenes.scene import Scene
 from stereopsis.scenes.seven_scenes import read_seven_scenes
 from stereopsis.scenes.stored import read_scene
 
+KITCHEN = Path(__file__).resolve().parents[3] / "shared" / "data" / "seven_scenes_redkitchen"
 SETTINGS = PrepareSettings(birdseye_size=108, surface="depth")
 
 
 @pytest.fixture(scope="module")
-def frames(request):
+def frames():
     """Every sixteenth frame, its rotation made exactly orthonormal, as quaternions hold nothing else."""
-    from conftest import KITCHEN
-
     if not KITCHEN.is_dir():
         pytest.skip("the real kitchen capture is not present")
     frames = []
@@ -33,8 +34,6 @@ def frames(request):
 @pytest.fixture(scope="module")
 def reference(frames, tmp_path_factory):
     """The frames in the layout that loses nothing: the package's own."""
-    from stereopsis.scenes.scene import Scene
-
     folder = tmp_path_factory.mktemp("reference")
     Scene(id="kitchen", frames=tuple(frames)).save(folder / "raw" / "kitchen")
     (made,) = prepare([Capture(path=folder / "raw" / "kitchen")], folder / "out", SETTINGS, workers=1).folders

@@ -125,9 +125,7 @@ def test_candidate_boxes_come_from_geometry_a_file_or_nowhere(capture, tmp_path)
     assert "no.json: no such file" in lost.reason
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"coverage": 0.9}, {"coverage": 2.0, "selection": "coverage"}, {"views": 0}, {"surface": "x"}]
-)
+@pytest.mark.parametrize("wrong", [{"coverage": 0.9}, {"coverage": 2.0, "selection": "coverage"}, {"views": 0}])
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(SceneError):
         PrepareSettings(**wrong)

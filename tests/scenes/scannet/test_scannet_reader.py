@@ -49,6 +49,7 @@ def test_a_scan_of_a_sens_file(make_scan):
         "notes": [],
         "scene_type": "Closet",
         "objects": {"skipped": {}, "contested_vertices": 0, "unknown_labels": {}},
+        "mesh": str(folder / f"{SCAN}_vh_clean_2.ply"),
     }
     assert verify_scene(scene).frames == scene.frames
 
