@@ -35,11 +35,11 @@ from stereopsis.scenes.annotations import Annotation
 
 SCHEMA = 1
 PROTOCOLS = {
-    "sqa3d": "cleaned",
-    "scanqa": "untokenised",
+    "sqa3d": "strict",
+    "scanqa": "plain",
     "scan2cap": "strict",
-    "scanrefer": "best",
-    "multi3drefer": "cumulative-0.4",
+    "scanrefer": "standard",
+    "multi3drefer": "cumulative",
 }
 """How each benchmark's answers are taken and scored; see docs/benchmarks.md."""
 TOLD_FAILURES = 3
@@ -188,7 +188,8 @@ def _record(annotation: Annotation, outcome: Outcome, stamp: Mapping[str, Any]) 
         sample = sample_score_of(outcome)
     except StereopsisError as error:
         return Failure(annotation=annotation, reason=str(error))
-    return record_of(outcome, sample, protocol=PROTOCOLS[annotation.task], **stamp)
+    kept = None if sample is None else sample.to_dict()
+    return record_of(outcome, sample, protocol=PROTOCOLS[annotation.task], sample_score=kept, **stamp)
 
 
 def _failure(failure: Failure) -> dict[str, str]:
@@ -217,9 +218,7 @@ def _merge(
         for a in each.annotations:
             record = found[key_of(a)]
             if a.task in SCORED_ALONE:
-                kept[key_of(a)] = SampleScore(
-                    id=a.id, scene_id=a.scene_id, task=a.task, type=a.type, scores=record["scores"]
-                )
+                kept[key_of(a)] = SampleScore.from_dict(record["sample_score"])
             else:
                 words.append(spoken_prediction(a, each.scene, boxes, record["prediction"]))
     kept |= {key_of(p.annotation): sample for p, sample in zip(words, score(words), strict=True)}
@@ -227,7 +226,7 @@ def _merge(
     for each in asked:
         for a in each.annotations:
             record, sample = found[key_of(a)], kept[key_of(a)]
-            seconds = record.pop("seconds")
+            seconds, _ = record.pop("seconds"), record.pop("sample_score")
             timings.append({"task": a.task, "id": a.id, "scene_id": a.scene_id, "seconds": seconds})
             records.append({**record, "scores": dict(sample.scores), "bleu_counts": list(sample.bleu_counts)})
             samples.append(sample)
