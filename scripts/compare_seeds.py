@@ -98,6 +98,21 @@ def table(results: list[dict[str, Any]], base: dict[str, Any], args: argparse.Na
     return "\n".join(lines) + "\n" + note
 
 
+def types_table(results: list[dict[str, Any]], base: dict[str, Any]) -> str:
+    """Markdown: EM of every question type, mean over seeds, beside the most frequent answer's."""
+    columns = list(dict.fromkeys((r["positions"], r["arm"]) for r in results))
+    head = ["question type", "majority", *(f"{arm} ({positions})" for positions, arm in columns)]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for task in ("sqa3d", "scanqa"):
+        for kind in results[0]["tasks"][task]["by_type"]:
+            cells = [f"{base['majority'][task]['by_type'][kind]['em']['mean']:.1f}"]
+            for column in columns:
+                runs = [r["tasks"] for r in results if (r["positions"], r["arm"]) == column]
+                cells.append(f"{sum(t[task]['by_type'][kind]['em']['mean'] for t in runs) / len(runs):.1f}")
+            lines.append(f"| {kind} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
@@ -138,11 +153,13 @@ def main() -> None:
     recipe = jobs[0].recipe
     train_scenes = scenes_of(recipe.data.sources[0], recipe.data.cache)
     base = baselines(train_scenes, scenes_of(recipe.evaluation.sources[0], recipe.data.cache), recipe)
-    record = {"environment": environment(), "arguments": vars(args), "runs": results, "baselines": base}
+    arguments = {key: value for key, value in vars(args).items() if key not in ("output", "results")}
+    record = {"environment": environment(), "arguments": arguments, "runs": results, "baselines": base}
     args.results.mkdir(exist_ok=True)
     (args.results / "rooms_arms.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
-    (args.results / "rooms_arms.md").write_text(table(results, base, args))
-    console.print(table(results, base, args))
+    text = f"{table(results, base, args)}\nEM of each question type, mean over seeds:\n\n{types_table(results, base)}"
+    (args.results / "rooms_arms.md").write_text(text)
+    console.print(text)
 
 
 if __name__ == "__main__":
