@@ -344,3 +344,34 @@ def test_our_own_mistakes_are_not_hidden(stereopsis, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["stereopsis", "info"])
     with pytest.raises(ZeroDivisionError, match="a bug"):
         cli.main()
+
+
+def test_a_benchmarks_own_file_is_asked_about_prepared_scenes(stereopsis, tiny_rooms, tmp_path):
+    rooms = sorted(folder.name for folder in tiny_rooms.iterdir() if folder.is_dir())
+    entries = [
+        {
+            "question_id": f"val-{number}",
+            "scene_id": rooms[number],
+            "question": "What color is the chair?",
+            "answers": ["red", "dark red"],
+            "object_ids": [],
+            "object_names": [],
+        }
+        for number in range(2)
+    ]
+    file = tmp_path / "ScanQA_v1.0_val.json"
+    file.write_text(json.dumps(entries))
+    arguments = ("evaluate", "dummy", "--scenes", tiny_rooms, "--annotations", f"scanqa={file}")
+    told = stereopsis(*arguments, "--dry-run")
+    assert told.code == 0, told.err
+    assert "2 questions, protocol 'plain'" in told.out
+    said = stereopsis(*arguments, "-o", tmp_path / "out")
+    assert said.code == 0, said.err
+    records = (tmp_path / "out" / "evaluation" / "records.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in records] == ["val-0", "val-1"]
+    assert "expected BENCHMARK=FILE" in stereopsis("evaluate", "dummy", "--annotations", "scanqa").err
+    entries[0]["scene_id"] = "scene9999_00"
+    file.write_text(json.dumps(entries))
+    lost = stereopsis(*arguments, "--dry-run")
+    assert lost.code == 1
+    assert "scene9999_00" in lost.err

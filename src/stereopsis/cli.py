@@ -188,6 +188,7 @@ def train(
     epilog="Examples: stereopsis evaluate runs/first --rooms 50   |   "
     "stereopsis evaluate runs/first --benchmarks sqa3d,scanrefer --limit 100 --dry-run   |   "
     "stereopsis evaluate dummy --scenes data/mine -o runs/dummy   |   "
+    "stereopsis evaluate runs/first --scenes data/scannet --annotations scanqa=ScanQA_v1.0_val.json   |   "
     "torchrun --nproc-per-node 8 -m stereopsis evaluate runs/first --precision bf16"
 )
 def evaluate(
@@ -195,6 +196,10 @@ def evaluate(
     benchmarks: Annotated[str | None, typer.Option(help="Only these, e.g. sqa3d,scanrefer.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many questions of each benchmark.")] = None,
     scenes: Annotated[Path | None, typer.Option(help="Prepared scenes (instead of the recipe's).")] = None,
+    annotations: Annotated[
+        list[str] | None,
+        typer.Option(help="Ask what a benchmark's file asks: BENCHMARK=FILE; may be repeated. Needs --scenes."),
+    ] = None,
     rooms: Annotated[int, typer.Option(help="So many unseen test rooms (instead of the recipe's).")] = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where the evaluation goes (instead of the run).")
@@ -211,6 +216,7 @@ def evaluate(
     from stereopsis.evaluation.command import Request, execute, make_plan
     from stereopsis.evaluation.command import dry_run as tell
     from stereopsis.evaluation.processes import join
+    from stereopsis.evaluation.questions import parse_annotation_files
     from stereopsis.report import text_table, write_report
 
     plan = make_plan(
@@ -220,6 +226,7 @@ def evaluate(
             benchmarks=benchmarks,
             limit=limit,
             scenes=scenes,
+            annotations=parse_annotation_files(annotations or ()),
             rooms=rooms or None,
             output=output,
             precision=precision,

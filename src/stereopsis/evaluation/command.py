@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from stereopsis.benchmarks import read_annotations
 from stereopsis.errors import RunFolderError, StereopsisError
 from stereopsis.evaluation.predictors import DummyPredictor, ModelPredictor, Predictor
 from stereopsis.evaluation.processes import Processes
-from stereopsis.evaluation.questions import counts, parse_benchmarks, questions
+from stereopsis.evaluation.questions import attach, counts, parse_benchmarks, questions
 from stereopsis.evaluation.run import PROTOCOLS, run_evaluation
 from stereopsis.evaluation.stream import SETTINGS_FILE, finished, read_parts
 from stereopsis.models.packs import PackConfig
 from stereopsis.models.spatial import SpatialModel
+from stereopsis.scenes.annotations import TASKS, Task
 from stereopsis.scenes.scene import Scene
 from stereopsis.training.recipe import Recipe, SourceSection, load_recipe
 from stereopsis.training.run import (
@@ -45,6 +47,8 @@ class Request:
         benchmarks: names with commas between; None = the recipe's.
         limit: only the first so many questions of each benchmark.
         scenes: a scene, or a folder of scenes, instead of the recipe's.
+        annotations: benchmark -> its annotation file (the authors' or Video-3D-LLM's), asked about the scenes
+            instead of what they bring.
         rooms: so many procedural test rooms instead of the recipe's scenes.
         output: folder for the evaluation; None = the run's own.
         precision: of the model's numbers: fp32 or bf16.
@@ -56,6 +60,7 @@ class Request:
     benchmarks: str | None = None
     limit: int | None = None
     scenes: Path | None = None
+    annotations: Mapping[Task, Path] = dataclasses.field(default_factory=dict)
     rooms: int | None = None
     output: Path | None = None
     precision: str = "fp32"
@@ -100,6 +105,8 @@ def make_plan(request: Request) -> Plan:
     if request.precision not in _DTYPES:
         raise StereopsisError(f"--precision must be one of {', '.join(_DTYPES)}, found '{request.precision}'")
     changes: dict[str, Any] = {}
+    if request.annotations:
+        changes["tasks"] = tuple(task for task in TASKS if task in request.annotations)
     if request.benchmarks is not None:
         changes["tasks"] = parse_benchmarks(request.benchmarks)
     if request.scenes is not None:
@@ -123,6 +130,7 @@ def dry_run(plan: Plan) -> dict[str, str]:
     absent = [missing_rooms(source, cache) for source in section.sources]
     ready = [source for source, number in zip(section.sources, absent, strict=True) if not number]
     scenes = [s for source in ready for s in (open_folder(source.path) if source.path else scenes_of(source, cache))]
+    scenes = _annotated(scenes, plan.request)
     asked = questions(scenes, section.tasks, plan.request.limit)
     found = counts(asked)
     told: dict[str, str] = {
@@ -208,7 +216,16 @@ def facts_of(recipe: Recipe, predictor: Predictor) -> dict[str, Any]:
 
 def _scenes(plan: Plan, console: Console | None) -> list[Scene]:
     sources, cache = plan.recipe.evaluation.sources, plan.recipe.data.cache
-    return [scene for source in sources for scene in scenes_of(source, cache, console=console)]
+    return _annotated(
+        [scene for source in sources for scene in scenes_of(source, cache, console=console)], plan.request
+    )
+
+
+def _annotated(scenes: list[Scene], request: Request) -> list[Scene]:
+    """With the questions of annotation files, where such files are named."""
+    if not request.annotations:
+        return scenes
+    return attach(scenes, [a for task, file in request.annotations.items() for a in read_annotations(task, file)])
 
 
 def _state(folder: Path | None, total: int) -> str:

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -54,6 +55,24 @@ def parse_benchmarks(names: str) -> tuple[Task, ...]:
     if not wanted:
         raise StereopsisError(f"no benchmark is named; give some of {', '.join(TASKS)}, separated by commas")
     return tuple(task for task in TASKS if task in wanted)
+
+
+def parse_annotation_files(items: Iterable[str]) -> dict[Task, Path]:
+    """Benchmark -> file, of words such as ``sqa3d=FILE``.
+
+    Raises:
+        StereopsisError: not of this form, an unknown benchmark, or one that is named twice.
+    """
+    files: dict[Task, Path] = {}
+    for item in items:
+        name, mark, file = item.partition("=")
+        if not mark or not file:
+            raise StereopsisError(f"'{item}': expected BENCHMARK=FILE, for instance sqa3d=v1_balanced_questions.json")
+        (task,) = parse_benchmarks(name)
+        if task in files:
+            raise StereopsisError(f"two annotation files are named for {task}; give one")
+        files[task] = Path(file)
+    return files
 
 
 def attach(scenes: Iterable[Scene], annotations: Iterable[Annotation]) -> list[Scene]:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from stereopsis import __version__
-from stereopsis.benchmarks import SampleScore, score, summarise
+from stereopsis.benchmarks import SampleScore, protocols_of, score, summarise
 from stereopsis.data.pack import candidate_boxes
 from stereopsis.errors import StereopsisError
 from stereopsis.evaluation.predictors import Failure, Outcome, Pass, Predictor, spoken_prediction
@@ -34,13 +34,7 @@ from stereopsis.evaluation.stream import PARTS_FOLDER, Part, claim, finished, re
 from stereopsis.scenes.annotations import Annotation
 
 SCHEMA = 1
-PROTOCOLS = {
-    "sqa3d": "strict",
-    "scanqa": "plain",
-    "scan2cap": "strict",
-    "scanrefer": "standard",
-    "multi3drefer": "cumulative",
-}
+PROTOCOLS = {task: protocol.name for task, protocol in protocols_of().items()}
 """How each benchmark's answers are taken and scored; see docs/benchmarks.md."""
 TOLD_FAILURES = 3
 
