@@ -34,7 +34,7 @@ from stereopsis.evaluation.stream import PARTS_FOLDER, Part, claim, finished, re
 from stereopsis.scenes.annotations import Annotation
 
 SCHEMA = 1
-PROTOCOLS = {task: protocol.name for task, protocol in protocols_of().items()}
+PROTOCOLS: dict[str, str] = {task: protocol.name for task, protocol in protocols_of().items()}
 """How each benchmark's answers are taken and scored; see docs/benchmarks.md."""
 TOLD_FAILURES = 3
 
