@@ -12,6 +12,8 @@ from stereopsis.scenes.scene import Scene
 def scene_table(scene: Scene) -> Table:
     """Frames, cameras, alignment, objects, words, view from above and origin of a scene."""
     table = Table(title=f"scene '{scene.id}'", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
     for name, value in scene_facts(scene).items():
         table.add_row(name, value)
     return table
