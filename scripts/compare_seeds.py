@@ -19,11 +19,10 @@ import torch
 from rich.console import Console
 
 from stereopsis.benchmarks.statistics import seed_interval
-from stereopsis.experiment import Arm, baselines, run_arm
-from stereopsis.models.packs import Teachers
-from stereopsis.training.build import build_model, build_teachers
+from stereopsis.experiment import Arm, baselines, kept_packs, run_arm
+from stereopsis.models.targets import Teachers
 from stereopsis.training.recipe import Recipe, load_recipe
-from stereopsis.training.run import build_packs, environment
+from stereopsis.training.run import environment
 from stereopsis.training.sources import scenes_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -133,11 +132,7 @@ def main() -> None:
     jobs: list[Job] = []
     for positions in args.positions:
         full = load_recipe("stereopsis-tiny", [*common, f"model.positions={positions}"])
-        path = args.output / f"packs-{positions}.pt"
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            packs = build_packs(full, build_model(full), build_teachers(full), full.data.sources, console=console)
-            torch.save(packs, path)
+        path = kept_packs(full, args.output / f"packs-{positions}.pt", console=console)
         for seed in range(args.seeds):
             for arm, name in ARMS.items():
                 if arm == "blind" and positions != args.positions[0]:

@@ -12,7 +12,7 @@ import pytest
 from stereopsis import __version__, cli
 from stereopsis.scenes.stored import read_scene
 
-COMMANDS = ("demo", "prepare", "train", "evaluate", "score", "compare", "report", "info")
+COMMANDS = ("demo", "prepare", "train", "evaluate", "score", "compare", "probe", "cache", "report", "info")
 
 
 class Said(NamedTuple):
@@ -177,7 +177,7 @@ def test_train_evaluate_report(stereopsis, tiny_recipe, tmp_path, tiny_rooms):
     assert f"Report: {folder / 'report.html'}\n" in said.out
     assert (folder / "pictures" / "pictures.json").is_file()
     trained = (folder / "report.html").read_text()
-    said = stereopsis("evaluate", folder)
+    said = stereopsis("evaluate", folder, "--no-meteor")
     assert said.code == 0, said.err
     assert "Report: " in said.out
     for words in ("tiny", "SQA3D", "ScanRefer"):
@@ -219,6 +219,36 @@ def test_the_dummy_goes_through_everything_without_weights(stereopsis, tiny_room
     assert "limit: 5 there, 6 now" in other.err
     assert stereopsis(*arguments[:-1], 6, "--overwrite").code == 0
     assert len((out / "evaluation" / "records.jsonl").read_text().splitlines()) == 12
+
+
+def test_probe_joins_scores_with_an_evaluation_and_draws(stereopsis, finished_run, tiny_rooms, tmp_path):
+    """Figures by layer on the page, a sheet per scene, quartiles where an evaluation of the same scenes is named."""
+    evaluated = stereopsis("evaluate", finished_run.folder, "--scenes", tiny_rooms, "-o", tmp_path / "e", "--no-meteor")
+    assert evaluated.code == 0, evaluated.err
+    output = tmp_path / "probe"
+    arguments = ("--views", 4, "--voxel", 1.0, "--evaluation", tmp_path / "e" / "evaluation", "-o", output)
+    said = stereopsis("probe", finished_run.folder, tiny_rooms, *arguments)
+    assert said.code == 0, said.err
+    result = json.loads((output / "probe.json").read_text())
+    assert next(iter(result["layers"])) == "vision"
+    assert result["layers"]["0"]["score"]["mean"] <= 1
+    assert "sqa3d" in result["downstream"]
+    page = (output / "probe.html").read_text()
+    assert "Does correspondence predict performance?" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    teacher = stereopsis(
+        "probe", finished_run.folder, tiny_rooms, "--teacher", "point_map", "--voxel", 1.0, "-o", output
+    )
+    assert teacher.code == 0, teacher.err
+    assert list(json.loads((output / "probe.json").read_text())["layers"]) == ["point_map"]
+
+
+def test_probe_asks_for_scenes_or_rooms(stereopsis, finished_run, tmp_path):
+    said = stereopsis("probe", finished_run.folder, "-o", tmp_path / "p")
+    assert said.code == 1
+    assert "--rooms N" in said.err
+    said = stereopsis("probe", finished_run.folder, tmp_path, "--layers", "last", "-o", tmp_path / "p")
+    assert "numbers with commas" in said.err
 
 
 def test_a_dry_run_tells_and_touches_nothing(stereopsis, finished_run, tiny_rooms, tmp_path, monkeypatch):
@@ -307,6 +337,8 @@ def broken(tmp_path: Path, finished_run, tiny_rooms, recipe_content) -> dict[str
         ("train {recipe} -o {tmp}/out --resume", "holds no run to resume"),
         ("evaluate {tmp}/nowhere", "holds no finished run"),
         ("evaluate {run} --benchmarks sqa3d,scanref", "unknown benchmark 'scanref' (did you mean 'scanrefer'?)"),
+        ("evaluate {run} --protocol scan2cap=loose", "scan2cap has no protocol 'loose'"),
+        ("evaluate {run} --benchmarks sqa3d --protocol scan2cap=released", "scan2cap, which is not evaluated here"),
         ("evaluate {run} --limit 0", "--limit must be at least 1"),
         ("evaluate {run} --precision fp8", "--precision must be one of fp32, bf16, found 'fp8'"),
         ("evaluate {run} --scenes {rooms} --rooms 3", "--scenes and --rooms exclude each other"),
@@ -346,6 +378,29 @@ def test_our_own_mistakes_are_not_hidden(stereopsis, monkeypatch):
         cli.main()
 
 
+def test_the_protocol_is_part_of_an_evaluation_and_missing_java_is_told(stereopsis, tiny_rooms, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    pytest.importorskip("pycocoevalcap.meteor")
+    out = tmp_path / "out"
+    arguments = ("evaluate", "dummy", "--scenes", tiny_rooms, "--benchmarks", "scan2cap,scanqa", "-o", out)
+    told = stereopsis(*arguments, "--protocol", "scan2cap=released", "--dry-run")
+    assert "questions, protocol 'released'" in told.out
+    assert "questions, protocol 'plain'" in told.out
+    said = stereopsis(*arguments, "--protocol", "scan2cap=released")
+    assert said.code == 0, said.err
+    assert "Scan2Cap has no METEOR@0.5: METEOR needs Java" in " ".join(said.out.split())
+    records = [json.loads(line) for line in (out / "evaluation" / "records.jsonl").read_text().splitlines()]
+    captions = [record for record in records if record["task"] == "scan2cap"]
+    assert {record["protocol"] for record in captions} == {"released"}
+    assert {record["prediction"] for record in captions} == {"this is a chair ."}
+    assert "METEOR needs Java" in (out / "report.html").read_text()
+    table = stereopsis("report", out, "--table", tmp_path / "table.md")
+    assert "ScanQA has no METEOR: METEOR needs Java" in table.out
+    other = stereopsis(*arguments)
+    assert other.code == 1
+    assert "protocols.scan2cap: released there, strict now" in other.err
+
+
 def test_a_benchmarks_own_file_is_asked_about_prepared_scenes(stereopsis, tiny_rooms, tmp_path):
     rooms = sorted(folder.name for folder in tiny_rooms.iterdir() if folder.is_dir())
     entries = [
@@ -365,7 +420,7 @@ def test_a_benchmarks_own_file_is_asked_about_prepared_scenes(stereopsis, tiny_r
     told = stereopsis(*arguments, "--dry-run")
     assert told.code == 0, told.err
     assert "2 questions, protocol 'plain'" in told.out
-    said = stereopsis(*arguments, "-o", tmp_path / "out")
+    said = stereopsis(*arguments, "-o", tmp_path / "out", "--no-meteor")
     assert said.code == 0, said.err
     records = (tmp_path / "out" / "evaluation" / "records.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in records] == ["val-0", "val-1"]

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "stereopsis"
 ORDER = (
     "errors",
     "assets",
+    "weights",
     "geometry",
     "scenes",
     "benchmarks",
@@ -23,10 +24,15 @@ ORDER = (
     "models",
     "training",
     "evaluation",
+    "probing",
     "report",
     "integrations",
     "experiment",
     "cli_score",
+    "cli_reconstruct",
+    "cli_probe",
+    "cli_convert",
+    "cli_cache",
     "cli",
 )
 """Bottom to top; what stands first knows nothing of what comes later."""

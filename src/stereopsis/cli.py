@@ -1,4 +1,4 @@
-"""The command line: demo, prepare, train, evaluate, score, compare, report, info."""
+"""The command line: demo, prepare, train, reconstruct, evaluate, score, compare, probe, report, info."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stereopsis import __version__, cli_score
+from stereopsis import __version__, cli_cache, cli_convert, cli_probe, cli_reconstruct, cli_score
 from stereopsis.errors import SceneError, StereopsisError
 
 if TYPE_CHECKING:
@@ -114,6 +114,16 @@ def prepare(
     overwrite: Annotated[bool, typer.Option(help="Make scenes anew that are there.")] = False,
     max_failed: Annotated[float, typer.Option(help="Exit with 1 where a larger share of the scenes failed.")] = 0.0,
     inspect: Annotated[bool, typer.Option(help="Print and draw the scenes (the first 8); alone, only that.")] = False,
+    teacher: Annotated[
+        list[str] | None, typer.Option(help="Keep this feature teacher's answers, e.g. point_map; may be repeated.")
+    ] = None,
+    latent: Annotated[
+        list[str] | None, typer.Option(help="Keep this latent teacher's answers, e.g. rooms; may be repeated.")
+    ] = None,
+    student: Annotated[
+        str, typer.Option(help="Teachers: the recipe whose views, picture size and grid they answer for.")
+    ] = "stereopsis-tiny",
+    cache: Annotated[Path, typer.Option(help="Teachers: where their answers go.")] = cli_cache.DEFAULT,
 ) -> None:
     """Turn captures (or procedural rooms) into prepared scenes: checked, upright, seen from above.
 
@@ -152,6 +162,8 @@ def prepare(
     _show(f"{report.totals()}; scenes and prepare.json are in", output)
     for folder in report.folders[:8] if inspect else []:
         _inspect(read_scene(folder), output)
+    if (teacher or latent) and report.folders:
+        cli_cache.answer_prepared(output, teacher or [], latent or [], student, cache, overwrite=overwrite)
     if report.failed_share > max_failed:
         raise typer.Exit(1)
 
@@ -200,6 +212,11 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Ask what a benchmark's file asks: BENCHMARK=FILE; may be repeated. Needs --scenes."),
     ] = None,
+    protocols: Annotated[
+        list[str] | None,
+        typer.Option("--protocol", help="Another protocol than the default: BENCHMARK=NAME; may be repeated."),
+    ] = None,
+    meteor: Annotated[bool, typer.Option(help="Captions and ScanQA: METEOR too, where Java is there.")] = True,
     rooms: Annotated[int, typer.Option(help="So many unseen test rooms (instead of the recipe's).")] = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where the evaluation goes (instead of the run).")
@@ -216,7 +233,7 @@ def evaluate(
     from stereopsis.evaluation.command import Request, execute, make_plan
     from stereopsis.evaluation.command import dry_run as tell
     from stereopsis.evaluation.processes import join
-    from stereopsis.evaluation.questions import parse_annotation_files
+    from stereopsis.evaluation.questions import parse_annotation_files, parse_protocols
     from stereopsis.report import text_table, write_report
 
     plan = make_plan(
@@ -227,6 +244,8 @@ def evaluate(
             limit=limit,
             scenes=scenes,
             annotations=parse_annotation_files(annotations or ()),
+            protocols=parse_protocols(protocols or ()),
+            meteor=meteor,
             rooms=rooms or None,
             output=output,
             precision=precision,
@@ -243,7 +262,11 @@ def evaluate(
         _show("Report:", write_report(plan.output, scenes=found))
 
 
+cli_reconstruct.register(app)
 cli_score.register(app)
+cli_probe.register(app)
+cli_convert.register(app)
+cli_cache.register(app)
 
 
 @app.command(
@@ -302,7 +325,7 @@ def _plain(value: Any) -> str:
 def main() -> None:
     """Entry point: errors made for people are printed without a traceback."""
     try:
-        app()
+        app(prog_name="stereopsis")
     except StereopsisError as error:
         Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)

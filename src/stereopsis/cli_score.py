@@ -71,14 +71,17 @@ def score(
     """
     from stereopsis.benchmarks import protocols_of, read_annotation_records, summarise
     from stereopsis.benchmarks import score as score_predictions
-    from stereopsis.benchmarks.matching import score_file
+    from stereopsis.benchmarks.matching import require_captions, score_file
     from stereopsis.benchmarks.predictions import read_boxes, read_predictions
 
     task = _task(benchmark)
     named = protocols_of(None if protocol is None else {task: protocol})[task].name
     records = read_annotation_records(task, annotations)
+    file = read_predictions(predictions, task)
+    if task == "scan2cap":
+        require_captions(file, named)
     scored = score_file(
-        read_predictions(predictions, task),
+        file,
         records,
         lambda each: score_predictions(each, protocols={task: named}, meteor=meteor),
         proposals=None if boxes is None else read_boxes(boxes),

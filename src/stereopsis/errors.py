@@ -1,7 +1,7 @@
 """Errors that people see: what was wrong, what was expected, and what to do next."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class StereopsisError(Exception):
@@ -35,11 +35,10 @@ class CacheError(StereopsisError):
 class MissingExtraError(StereopsisError, ImportError):
     """An optional dependency is not installed."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(
-            f"{purpose} needs the package '{package}', which is not installed; "
-            f"install it with: pip install 'stereopsis[{extra}]'"
-        )
+    def __init__(self, package: str, extra: str, purpose: str, *, command: str | None = None) -> None:
+        """Name the command that brings the package: by default our extra's, `command` for one that has no extra."""
+        command = command or f"pip install 'stereopsis[{extra}]'"
+        super().__init__(f"{purpose} needs the package '{package}', which is not installed; install it with: {command}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -49,3 +48,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if close:
         return f" (did you mean '{close[0]}'?)"
     return f" (known: {', '.join(options)})" if options else ""
+
+
+def check_ranges(settings: object, ranges: Mapping[str, tuple[float | int, float | int]]) -> None:
+    """Refuse settings that are out of range.
+
+    Args:
+        settings: any object with these attributes.
+        ranges: {attribute: (least, most)}.
+
+    Raises:
+        SceneError: names the first setting that is out of its range.
+    """
+    for name, (low, high) in ranges.items():
+        value = getattr(settings, name)
+        if not low <= value <= high:
+            raise SceneError(
+                f"{type(settings).__name__}.{name} is {value}, expected {low} to {high}; change that setting"
+            )

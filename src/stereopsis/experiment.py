@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from stereopsis.data.pack import ScenePack
@@ -18,8 +19,9 @@ from stereopsis.evaluation.pictures import write_pictures
 from stereopsis.evaluation.questions import questions
 from stereopsis.evaluation.records import summary_dict
 from stereopsis.evaluation.run import run_evaluation
-from stereopsis.models.packs import PackConfig, Teachers, blinded, build_pack
+from stereopsis.models.packs import PackConfig, blinded, build_pack
 from stereopsis.models.spatial import SpatialModel
+from stereopsis.models.targets import Teachers
 from stereopsis.scenes.formats import open_scene
 from stereopsis.scenes.scene import Scene
 from stereopsis.scenes.selection import uniform_indices
@@ -104,6 +106,20 @@ def run_arm(
         write_pictures(run.model, unseen, teachers.latent, folder / "pictures", seed=recipe.seed)
     (folder / "seconds.json").write_text(json.dumps({"train": round(trained, 1)}) + "\n")
     return summary
+
+
+def kept_packs(recipe: Recipe, path: Path, *, console: Console | None = None) -> Path:
+    """A recipe's training packs in a file, for many runs that share them; those of an earlier start stay.
+
+    The file is a pickle: read it only in the program that wrote it.
+    """
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        packs = build_packs(recipe, build_model(recipe), build_teachers(recipe), recipe.data.sources, console=console)
+        partial = path.with_name(f"{path.name}.partial")
+        torch.save(packs, partial)
+        os.replace(partial, path)
+    return path
 
 
 def unseen_packs(model: SpatialModel, recipe: Recipe, scenes: Sequence[Scene], teachers: Teachers) -> list[ScenePack]:
@@ -278,7 +294,7 @@ def describe(what: str | None, overrides: Sequence[str]) -> dict[str, Any]:
     recipe = load_recipe(what, overrides)
     model = build_model(recipe)
     rows, cols = model.settings.view_grid
-    per_view = len(model.adapter.view_template().token_ids)
+    per_view = len(model.adapter.view_template(model.tokenizer).token_ids)
     return {
         "recipe": recipe.name,
         "objectives": ", ".join(recipe.objectives.active()),

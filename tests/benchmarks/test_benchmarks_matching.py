@@ -226,6 +226,8 @@ def test_scan2cap_samples_are_known_by_their_captions(tmp_path):
     result = scored(tmp_path, said, captions())
     assert values(result, "rouge_l@0.5") == [1.0, 1.0]
     assert "2 samples are named as the official" in result.notes[0]
+    named = [dataclasses.replace(each, names=(name,)) for each, name in zip(captions(), ("30", "12"), strict=True)]
+    assert values(scored(tmp_path, said, named), "rouge_l@0.5") == [1.0, 1.0]  # captions count before places in a list
     with pytest.raises(StereopsisError, match="none of its 2 ids"):
         scored(tmp_path, [{**each, "scene": "scannet/scene0001_00"} for each in said], captions())
 

@@ -79,6 +79,14 @@ def test_our_own_records_can_be_read_again(tmp_path):
     assert (sample.zero_target_score, sample.scene_id) == (0.25, "scene0000_00")
 
 
+def test_of_our_records_only_the_benchmarks_own_count(tmp_path):
+    mine = {"id": "q", "task": "sqa3d", "prediction": "yes"}
+    others = [{**mine, "task": "scanqa", "prediction": "no"}, {**mine, "task": "scanrefer", "boxes": [], "cosines": []}]
+    assert [s.text for s in read(tmp_path, lines(*others, mine)).samples] == ["yes"]
+    with pytest.raises(StereopsisError, match="no prediction of multi3drefer"):
+        read(tmp_path, lines(*others, mine), "multi3drefer")
+
+
 @pytest.mark.parametrize(
     ("text", "form"),
     [

@@ -10,6 +10,7 @@ import pytest
 from stereopsis.benchmarks import Prediction, read_annotation_records, read_annotations, score, summarise
 from stereopsis.benchmarks.scan2cap.metric import query_box
 from stereopsis.benchmarks.scanrefer.classes import unique_or_multiple
+from stereopsis.geometry.boxes import iou
 
 AWAY = np.array([50.0, 0, 0, 0, 0, 0])
 
@@ -114,6 +115,20 @@ def test_scanrefer_loads_and_the_truth_scores_100(folder):
         Prediction(annotation=p.annotation, boxes=p.boxes + AWAY, scores=p.scores, targets=p.targets) for p in oracle
     ]
     assert means(far, "scanrefer")[1] == {"acc@0.25": 0.0, "acc@0.5": 0.0}
+    # Boxes of other descriptions of the same scene are right as often as two of them, drawn at random, overlap.
+    scenes = np.array([r.annotation.scene_id for r in records])
+    order, floor = np.arange(len(records)), np.zeros(len(records))
+    rng = np.random.default_rng(0)
+    for scene in np.unique(scenes):
+        here = np.flatnonzero(scenes == scene)
+        order[here] = rng.permutation(here)
+        floor[here] = (iou(boxes[here], boxes[here]) > 0.5).mean(axis=1)
+    disordered = [
+        Prediction(annotation=r.annotation, boxes=boxes[[j]], scores=np.ones(1), targets=boxes[[i]])
+        for i, (r, j) in enumerate(zip(records, order, strict=True))
+    ]
+    assert means(disordered, "scanrefer")[1]["acc@0.5"] == pytest.approx(100 * floor.mean(), abs=1.0)
+    assert 2 < 100 * floor.mean() < 20
 
 
 def test_scanrefer_native_records_load(folder):

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from stereopsis.evaluation.pictures import EQUAL_PSNR, write_pictures
+from stereopsis.evaluation.likeness import EQUAL_PSNR
+from stereopsis.evaluation.pictures import write_pictures
 from stereopsis.teachers.vae import PixelTokenizer
 
 

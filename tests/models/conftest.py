@@ -11,7 +11,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 from stereopsis.data.batch import SceneProposals
 from stereopsis.data.pack import Conversation, ScenePack
-from stereopsis.models.llava_onevision import LlavaOnevisionAdapter
+from stereopsis.models.families import LlavaOnevisionAdapter
 from stereopsis.models.spatial import SpatialConfig, SpatialModel
 from stereopsis.models.tiny import TinyConfig, build_tiny_backbone, build_tokenizer
 from stereopsis.objectives import CrossView, Denoiser, DenoiserConfig, GroundingLoss, TextLoss

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from stereopsis.data.batch import SceneProposals
 from stereopsis.models.grounding import GroundingHead, object_features
 
 INF = float("inf")
@@ -69,12 +68,12 @@ def test_object_features_by_hand():
     """Two views of 1 x 2 cells: means over the cells that see a box, over all views; zeros if none does."""
     tokens = torch.tensor([[[[1.0, 10.0], [2.0, 20.0]]], [[[3.0, 30.0], [4.0, 40.0]]]])
     cells = torch.tensor([[[[1, 0]], [[1, 1]]], [[[0, 1]], [[0, 0]]], [[[0, 0]], [[0, 0]]]], dtype=torch.bool)
-    found = object_features(tokens, SceneProposals(boxes=torch.zeros(3, 6), cells=cells))
+    found = object_features(tokens, cells)
     torch.testing.assert_close(found, torch.tensor([[8 / 3, 80 / 3], [2.0, 20.0], [0.0, 0.0]]))
 
 
 def test_no_proposals_no_features():
-    empty = SceneProposals(boxes=torch.zeros(0, 6), cells=torch.zeros(0, 2, 1, 2, dtype=torch.bool))
+    empty = torch.zeros(0, 2, 1, 2, dtype=torch.bool)
     assert object_features(torch.ones(2, 1, 2, 3), empty).shape == (0, 3)
 
 
@@ -84,7 +83,7 @@ def test_an_object_is_its_cells_and_its_place(make_model, make_pack):
     packs = [make_pack(2, seed=1), make_pack(3, seed=2, proposals=2)]
     batch = model.collator()(packs)
     visual = model.visual_inputs(batch)
-    found = model.objects(visual, batch)
+    found = model.objects(visual, batch, torch.zeros_like(visual.tokens))
     first = 0
     for pack, features in zip(packs, found, strict=True):
         projected = visual.projected[first : first + len(pack.images)]

@@ -31,7 +31,7 @@ def _decode(model, batch, tokens):
 def test_sizes_come_from_the_config(make_model):
     adapter = make_model(view_grid=(2, 3)).adapter
     assert (adapter.dim, adapter.image_size, adapter.encoder_grid) == (48, 24, (6, 6))
-    template = adapter.view_template()
+    template = adapter.view_template(None)
     assert template.cells == (0, 1, 2, -1, 3, 4, 5, -1)
     assert template.token_ids == (2,) * 8
     assert (template.rows, template.cols) == (2, 3)
@@ -156,3 +156,35 @@ def test_cached_encoder_tokens_replace_the_tower(mixed):
         batch, encoder_tokens=model.adapter.encode(batch.images), images=torch.zeros_like(batch.images)
     )
     assert torch.equal(model.visual_inputs(cached).tokens, model.visual_inputs(batch).tokens)
+
+
+@torch.no_grad()
+def test_layers_that_are_asked_for_are_hugging_faces_hidden_states(mixed):
+    """0 = embeddings with the visual tokens in place, 1 = the first layer, -1 = the last after the final norm."""
+    model, batch = mixed
+    tokens = torch.randn(5, *model.settings.view_grid, 48)
+    arguments = {"attention_mask": _mask(batch), "position_ids": batch.position_ids}
+    plain = model.adapter.decode(model.embed(batch), tokens, **arguments)
+    kept = model.adapter.decode(model.embed(batch), tokens, **arguments, layers=(0, 1, -1, -2))
+    assert plain.layers == {}
+    torch.testing.assert_close(kept.hidden, plain.hidden)
+    torch.testing.assert_close(kept.layers[-1], kept.hidden)
+    torch.testing.assert_close(kept.layers[-2], kept.layers[1])
+    torch.testing.assert_close(batch.layout.gather(kept.layers[0]), tokens)
+    assert not torch.allclose(kept.layers[1], kept.hidden)
+
+
+@torch.no_grad()
+def test_outputs_carry_the_layers_at_the_visual_tokens(mixed):
+    model, batch = mixed
+    outputs = model.outputs(batch, (), torch.Generator(), layers=(1,))
+    assert outputs.at(1).shape == outputs.visual.shape
+    assert outputs.at(-1) is outputs.visual
+    with pytest.raises(KeyError, match="layer -2 were not kept"):
+        outputs.at(-2)
+
+
+def test_a_layer_that_is_not_there_is_refused(mixed):
+    model, batch = mixed
+    with pytest.raises(ValueError, match=r"no layer 3: it has 2"):
+        model.outputs(batch, (), torch.Generator(), layers=(3,))

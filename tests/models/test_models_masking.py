@@ -1,10 +1,11 @@
-"""What is hidden stays hidden, and coordinates count only where they should."""
+"""What is hidden stays hidden, and coordinates count only where they should (every family: test_models_families.py)."""
 
 import dataclasses
 
 import pytest
 import torch
 
+TINY_LAYERS = 2
 DUE = ("text", "grounding", "cross_view")
 
 
@@ -18,39 +19,56 @@ def packs(make_pack, talk):
 
 @torch.no_grad()
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_masked_views_cannot_leak(make_model, packs, run_model, seed):
-    """Other pixels in the hidden views: bit-identical states and answers.
-
-    Grounding scores do change, by design: objects are averaged from the encoder's unmasked tokens (as released), so
-    only the query side is blind to hidden views; see the next test.
-    """
+def test_masked_views_cannot_leak(make_model, packs, seed):
+    """Other pixels in the hidden views: bit-identical states at every layer, answers and grounding scores."""
     model = make_model(*DUE)
+    layers = tuple(range(TINY_LAYERS))
     batch = model.collator()(packs)
-    one = run_model(model, batch, due=DUE, seed=seed)
+    one = model.outputs(batch, DUE, torch.Generator().manual_seed(seed), layers=layers)
     assert one.hidden.tolist().count(True) == 3  # 2 of 4 views, 1 of 2
     other = torch.where(one.hidden[:, None, None, None], 255 - batch.images, batch.images)
-    two = run_model(model, dataclasses.replace(batch, images=other), due=DUE, seed=seed)
+    two = model.outputs(
+        dataclasses.replace(batch, images=other), DUE, torch.Generator().manual_seed(seed), layers=layers
+    )
     assert torch.equal(one.hidden, two.hidden)
-    assert torch.equal(one.visual, two.visual)
+    assert set(one.layers) == set(layers)
+    for layer in (*layers, -1):
+        assert torch.equal(one.at(layer), two.at(layer))
     assert torch.equal(one.text_logits, two.text_logits)
-    assert not torch.allclose(one.grounding.logits, two.grounding.logits, atol=1e-4)
+    assert torch.equal(one.grounding.logits, two.grounding.logits)
+
+
+@pytest.mark.parametrize("output", ["visual", "text", "grounding"])
+def test_no_output_has_a_gradient_at_what_is_hidden(make_model, packs, output):
+    model = make_model(*DUE)
+    batch = model.collator()(packs)
+    encoded = model.adapter.encode(batch.images).detach().requires_grad_()
+    outputs = model.outputs(dataclasses.replace(batch, encoder_tokens=encoded), DUE, torch.Generator().manual_seed(0))
+    value = {"visual": outputs.visual, "text": outputs.text_logits, "grounding": outputs.grounding.logits}[output]
+    value[value.isfinite()].square().sum().backward()
+    per_view = encoded.grad.abs().sum(dim=(1, 2, 3))
+    assert per_view[outputs.hidden].eq(0).all()
+    assert per_view[~outputs.hidden].gt(0).any()
 
 
 @torch.no_grad()
-def test_grounding_sees_hidden_views_only_through_its_objects(make_model, packs, run_model):
-    """Where no object has a cell in a hidden view, grounding cannot see that view either."""
+def test_hidden_views_count_in_no_object(make_model, packs):
+    """An object is averaged over the cells of the visible views; one that only a hidden view saw is seen by none."""
     model = make_model(*DUE)
-    hidden = run_model(model, model.collator()(packs), due=DUE).hidden
+    batch = model.collator()(packs)
+    visual = model.visual_inputs(batch)
+    hidden = torch.tensor([True, False, False, True, False, True])
+    last = torch.zeros_like(visual.tokens)
+    found = model.objects(visual, batch, last, hidden)
     bare = []
-    for pack, mask in zip(packs, (hidden[:4], hidden[4:]), strict=True):
-        cells = pack.proposals.cells & ~mask[None, :, None, None]
-        bare.append(pack.replace(proposals=dataclasses.replace(pack.proposals, cells=cells)))
-    batch = model.collator()(bare)
-    other = torch.where(hidden[:, None, None, None], 255 - batch.images, batch.images)
-    one, two = (
-        run_model(model, dataclasses.replace(batch, images=images), due=DUE) for images in (batch.images, other)
-    )
-    assert torch.equal(one.grounding.logits, two.grounding.logits)
+    for proposals, mask in zip(batch.proposals, (hidden[:4], hidden[4:]), strict=True):
+        bare.append(dataclasses.replace(proposals, cells=proposals.cells & ~mask[None, :, None, None]))
+    expected = model.objects(visual, dataclasses.replace(batch, proposals=tuple(bare)), last)
+    everything = model.objects(visual, batch, last, torch.ones(6, dtype=torch.bool))
+    for number, proposals in enumerate(batch.proposals):
+        assert torch.equal(found[number], expected[number])
+        assert not torch.equal(found[number], model.objects(visual, batch, last)[number])
+        assert torch.equal(everything[number], model.encoding(proposals.boxes[:, :3]))
 
 
 @torch.no_grad()
@@ -149,3 +167,24 @@ def test_a_coord_token_is_its_embedding_plus_its_place(make_model, packs):
     assert torch.equal(embedded[rest], plain[rest])
     expected = plain[batch.coord_index] + model.encoding(torch.tensor([[1.0, -2.0, 0.5]]))
     torch.testing.assert_close(embedded[batch.coord_index], expected)
+
+
+@torch.no_grad()
+def test_scenes_that_only_point_hide_nothing_if_they_are_skipped(make_model, make_pack, talk):
+    """The released code masks no view of a grounding sample; a scene that also talks, or is silent, is masked."""
+    packs = [
+        make_pack(4, talk["red"], talk["both"], seed=1),
+        make_pack(4, talk["red"], talk["many"], seed=2),
+        make_pack(4, seed=3),
+    ]
+    model = make_model(*DUE)
+    batch = model.collator()(packs)
+    shown = []
+    for grounding in ("include", "skip"):
+        model.objectives["cross_view"].grounding = grounding
+        outputs = model.outputs(batch, DUE, torch.Generator().manual_seed(0))
+        shown.append(outputs.hidden.view(3, 4).sum(1).tolist())
+        loss = model.objectives["cross_view"].loss(outputs, batch, torch.Generator().manual_seed(1))
+        # 2 of 4 views hidden, each 4 // 2 times, 2x2 cells
+        assert loss.count == model.objectives["cross_view"].count(batch) == sum(map(bool, shown[-1])) * 2 * 2 * 4
+    assert shown == [[2, 2, 2], [0, 2, 2]]

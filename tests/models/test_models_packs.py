@@ -8,9 +8,9 @@ import torch
 
 from stereopsis.data.pack import Conversation
 from stereopsis.errors import SceneError
+from stereopsis.models.dataset import PackDataset
 from stereopsis.models.packs import (
     PackConfig,
-    PackDataset,
     blinded,
     build_pack,
     cache_vision,
@@ -183,6 +183,7 @@ def test_sizes_come_from_the_model(make_model):
     assert dataclasses.asdict(config) | {"tasks": ()} == {
         "image_size": 24,
         "fit": "squash",
+        "token_cells": False,
         "view_grid": (3, 3),
         "encoder_grid": (6, 6),
         "positions": "noisy",

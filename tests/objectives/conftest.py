@@ -28,6 +28,10 @@ def _batch(
         "view_features": torch.randn(n, *GRID, FEATURES, generator=generator, dtype=dtype),
         "view_features_valid": torch.rand(n, *GRID, generator=generator) < 0.8,
     }
+    cameras = torch.eye(4).repeat(n, 1, 1)
+    cameras[:, :3, :3] = torch.linalg.qr(torch.randn(n, 3, 3, generator=generator)).Q
+    cameras[:, :3, 3] = torch.rand(n, 3, generator=generator) * 4 - 2
+    coordinates = torch.rand(n, *GRID, 3, generator=generator) * 6 - 3
     tokens = max(views, default=0) * GRID[0] * GRID[1] + 4
     queries = 0 if query_targets is None else len(query_targets)
     ids = torch.zeros(scenes, tokens, dtype=torch.int64)
@@ -41,10 +45,10 @@ def _batch(
             scene=torch.repeat_interleave(torch.arange(scenes), torch.tensor(views, dtype=torch.int64)),
         ),
         images=torch.zeros(n, 3, 8, 8, dtype=torch.uint8),
-        coordinates=torch.zeros(n, *GRID, 3),
-        coordinates_valid=torch.ones(n, *GRID, dtype=torch.bool),
-        cameras=torch.eye(4).expand(n, 4, 4),
-        intrinsics=torch.eye(3).expand(n, 3, 3),
+        coordinates=coordinates,
+        coordinates_valid=torch.rand(n, *GRID, generator=generator) < 0.7,
+        cameras=cameras,
+        intrinsics=torch.tensor([[8.0, 0.0, 4.0], [0.0, 9.0, 3.0], [0.0, 0.0, 1.0]]).repeat(n, 1, 1),
         encoder_tokens=None,
         proposals=(),
         query_index=torch.zeros(queries, dtype=torch.int64),

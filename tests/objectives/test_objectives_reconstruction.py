@@ -11,6 +11,7 @@ from stereopsis.objectives import (
     CrossView,
     Denoiser,
     DenoiserConfig,
+    RectifiedFlow,
     SpatialOutputs,
     VanillaReconstruction,
 )
@@ -18,10 +19,13 @@ from stereopsis.objectives.plan import kept_views
 from stereopsis.objectives.reconstruction import Reconstruction
 from stereopsis.objectives.set import ObjectiveSet
 
+PER_VIEW = ("images", "cameras", "intrinsics", "coordinates", "coordinates_valid")
+PER_SCENE = ("input_ids", "position_ids", "segments", "labels", "scene_ids", "conversation_ids")
 ALL = [
     pytest.param(VanillaReconstruction, {"ratio": 0.5}, id="vanilla"),
     pytest.param(CrossView, {}, id="cross_view"),
     pytest.param(CrossView, {"conditioning": "masked_positions"}, id="masked_positions"),
+    pytest.param(CrossView, {"conditioning": "pose"}, id="pose"),
     pytest.param(BirdsEye, {"repeats": 2}, id="birds_eye"),
 ]
 
@@ -43,7 +47,8 @@ def one_scene(batch, outputs, scene: int):
         layout=dataclasses.replace(
             batch.layout, index=batch.layout.index[views], scene=torch.zeros_like(batch.layout.scene[views])
         ),
-        scene_ids=batch.scene_ids[scene : scene + 1],
+        **{key: getattr(batch, key)[scene : scene + 1] for key in PER_SCENE},
+        **{key: getattr(batch, key)[views] for key in PER_VIEW},
         targets={
             key: value[scene : scene + 1] if key.startswith("birdseye") else value[views]
             for key, value in batch.targets.items()
@@ -172,8 +177,9 @@ def gradient_by_view(objective, batch, hidden, make_outputs) -> torch.Tensor:
     return outputs.visual.grad.abs().sum(dim=(1, 2, 3)) > 0
 
 
-def test_released_conditioning_reads_visible_views_only(make_batch, make_outputs, make_denoiser):
-    objective, batch = CrossView(make_denoiser()), make_batch((5, 4))
+@pytest.mark.parametrize("conditioning", ["released", "pose"])
+def test_released_and_pose_conditioning_read_visible_views_only(conditioning, make_batch, make_outputs, make_denoiser):
+    objective, batch = CrossView(make_denoiser(), conditioning=conditioning), make_batch((5, 4))
     hidden = hide(objective, batch)
     assert gradient_by_view(objective, batch, hidden, make_outputs).equal(~hidden)
 
@@ -270,6 +276,33 @@ def test_the_order_of_visible_views_does_not_matter(cls, make_batch, make_output
     a = objective.loss(outputs, batch, generator())
     b = objective.loss(shuffled, dataclasses.replace(batch, targets=targets), generator())
     assert a.sum.item() == pytest.approx(b.sum.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("conditioning", ["released", "masked_positions", "pose"])
+@pytest.mark.parametrize("diffusion", [CosineDiffusion(), RectifiedFlow()])
+def test_the_loss_is_the_same_in_whatever_order_views_come(
+    conditioning, diffusion, make_batch, make_outputs, make_denoiser, monkeypatch
+):
+    """All views, hidden ones too, change places; every target keeps its noise and timestep."""
+    objective = CrossView(
+        make_denoiser(dtype=torch.float64), conditioning=conditioning, ratio=0.5, repeats=1, diffusion=diffusion
+    ).double()
+    batch = make_batch((6,), dtype=torch.float64)
+    hidden = torch.tensor([False, True, True, False, False, True])
+    outputs = make_outputs(batch, hidden=hidden, dtype=torch.float64)
+    order = torch.tensor([5, 3, 1, 0, 2, 4])
+    t, noise = diffusion.draw(6, 4, 4, generator(8))
+    values = []
+    for places in (torch.arange(6), order):
+        views = {key: getattr(batch, key)[places] for key in PER_VIEW}
+        moved = dataclasses.replace(batch, **views, targets={"view_latents": batch.targets["view_latents"][places]})
+        targets = places[hidden[places]]
+        monkeypatch.setattr(diffusion, "draw", lambda *_, targets=targets: (t[targets], noise[targets]))
+        shuffled = SpatialOutputs(visual=outputs.visual[places], hidden=hidden[places])
+        values.append(objective.loss(shuffled, moved, generator()).sum.item())
+    assert values[0] == pytest.approx(values[1], rel=1e-12)
+    monkeypatch.setattr(diffusion, "draw", lambda *_: (t[targets.flip(0)], noise[targets.flip(0)]))
+    assert objective.loss(shuffled, moved, generator()).sum.item() != pytest.approx(values[1], rel=1e-6)
 
 
 @pytest.mark.parametrize(("cls", "options"), ALL)
@@ -396,8 +429,8 @@ def test_training_makes_pictures_of_the_right_view(make_batch):
 
 
 def test_unknown_conditioning_lists_the_known_ones(make_denoiser):
-    with pytest.raises(ValueError, match="'pose'; known: released, masked_positions"):
-        CrossView(make_denoiser(), conditioning="pose")
+    with pytest.raises(ValueError, match="'poses'; known: released, masked_positions, pose"):
+        CrossView(make_denoiser(), conditioning="poses")
 
 
 def test_wrong_options_are_refused(make_denoiser):

@@ -1,5 +1,6 @@
 """Bold, at chance, baselines by type, and the order of rows."""
 
+import dataclasses
 import json
 import math
 
@@ -13,7 +14,7 @@ from stereopsis.benchmarks.statistics import Interval
 from stereopsis.geometry.boxes import iou
 from stereopsis.report import text_table
 from stereopsis.report.read import read_subject
-from stereopsis.report.tables import COLUMNS, best_row, main_table, type_baseline, type_table, verdict
+from stereopsis.report.tables import COLUMNS, absent_metrics, best_row, main_table, type_baseline, type_table, verdict
 
 
 def between(low: float, mean: float, high: float) -> Interval:
@@ -80,7 +81,7 @@ def test_rows_and_columns(comparison):
         "everything on",
     ]
     assert [row.arm for row in table.rows] == [-1, -1, 0, 1, 2]
-    assert table.columns == COLUMNS
+    assert table.columns == tuple(column for column in COLUMNS if "meteor" not in column.metric)  # not computed
     summary = json.loads((comparison / "arms" / "full" / "evaluation" / "summary.json").read_text())["tasks"]
     for column, cell in zip(table.columns, table.rows[4].cells, strict=True):
         assert cell.value.mean == summary[column.task]["overall"][column.metric]["mean"]
@@ -164,3 +165,28 @@ def test_markup_in_labels_is_shown_as_it_is(tmp_path, comparison):
     content["scenes"] = None
     (tmp_path / "comparison.json").write_text(json.dumps(content))
     assert "[red]x[/red]" in shown(text_table(tmp_path))
+
+
+def test_meteor_stands_in_the_table_where_it_is_and_its_absence_is_told(comparison):
+    """Without Java: one sentence for all arms, or with the names of those that lack it."""
+    arms = read_subject(comparison).arms
+    evaluated = [(arm.label, arm.evaluation) for arm in arms if arm.evaluation is not None]
+    plain = evaluated[0][1]
+    known = dataclasses.replace(
+        plain.tasks["scanqa"], overall={**plain.tasks["scanqa"].overall, "meteor": between(1, 2, 3)}, unavailable={}
+    )
+    lacking = dataclasses.replace(plain.tasks["scanqa"], unavailable={"meteor": "no Java"})
+    with_it = dataclasses.replace(plain, tasks={"scanqa": known})
+    without = dataclasses.replace(plain, tasks={"scanqa": lacking})
+    assert absent_metrics([("a", with_it)]) == ()
+    assert absent_metrics([("a", without), ("b", without)]) == ("ScanQA has no METEOR: no Java.",)
+    assert absent_metrics([("a", with_it), ("b", without)]) == ("ScanQA has no METEOR: no Java (b).",)
+    subject = read_subject(comparison)
+    arms = tuple(
+        dataclasses.replace(arm, run=arm.run and dataclasses.replace(arm.run, evaluation=with_it))
+        for arm in subject.arms
+    )
+    shown = dataclasses.replace(subject, arms=arms)
+    table = main_table(shown)
+    place = [column.metric for column in table.columns].index("meteor")
+    assert table.rows[-1].cells[place].value == between(1, 2, 3)

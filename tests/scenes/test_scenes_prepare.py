@@ -220,7 +220,11 @@ def test_an_unforeseen_error_fails_one_scene_and_leaves_a_trace(capture, tmp_pat
 def test_a_dying_worker_takes_only_its_own_scene(capture, tmp_path):
     names = [("a", ""), ("b", ""), ("c", "dies"), ("d", "")]
     report = prepare([Troubled(name=n, capture=capture, trouble=t) for n, t in names], tmp_path, workers=2)
-    assert [outcome.status for outcome in report.outcomes] == ["done", "done", "failed", "done"]
+    # A scene that was written just before the pool broke is found there by the second attempt.
+    innocent = [outcome.status for outcome in report.outcomes if outcome.status != "failed"]
+    assert [outcome.status for outcome in report.outcomes].index("failed") == 2
+    assert len(innocent) == 3
+    assert set(innocent) <= {"done", "kept"}
     assert "died" in report.outcomes[2].reason
     assert sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith(".")) == ["a", "b", "d", "prepare.json"]
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from stereopsis.errors import RecipeError
-from stereopsis.teachers.features import PointMapTeacher, TeacherViews, load_feature_teacher
+from stereopsis.geometry import Intrinsics
+from stereopsis.teachers.features import TeacherViews, load_feature_teacher
+from stereopsis.teachers.point_map import PointMapTeacher
 
 SIZE, CELLS, FOCAL = 120, 10, 100.0
 NORMAL, HEIGHT, EDGE, ROUGHNESS, PLANARITY = slice(30, 33), 33, 34, 35, 36
@@ -218,6 +220,42 @@ def test_unknown_teacher_is_refused_with_the_nearest_name():
     assert load_feature_teacher("point_map").channels == 37
     with pytest.raises(RecipeError, match=r"'point_mab' \(did you mean 'point_map'\?\)"):
         load_feature_teacher("point_mab")
+
+
+@pytest.mark.parametrize(("fit", "aspect"), [("squash", 4 / 3), ("crop", 1.0)])
+def test_views_know_what_field_they_show(corner, fit, aspect):
+    """A 4:3 frame squeezed into a square still shows 4:3; its centre crop does not."""
+    K = Intrinsics(fx=500.0, fy=500.0, cx=320.0, cy=240.0, width=640, height=480)
+    small = K.resized(SIZE, SIZE) if fit == "squash" else K.resized(160, SIZE).cropped(20, 0, SIZE, SIZE)
+    matrix = torch.from_numpy(small.matrix).float().expand(len(corner.names), 3, 3)
+    assert dataclasses.replace(corner, intrinsics=matrix).field_aspect == pytest.approx(aspect, rel=1e-6)
+    assert corner.field_aspect == 1.0  # unknown intrinsics: the picture's own
+
+
+def test_packs_hand_teachers_the_students_own_views():
+    """The same pixels, points, cameras, names and intrinsics as the student gets."""
+    pytest.importorskip("embreex")
+    from stereopsis.models.packs import PackConfig, build_pack
+    from stereopsis.models.targets import Teachers
+    from stereopsis.scenes.rooms import make_room
+
+    class Recorder(PointMapTeacher):
+        def encode(self, views):
+            self.seen = views
+            return super().encode(views)
+
+    teacher = Recorder()
+    config = PackConfig(
+        image_size=48, fit="squash", view_grid=(6, 4), encoder_grid=(6, 6), positions="depth", views=3, tasks=()
+    )
+    pack = build_pack(make_room(7_000_000_000), config, Teachers(features=teacher))
+    seen = teacher.seen
+    assert seen.names == pack.frame_names
+    assert (seen.rows, seen.cols, seen.scene_id) == (6, 4, pack.scene_id)
+    for theirs, ours in [(seen.images, pack.images), (seen.intrinsics, pack.intrinsics)]:
+        assert torch.equal(theirs, ours)
+    assert torch.equal(seen.T_aligned_camera, pack.cameras)
+    assert pack.view_targets["view_features"].shape == (3, 6, 4, 37)
 
 
 def test_rooms_give_standardised_features():

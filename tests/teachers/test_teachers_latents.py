@@ -1,3 +1,5 @@
+from types import MappingProxyType
+
 import numpy as np
 import pytest
 import torch
@@ -5,9 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stereopsis.teachers.latents import (
+    CellPosterior,
+    CellScaling,
     LatentPosterior,
+    LatentTokenizer,
     depth_to_space,
     even_sides,
+    even_sides_std,
     psnr,
     space_to_depth,
     valid_cells,
@@ -18,6 +24,33 @@ from stereopsis.teachers.vae import PixelTokenizer
 def pictures(*shape: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+
+
+class Noisy(LatentTokenizer):
+    """Latents are 8x8 means of red and green; deviations follow blue, so that neighbours differ."""
+
+    name, latent_channels, downsampling, module = "noisy", 2, 8, None
+
+    def __init__(self, *, scaled: bool = False, spread: float | None = None) -> None:
+        super().__init__(chunk=2)
+        self._scaled_by = CellScaling(shift=torch.arange(8) / 10, scale=torch.arange(1.0, 9.0)) if scaled else None
+        self._spread = spread
+
+    @property
+    def cell_scaling(self):
+        return self._scaled_by
+
+    @property
+    def preprocessing(self):
+        return MappingProxyType({})
+
+    def _encode(self, pictures):
+        pooled = torch.nn.functional.avg_pool2d(pictures, 8)
+        std = (pooled[:, 2:] + 1.5).expand(-1, 2, -1, -1)
+        return LatentPosterior(mean=pooled[:, :2], std=std if self._spread is None else torch.full_like(std, 0.7))
+
+    def _decode(self, latents):
+        return torch.nn.functional.interpolate(latents[:, [0, 1, 1]], scale_factor=8)
 
 
 def test_space_to_depth_of_a_hand_example():
@@ -119,6 +152,98 @@ def test_posterior_sample_is_mean_plus_scaled_noise():
     again = posterior.sample(torch.Generator().manual_seed(3))
     assert torch.equal(again, posterior.sample(torch.Generator().manual_seed(3)))
     assert not torch.equal(again, posterior.sample(torch.Generator().manual_seed(4)))
+
+
+def even_weights(side: int) -> np.ndarray:
+    """Bilinear weights of one side made even, by the sampling positions."""
+    target = side + side % 2
+    weights = np.zeros((target, side))
+    for k, x in enumerate(((np.arange(target) + 0.5) * side / target - 0.5).clip(0, side - 1)):
+        low = min(int(x), side - 2)
+        weights[k, low : low + 2] = 1 - (x - low), x - low
+    return weights
+
+
+@pytest.mark.parametrize("size", [(27, 27), (4, 7), (5, 6)])
+def test_deviations_of_resized_latents_are_those_of_the_weighted_sums(size):
+    std = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1)) + 0.1
+    rows, cols = (even_weights(side) ** 2 for side in size)
+    expected = np.sqrt(np.einsum("yh,nchw,xw->ncyx", rows, std.double().numpy() ** 2, cols))
+    np.testing.assert_allclose(even_sides_std(std), expected, rtol=1e-5)
+
+
+def test_deviations_of_27_latents_made_28_by_hand():
+    made = even_sides_std(torch.ones(1, 1, 2, 27))[0, 0, 0]
+    # sample 13 lies at 13.5 * 27 / 28 - 0.5 = 12.518: weights 0.482 and 0.518; the border copies its neighbour
+    assert made[[0, 13, 27]].tolist() == pytest.approx([1.0, (0.48214**2 + 0.51786**2) ** 0.5, 1.0], abs=1e-4)
+
+
+def test_even_sides_keep_deviations():
+    std = torch.rand(1, 2, 4, 6)
+    assert even_sides_std(std) is std
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("size", [None, 40, 56])
+def test_posterior_cells_have_the_mean_of_the_cells(size, scaled):
+    images, tokenizer = pictures(3, 3, 32, 48), Noisy(scaled=scaled)
+    cells = tokenizer.encode_posterior_cells(images, size)
+    assert torch.equal(cells.mean, tokenizer.encode_cells(images, size))
+    assert cells.std is not None
+    assert cells.std.shape == cells.mean.shape
+    assert cells.latent_size == ((4, 6) if size is None else (size // 8, size // 8))
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_draws_from_even_posterior_cells_are_the_tokenizers_own(scaled):
+    images, tokenizer = pictures(3, 3, 32, 48), Noisy(scaled=scaled)
+    drawn = tokenizer.encode_cells(images, generator=torch.Generator().manual_seed(5))
+    later = tokenizer.encode_posterior_cells(images).sample(torch.Generator().manual_seed(5))
+    torch.testing.assert_close(later, drawn, atol=1e-5, rtol=1e-5)
+    assert not torch.equal(later, tokenizer.encode_cells(images))
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_draws_from_odd_posterior_cells_are_the_tokenizers_own_where_the_spread_is_even(scaled):
+    images, tokenizer = pictures(2, 3, 40, 56), Noisy(scaled=scaled, spread=0.7)
+    drawn = tokenizer.encode_cells(images, generator=torch.Generator().manual_seed(5))
+    later = tokenizer.encode_posterior_cells(images).sample(torch.Generator().manual_seed(5))
+    torch.testing.assert_close(later, drawn, atol=1e-5, rtol=1e-5)
+
+
+def test_draws_from_odd_posterior_cells_spread_like_the_tokenizers():
+    images, tokenizer = pictures(1, 3, 24, 40), Noisy()
+    cells = tokenizer.encode_posterior_cells(images)
+    many = images.expand(4000, -1, -1, -1)
+    tokenizer.chunk = 4000
+    released = tokenizer.encode_cells(many, generator=torch.Generator().manual_seed(0))
+    assert cells.std is not None
+    whole = CellPosterior(
+        mean=cells.mean.expand(4000, -1, -1, -1), std=cells.std.expand(4000, -1, -1, -1), latent_size=(3, 5)
+    )
+    ours = whole.sample(torch.Generator().manual_seed(1))
+    # the deviation of 4000 draws is known to 1 / sqrt(8000) = 1.1 %; five of these
+    torch.testing.assert_close(released.std(dim=0) / cells.std[0], torch.ones_like(cells.std[0]), atol=0.056, rtol=0)
+    torch.testing.assert_close(ours.std(dim=0) / cells.std[0], torch.ones_like(cells.std[0]), atol=0.056, rtol=0)
+    torch.testing.assert_close(ours.mean(dim=0), cells.mean[0], atol=5 * 2.5 / 4000**0.5, rtol=0)
+
+
+def test_cells_without_a_spread_are_drawn_as_they_are():
+    cells = PixelTokenizer().encode_posterior_cells(pictures(2, 3, 40, 48))
+    assert cells.std is None
+    assert cells.sample(torch.Generator()) is cells.mean
+
+
+def test_a_cell_scaling_is_undone_for_pictures():
+    images = pictures(2, 3, 32, 32)
+    plain, scaled = Noisy(), Noisy(scaled=True)
+    assert torch.equal(plain.decode_cells(plain.encode_cells(images)), scaled.decode_cells(scaled.encode_cells(images)))
+    assert not torch.allclose(plain.encode_cells(images), scaled.encode_cells(images))
+
+
+def test_a_latent_size_that_does_not_fold_into_the_cells_is_refused():
+    with pytest.raises(ValueError, match=r"\(5, 7\) fold into \(3, 4\) cells, but there are \(3, 3\)"):
+        CellPosterior(mean=torch.zeros(1, 3, 3, 8), latent_size=(5, 7))
 
 
 def test_cells_count_where_less_than_half_is_void():

@@ -146,25 +146,27 @@ def test_kl_folder_round_trip_and_pipeline_subfolder(tmp_path, images):
         assert tokenizer.fingerprint == KLTokenizer(vae).fingerprint
 
 
-def test_tiny_folder_round_trip_applies_no_scale(tmp_path, images):
+def random_tiny(**config):
     from diffusers import AutoencoderTiny
 
     torch.manual_seed(0)
-    vae = AutoencoderTiny(
-        latent_channels=16,
-        encoder_block_out_channels=(4,) * 4,
-        decoder_block_out_channels=(4,) * 4,
-        num_encoder_blocks=(1,) * 4,
-        num_decoder_blocks=(1,) * 4,
-        scaling_factor=0.7,
-        shift_factor=0.3,
-    )
+    widths = {f"{part}_block_out_channels": (4,) * 4 for part in ("encoder", "decoder")}
+    depths = {f"num_{part}_blocks": (1,) * 4 for part in ("encoder", "decoder")}
+    return AutoencoderTiny(**widths, **depths, **{"latent_channels": 16, **config})
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (0.7, 0.3)])
+def test_tiny_folder_round_trip_scales_as_its_config_says(tmp_path, images, scale, shift):
+    vae = random_tiny(scaling_factor=scale, shift_factor=shift)
     vae.save_pretrained(tmp_path)
     tokenizer = load_latent_tokenizer(f"taef1:{tmp_path}")
     with torch.no_grad():
         raw = vae.encode(images.float() / 127.5 - 1).latents
     posterior = tokenizer.posterior(images)
-    torch.testing.assert_close(posterior.mean, raw)
+    torch.testing.assert_close(posterior.mean, (raw - shift) * scale)
+    with torch.no_grad():
+        decoded = vae.decode(raw).sample.clamp(-1, 1).add(1).mul(127.5).round()
+    assert (tokenizer.decode_cells(tokenizer.encode_cells(images)).float() - decoded).abs().max() <= 1
     assert posterior.std is None
     drawn = tokenizer.encode_cells(images, generator=torch.Generator().manual_seed(0))
     assert torch.equal(drawn, tokenizer.encode_cells(images))
@@ -192,14 +194,14 @@ def test_taef1_pair_with_a_missing_file_or_weight(tmp_path):
     state.pop("19.bias")
     save_file(state, tmp_path / "taef1_decoder.safetensors")
     with pytest.raises(CheckpointError, match=r"lacks 1 weight.*decoder.layers.18.bias"):
-        TinyTokenizer.from_pretrained(tmp_path)
+        TinyTokenizer.from_pretrained(tmp_path, name="taef1")
     state["19.bias"] = torch.zeros(4)
     save_file(state, tmp_path / "taef1_decoder.safetensors")
     with pytest.raises(CheckpointError, match=r"shape \(4,\), expected \(3,\)"):
-        TinyTokenizer.from_pretrained(tmp_path)
+        TinyTokenizer.from_pretrained(tmp_path, name="taef1")
     save_file({"0.weight": torch.zeros(1)}, tmp_path / "taef1_decoder.safetensors")
     with pytest.raises(CheckpointError, match=r"unknown weight '0\.weight'"):
-        TinyTokenizer.from_pretrained(tmp_path)
+        TinyTokenizer.from_pretrained(tmp_path, name="taef1")
 
 
 @pytest.mark.parametrize(

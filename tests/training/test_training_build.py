@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from stereopsis.data.layout import VisualLayout
 from stereopsis.errors import CheckpointError, RecipeError, StereopsisError
 from stereopsis.models.storage import load_model
+from stereopsis.objectives import Denoiser, DenoiserConfig, RectifiedFlow, released_state_dict
 from stereopsis.objectives.base import Corruption, Objective, ObjectiveLoss
 from stereopsis.objectives.set import ObjectiveSet
 from stereopsis.training.build import build_model, build_objectives, build_teachers, count_parameters
+from stereopsis.training.recipe import load_recipe
 
 RECONSTRUCTIONS = ("vanilla", "cross_view", "birds_eye")
 
@@ -151,7 +154,7 @@ def test_the_models_settings_come_from_the_recipe(make_recipe, tiny_base):
     model = build_model(make_recipe("text", model={"base": str(tiny_base), **changes}))
     for name, value in changes.items():
         assert getattr(model.settings, name) == value
-    assert model.adapter.view_template().rows == 2
+    assert model.adapter.view_template(model.tokenizer).rows == 2
     assert all(p.requires_grad for p in model.adapter.vision_tower.parameters())
     blind = build_model(make_recipe("text", model={"base": str(tiny_base), "blind": True}))
     assert blind.settings.positions == "none"
@@ -231,3 +234,73 @@ def test_a_set_hides_what_its_due_members_hide_one_after_another():
     assert result.hidden.tolist() == [True, True, False, False]
     assert result.tokens[:, 0, 0, 0].tolist() == [5.0, 7.0, 0.0, 0.0]
     assert objectives.corrupt(tokens, layout, (), torch.Generator()).hidden.sum() == 0
+
+
+# ---- the denoiser's process, and where it starts
+
+
+def test_process_dropout_and_options_follow_the_recipe(make_recipe):
+    recipe = make_recipe(
+        objectives={
+            "cross_view": {"conditioning": "pose", "latents": "mean", "grounding": "skip"},
+            "birds_eye": {"grounding": "skip"},
+        },
+        denoiser={"width": 16, "depth": 1, "heads": 4, "diffusion": "flow", "times": "logit_normal", "dropout": 0.1},
+    )
+    objectives = build_objectives(recipe, 48, targets())
+    cross_view, birds_eye = objectives["cross_view"], objectives["birds_eye"]
+    assert isinstance(cross_view.diffusion, RectifiedFlow)
+    assert (cross_view.diffusion.times, objectives.denoiser.config.dropout) == ("logit_normal", 0.1)
+    assert (cross_view.latents, cross_view.grounding) == ("mean", "skip")
+    assert (birds_eye.latents, birds_eye.grounding) == ("sample", "skip")
+    heads = {key.split(".")[2] for key in objectives.state_dict() if key.startswith("members.")}
+    assert heads == {"mask_token", "pose"}
+
+
+def released_file(path: Path, *, dim: int = 48, width: int = 32, mask: int | None = 48) -> Path:
+    """A released denoiser for the targets above, of random weights."""
+    denoiser = Denoiser(
+        DenoiserConfig(
+            condition_dim=dim, channels=12, width=width, depth=2, heads=16, view_grid=(3, 3), birdseye_grid=(5, 5)
+        )
+    )
+    for parameter in denoiser.parameters():
+        torch.nn.init.normal_(parameter)
+    save_file(released_state_dict(denoiser, None if mask is None else torch.randn(mask)), path)
+    return path
+
+
+def test_a_denoiser_starts_from_released_weights_if_the_recipe_says_so(make_recipe, tmp_path):
+    path = released_file(tmp_path / "ross3d.safetensors")
+    size = {"width": 32, "depth": 2, "heads": 16}
+    recipe = make_recipe("cross_view", "birds_eye", denoiser={**size, "init": str(path)})
+    objectives = build_objectives(recipe, 48, targets())
+    stored, state = load_file(path), objectives.denoiser.state_dict()
+    prefix = "model.mm_inv_projector.net."
+    resized = {"pos_embed_view", "pos_embed_bev", "z_embedder_view.cls_token", "z_embedder_bev.cls_token"}
+    assert {key for key in state if state[key].shape != stored[prefix + key].shape} == resized
+    assert all(state[key].equal(stored[prefix + key]) for key in state.keys() - resized)
+    assert objectives["cross_view"].mask_token.equal(stored["model.mask_token"])
+    again = load_recipe_text(recipe.to_yaml(), tmp_path)
+    assert again.denoiser.init == path
+
+
+def load_recipe_text(text: str, folder: Path):
+    (folder / "again.yaml").write_text(text)
+    return load_recipe(folder / "again.yaml")
+
+
+def test_a_start_that_does_not_fit_is_refused(make_recipe, tmp_path):
+    size = {"width": 32, "depth": 2, "heads": 16}
+    for made, message in (
+        ({"width": 48}, r"attn\.proj\.bias is \(48,\), expected \(32,\)"),
+        ({"dim": 40}, r"z_embedder_bev\.proj\.1\.weight is \(32, 40\), expected \(32, 48\)"),
+        ({"mask": 40}, "its mask token has 40 features, the model's tokens 48"),
+    ):
+        path = released_file(tmp_path / "file.safetensors", **made)
+        recipe = make_recipe("cross_view", "birds_eye", denoiser={**size, "init": str(path)})
+        with pytest.raises(CheckpointError, match=message):
+            build_objectives(recipe, 48, targets())
+    recipe = make_recipe("text", "cross_view", denoiser={**size, "init": str(tmp_path / "absent.bin")})
+    with pytest.raises(CheckpointError, match="no such file"):
+        build_objectives(recipe, 48, targets())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stereopsis.errors import RecipeError
 from stereopsis.training.recipe import find_recipe, load_recipe, parse_recipe
 
-RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").rglob("*.yaml"))
 TEXT = {"name": "x", "objectives": {"text": {}}}
 
 
@@ -29,8 +29,22 @@ def minimal(tmp_path: Path) -> Path:
 def test_every_shipped_recipe_loads_under_its_own_name(path: Path):
     recipe = load_recipe(path)
     assert recipe.name == path.stem
-    assert recipe == load_recipe(path.stem)
-    assert set(yaml.safe_load(path.read_text())["objectives"]) == set(recipe.objectives.active())
+    written = yaml.safe_load(path.read_text())
+    if path.parent.name == "recipes":
+        assert recipe == load_recipe(path.stem)
+    if "extends" not in written:
+        assert set(written["objectives"]) == set(recipe.objectives.active())
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in RECIPES if path.parent.name == "ablations"], ids=lambda path: path.stem
+)
+def test_an_ablation_differs_from_what_it_extends_by_one_line(path: Path):
+    written = yaml.safe_load(path.read_text())
+    assert len(written) <= 2
+    assert "extends" in written
+    base, recipe = load_recipe(written["extends"]), load_recipe(path)
+    assert (recipe.model_copy(update={"name": base.name}) == base) == (len(written) == 1)
 
 
 def test_there_are_shipped_recipes():
@@ -64,7 +78,7 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_known_one(conten
 
 
 def test_an_unknown_key_that_resembles_nothing_lists_what_is_known():
-    with pytest.raises(RecipeError, match=r"unknown key 'denoiser.zzz' \(known: depth, heads, width\)"):
+    with pytest.raises(RecipeError, match=r"unknown key 'denoiser.zzz' \(known: depth, diffusion, dropout, heads"):
         parse_recipe({**TEXT, "denoiser": {"zzz": 1}})
 
 
@@ -93,6 +107,11 @@ def test_an_unknown_key_that_resembles_nothing_lists_what_is_known():
         ({"objectives": {"cross_view": {"conditioning": "magic"}}}, "objectives.cross_view.conditioning", "'magic'"),
         ({"objectives": {"cross_view": {"repeats": 0}}}, "objectives.cross_view.repeats", "0"),
         ({"objectives": {"birds_eye": {"repeats": 0}}}, "objectives.birds_eye.repeats", "0"),
+        ({"objectives": {"cross_view": {"latents": "mode"}}}, "objectives.cross_view.latents", "'mode'"),
+        ({"objectives": {"birds_eye": {"grounding": "only"}}}, "objectives.birds_eye.grounding", "'only'"),
+        ({"denoiser": {"diffusion": "edm"}}, "denoiser.diffusion", "'edm'"),
+        ({"denoiser": {"dropout": 1.0}}, "denoiser.dropout", "1.0"),
+        ({"denoiser": {"times": "logit_normal"}}, "denoiser", ""),
         ({"objectives": {"alignment": {"distance": "l1"}}}, "objectives.alignment.distance", "'l1'"),
         ({"objectives": {"text": {"every": 0}}}, "objectives.text.every", "0"),
         ({"seed": "x"}, "seed", "'x'"),
@@ -281,3 +300,105 @@ def test_coverage_chooses_views_and_its_share_needs_it():
             parse_recipe({**TEXT, "data": {"selection": "coverage", "coverage": share}})
     with pytest.raises(RecipeError, match=r"data\.selection.*'coverage'"):
         parse_recipe({**TEXT, "data": {"selection": "cover"}})
+
+
+ABLATIONS = [path for path in RECIPES if path.parent.name == "ablations" and path.stem.startswith("ross3d-")]
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
+def test_every_row_of_the_ablation_differs_from_the_whole_in_one_line(path: Path):
+    recipe, whole = load_recipe(path), load_recipe("ross3d-tiny")
+    assert recipe == load_recipe(path.stem)  # found by its name, too
+    lines = [line for line in path.read_text().splitlines() if not line.startswith(("#", "extends:"))]
+    assert len(lines) == (0 if path.stem == "ross3d-both" else 1)
+    assert recipe.model_copy(update={"name": whole.name, "objectives": whole.objectives}) == whole
+
+
+def test_the_ablation_s_rows():
+    on = {path.stem.removeprefix("ross3d-"): [*load_recipe(path).objectives.active()][2:] for path in ABLATIONS}
+    assert on == {
+        "baseline": [],
+        "vanilla": ["vanilla"],
+        "cross-view": ["cross_view"],
+        "birds-eye": ["birds_eye"],
+        "both": ["cross_view", "birds_eye"],
+    }
+
+
+def test_the_published_settings_of_ross3d():
+    recipe = load_recipe("ross3d-7b")
+    assert (recipe.data.views, recipe.model.view_grid) == (32, (14, 14))
+    assert (recipe.denoiser.width, recipe.denoiser.depth, recipe.denoiser.heads) == (1024, 3, 16)
+    cross_view = recipe.objectives.cross_view
+    assert (cross_view.ratio, cross_view.every, cross_view.conditioning) == (0.25, 4, "released")
+    assert (recipe.teachers.view_size, recipe.teachers.birdseye_size) == (216, 432)
+    training = recipe.training
+    assert (training.optimizer, training.learning_rate, training.warmup) == ("adamw", 1e-5, 0.03)
+    conversations = training.scenes * training.accumulation * recipe.data.conversations
+    assert 8 * conversations == 256  # on eight processes
+    assert training.steps == -(-223_128 // 256)
+
+
+def family(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder / f"{next(iter(files))}.yaml"
+
+
+def test_a_recipe_extends_another_key_by_key(tmp_path):
+    child = family(
+        tmp_path,
+        child="extends: parent\nobjectives: {cross_view: {ratio: 0.5}}\ndata: {sources: [{rooms: 2}]}\n",
+        parent="extends: grandparent.yaml\nname: parent\nobjectives: {cross_view: {every: 2}}\n",
+        grandparent="seed: 3\nobjectives: {text: {}, cross_view: {repeats: 2}}\ndata: {views: 5}\n",
+    )
+    recipe = load_recipe(child, ["training.steps=7"])
+    assert recipe == parse_recipe(
+        {
+            "name": "child",
+            "seed": 3,
+            "objectives": {"text": {}, "cross_view": {"ratio": 0.5, "every": 2, "repeats": 2}},
+            "data": {"views": 5, "sources": [{"rooms": 2}]},
+            "training": {"steps": 7},
+        }
+    )
+
+
+def test_null_takes_away_what_is_inherited(tmp_path):
+    child = family(
+        tmp_path,
+        child="extends: parent\nobjectives: {cross_view: null}\ndata: {views: null}\n",
+        parent="objectives: {text: {}, cross_view: {}}\ndata: {views: 5}\n",
+    )
+    recipe = load_recipe(child)
+    assert list(recipe.objectives.active()) == ["text"]
+    assert recipe.data.views == parse_recipe(TEXT).data.views
+
+
+def test_null_for_a_misspelt_key_is_still_an_unknown_key(tmp_path):
+    child = family(
+        tmp_path, child="extends: parent\nobjectives: {crossview: null}\n", parent="objectives: {text: {}}\n"
+    )
+    with pytest.raises(RecipeError, match=r"unknown key 'objectives.crossview' \(did you mean 'cross_view'\?\)"):
+        load_recipe(child)
+
+
+def test_recipes_that_extend_each_other_are_refused(tmp_path):
+    child = family(tmp_path, a="extends: b\n", b="extends: a\n")
+    with pytest.raises(RecipeError, match=r"extend each other: a.yaml -> b.yaml -> a.yaml"):
+        load_recipe(child)
+
+
+@pytest.mark.parametrize(
+    ("parent", "reason"), [("ross3d-tyny", "did you mean 'ross3d-tiny'"), ("[a, b]", "one recipe, found")]
+)
+def test_what_cannot_be_extended_is_named(tmp_path, parent, reason):
+    with pytest.raises(RecipeError, match=reason):
+        load_recipe(family(tmp_path, child=f"extends: {parent}\n"))
+
+
+def test_the_semi_supervised_recipe_differs_by_its_mixture_alone():
+    whole, half = load_recipe("stereopsis-tiny"), load_recipe("semi-supervised-tiny")
+    assert (half.data.text_share, half.data.vision_only) == (0.5, 0.5)
+    changes = {"text_share": 1.0, "vision_only": None}
+    assert half.model_copy(update={"name": whole.name, "data": half.data.model_copy(update=changes)}) == whole

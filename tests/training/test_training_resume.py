@@ -127,13 +127,35 @@ def test_every_checkpoint_of_a_run_is_marked_and_old_ones_go(make_recipe, tmp_pa
     assert all((path / "complete").is_file() for path in kept)
 
 
-@pytest.mark.parametrize("changes", [{"optimizer": "muon"}, {"accumulation": 2, "scenes": 1}, {"precision": "bf16"}])
+POSE_AND_FLOW = {
+    "objectives__cross_view": {"conditioning": "pose", "grounding": "skip", "every": 3},
+    "denoiser": {"width": 16, "depth": 1, "heads": 2, "diffusion": "flow", "dropout": 0.2},
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training__optimizer": "muon"},
+        {"training__accumulation": 2, "training__scenes": 1},
+        {"training__precision": "bf16"},
+        POSE_AND_FLOW,
+        # eight items are two steps: the run is cut in the middle of the second epoch, which has an order of its own
+        {
+            "data__vision_only": 0.5,
+            "data__conversations": 100,
+            "training__scenes": 4,
+            "training__steps": 5,
+            "training__save_every": 3,
+        },
+    ],
+)
 def test_other_ways_to_train_resume_as_exactly(make_recipe, same_as, tmp_path, changes):
-    settings = {"steps": 4, "save_every": 2, "keep": 5, **changes}
-    recipe = make_recipe(**{f"training__{key}": value for key, value in settings.items()})
+    settings = {"training__steps": 4, "training__save_every": 2, "training__keep": 5, **changes}
+    recipe = make_recipe(**settings)
     folder, copy = tmp_path / "run", tmp_path / "copy"
     train(recipe, folder, progress=False)
-    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("model", "checkpoint-4"))
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("model", f"checkpoint-{recipe.training.steps}"))
     train(recipe, copy, resume=True, progress=False)
     same_as(copy, folder)
 

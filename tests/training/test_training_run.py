@@ -9,8 +9,10 @@ import yaml
 
 from stereopsis.data.batch import Batch
 from stereopsis.errors import RecipeError, RunFolderError, SceneError
-from stereopsis.models.packs import Teachers, blinded
+from stereopsis.models.packs import blinded
 from stereopsis.models.storage import load_model
+from stereopsis.models.targets import Teachers
+from stereopsis.objectives.correspondence import POINTS, POINTS_VALID
 from stereopsis.training.build import build_model, build_teachers
 from stereopsis.training.recipe import load_recipe
 from stereopsis.training.run import build_packs, train
@@ -324,7 +326,7 @@ def test_packs_follow_the_recipe(make_recipe, tiny_rooms):
         assert pack.scene_targets["birdseye_latents"].shape == (2, 2, 4 * 3 * 8 * 8)
         assert pack.encoder_tokens.shape == (2, 6, 6, 48)
     bare = build_packs(recipe, model, Teachers(), recipe.data.sources, tasks=("scanqa",))
-    assert not bare[0].view_targets
+    assert set(bare[0].view_targets) == {POINTS, POINTS_VALID}, "no teacher, no targets but the cells' own points"
     assert {c.task for c in bare[0].conversations} == {"scanqa"}
 
 

@@ -8,7 +8,7 @@ import pytest
 from stereopsis.errors import SceneError
 from stereopsis.scenes.rooms import GENERATOR_VERSION
 from stereopsis.training import sources
-from stereopsis.training.recipe import SourceSection
+from stereopsis.training.sections import SourceSection
 from stereopsis.training.sources import made_rooms, open_folder, prepared_folder, scenes_of
 
 

@@ -116,6 +116,21 @@ def score_file(
     return ScoredFile(predictions=predictions, samples=samples, missing=missing, extra=tuple(extra), notes=notes)
 
 
+def require_captions(file: PredictionFile, protocol: str) -> None:
+    """Refuse records of ours in which objects were left uncaptioned, where the protocol counts every caption.
+
+    Raises:
+        StereopsisError: captions are missing; tells how many.
+    """
+    silent = [s.id for s in file.samples if s.protocol == "strict" and s.boxes is not None and not len(s.boxes)]
+    if protocol == "released" and silent:
+        raise StereopsisError(
+            f"{file.path}: {len(silent)} objects were never captioned ({some(silent)}), because the evaluation's "
+            "protocol was 'strict' and no candidate found them; 'released' counts every caption: evaluate with "
+            "--protocol scan2cap=released (its records can be scored as 'strict', too)"
+        )
+
+
 def _paired(file: PredictionFile, records: Sequence[AnnotationRecord]) -> tuple[list[_Pair], list[str]]:
     """For each annotation its sample, and the ids that are nobody's."""
     annotations = [record.annotation for record in records]
@@ -131,7 +146,8 @@ def _paired(file: PredictionFile, records: Sequence[AnnotationRecord]) -> tuple[
     for sample in file.samples:
         place = by_id.get(sample.id)
         if place is None:
-            place = by_name.get(sample.id, by_captions.get(_captions_key(sample.scene_id, sample.references)))
+            # a caption's references say more than an id that is a place in somebody's list
+            place = by_captions.get(_captions_key(sample.scene_id, sample.references), by_name.get(sample.id))
             renamed |= set() if place is None else {place}
         if place is None:
             extra.append(sample.id)
@@ -259,12 +275,18 @@ def _pointing(
 def _caption(annotation: Annotation, pair: _Pair, proposals: Boxes, asked: bool) -> Prediction:
     """A caption, and the box that it was asked for, where that is known.
 
-    Known are the best of the candidates, or the box of the annotation file (then no box means that no candidate found
-    the object). Else whoever wrote the predictions decided which objects to caption, and an empty caption is just
-    that; any box that counts as found then stands for the object.
+    Known are the best of the candidates, the box of the annotation file, or that of our own records (then no box means
+    that no candidate found the object). Else whoever wrote the predictions decided which objects to caption, and an
+    empty caption is just that; any box that counts as found then stands for the object.
     """
     text = (pair.sample.text or "") if pair.sample else ""
     candidates = proposals.get(annotation.scene_id)
+    own = None if pair.sample is None or candidates is not None or asked else pair.sample.boxes
+    truth = pair.sample.true_boxes if pair.truth is None and pair.sample is not None else pair.truth
+    if own is not None and truth is not None and pair.sample is not None:
+        if pair.sample.protocol == "strict" and len(own):  # found before its box was rounded to millimetres
+            own = truth[:1]
+        return Prediction(annotation=annotation, text=text, boxes=own[:1], targets=truth[:1])
     if pair.truth is None or (candidates is None and not asked):
         return Prediction(annotation=annotation, text=text, boxes=_ANYWHERE, targets=_ANYWHERE)
     box = pair.query

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stereopsis.errors import StereopsisError
-from stereopsis.scenes.annotations import Task
+from stereopsis.scenes.annotations import TASKS, Task
 
 GROUNDING_TASKS: tuple[Task, ...] = ("scanrefer", "multi3drefer")
 ID_KEYS = ("sample_id", "question_id", "id")
@@ -53,6 +53,7 @@ class PredictedSample:
         references: what the file calls the truth, where that is text.
         type: the question's type, or empty.
         scene_id: the scene, or empty.
+        protocol: by which the sample was asked, where that is stated (our own records).
     """
 
     id: str
@@ -65,6 +66,7 @@ class PredictedSample:
     references: tuple[str, ...] = ()
     type: str = ""
     scene_id: str = ""
+    protocol: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,11 +114,16 @@ def read_predictions(path: Path, task: Task) -> PredictionFile:
             form, records = "json object", [(f"{path}, '{key}'", _keyed(key, value)) for key, value in whole.items()]
         else:
             raise StereopsisError(f"{path} holds {_shown(whole)}; expected an object {{id: answer}} or one per line")
-    samples = tuple(_sample(record, where, task) for where, record in records)
+    samples = tuple(_sample(record, where, task) for where, record in records if not _of_another(record, task))
     if not samples:
-        raise StereopsisError(f"{path} holds no prediction at all")
+        raise StereopsisError(f"{path} holds no prediction {f'of {task}' if records else 'at all'}")
     refuse_repeated([sample.id for sample in samples], str(path))
     return PredictionFile(path=path, form=form, samples=samples, torn_lines=torn)
+
+
+def _of_another(record: Any, task: Task) -> bool:
+    """Whether a record of ours, which names its benchmark, belongs to another one."""
+    return isinstance(record, dict) and record.get("task") in TASKS and record["task"] != task
 
 
 def refuse_repeated(ids: Sequence[str], where: str) -> None:
@@ -251,11 +258,15 @@ def _sample(record: Any, where: str, task: Task) -> PredictedSample:
         pointed = _pointed(record, where)
     else:
         pointed = {"text": _text(record, where, task), "references": tuple(_references(record))}
+        if task == "scan2cap" and "boxes" in record and "targets" in record:  # our own: what the caption speaks of
+            pointed["boxes"] = boxes_of(record["boxes"], where)
+            pointed["true_boxes"] = boxes_of(record["targets"], f"{where}: truth")
     return PredictedSample(
         id=name,
         where=where,
         type=_plain(record, ("question_type", "type")),
         scene_id=scene_of(_plain(record, ("scene", "scene_id", "video"))),
+        protocol=_plain(record, ("protocol",)),
         **pointed,
     )
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from stereopsis.benchmarks.annotation_files import AnnotationRecord
+from stereopsis.benchmarks.annotation_files import AnnotationRecord, read_json
 from stereopsis.benchmarks.multi3drefer import reader as _multi3drefer
 from stereopsis.benchmarks.scan2cap import reader as _scan2cap
 from stereopsis.benchmarks.scanqa import reader as _scanqa
@@ -59,7 +59,7 @@ def read_annotation_records(
         split = "train"
     if task == "sqa3d":
         return _sqa3d.read(file, split=split, alignments=alignments)
-    records: tuple[AnnotationRecord, ...] = reader.read(file, split=split)
+    records: tuple[AnnotationRecord, ...] = reader.parse(read_json(file), str(file), split=split)
     return records
 
 

@@ -1,6 +1,7 @@
 """What a model sees in one step: packed sequences, views, proposals and the objectives' targets."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,14 +19,36 @@ class SceneProposals:
         boxes: [proposals 6] cx cy cz dx dy dz, aligned frame, metres.
         cells: [proposals views enc_rows enc_cols] True where at least half of an encoder cell's pixels lie inside
             the box (Video-3D-LLM's rule, REFERENCE: shared base).
+        token_cells: [proposals views rows cols] the same on the language model's grid, at least an eighth of the pixels
+            (3DRS's code); None where grounding does not look there.
     """
 
     boxes: Float[Tensor, "proposals 6"]
     cells: Bool[Tensor, "proposals views enc_rows enc_cols"]
+    token_cells: Bool[Tensor, "proposals views rows cols"] | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "SceneProposals":
         """The same proposals on another device."""
-        return SceneProposals(boxes=self.boxes.to(device), cells=self.cells.to(device))
+        return self._edited(lambda cells: cells.to(device), boxes=self.boxes.to(device))
+
+    def select_views(self, chosen: Int64[Tensor, "chosen"]) -> "SceneProposals":
+        """The same proposals as some of the views see them."""
+        return self._edited(lambda cells: cells[:, chosen])
+
+    def without(self, hidden: Bool[Tensor, "views"]) -> "SceneProposals":
+        """The same proposals, seen by no hidden view."""
+        return self._edited(lambda cells: cells & ~hidden[None, :, None, None])
+
+    def unseen(self) -> "SceneProposals":
+        """The same boxes, seen by no view."""
+        return self._edited(torch.zeros_like)
+
+    def _edited(self, edit: Callable[[Tensor], Tensor], boxes: Tensor | None = None) -> "SceneProposals":
+        return SceneProposals(
+            boxes=self.boxes if boxes is None else boxes,
+            cells=edit(self.cells),
+            token_cells=None if self.token_cells is None else edit(self.token_cells),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,7 +57,8 @@ class Batch:
 
     Attributes:
         input_ids: [batch tokens].
-        position_ids: [batch tokens]; every conversation counts on from the end of the prefix, as if it were alone.
+        position_ids: [batch tokens], or [batch tokens axes] in a family whose rotary positions have several axes; every
+            conversation counts on from the end of the prefix, as if it were alone.
         segments: [batch tokens]; -1 padding, 0 the shared prefix, k >= 1 the k-th conversation.
         labels: [batch tokens]; the token to be predicted FROM this position (already shifted), -100 elsewhere.
         layout: where the views' cells are.
@@ -58,7 +82,7 @@ class Batch:
     """
 
     input_ids: Int64[Tensor, "batch tokens"]
-    position_ids: Int64[Tensor, "batch tokens"]
+    position_ids: Int64[Tensor, "batch tokens *axes"]
     segments: Int64[Tensor, "batch tokens"]
     labels: Int64[Tensor, "batch tokens"]
     layout: VisualLayout

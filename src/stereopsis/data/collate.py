@@ -20,16 +20,27 @@ from stereopsis.errors import StereopsisError
 class _Row:
     """One sample's sequence while it grows."""
 
+    axes: int
     ids: list[int] = dataclasses.field(default_factory=list)
-    positions: list[int] = dataclasses.field(default_factory=list)
+    positions: list[tuple[int, ...]] = dataclasses.field(default_factory=list)
     segments: list[int] = dataclasses.field(default_factory=list)
     labels: list[int] = dataclasses.field(default_factory=list)
 
-    def extend(self, ids: Sequence[int], start: int, segment: int) -> None:
+    def extend(self, ids: Sequence[int], start: int, segment: int) -> int:
+        """Append words that begin at a position; returns the position behind them."""
         self.ids += ids
-        self.positions += range(start, start + len(ids))
+        self.positions += [(place,) * self.axes for place in range(start, start + len(ids))]
         self.segments += [segment] * len(ids)
         self.labels += [-100] * len(ids)
+        return start + len(ids)
+
+    def extend_view(self, view: ViewTemplate, start: int) -> int:
+        """Append a view to the prefix; returns the position behind it."""
+        self.ids += view.token_ids
+        self.positions += view.positions(start)
+        self.segments += [0] * len(view.token_ids)
+        self.labels += [-100] * len(view.token_ids)
+        return start + view.length
 
 
 def attention_allowed(segments: Int64[Tensor, "batch tokens"]) -> Bool[Tensor, "batch tokens tokens"]:
@@ -69,7 +80,7 @@ class Collator:
         rows = [self._row(pack) for pack in packs]
         width = max(len(row.ids) for row in rows)
 
-        def pad(field: str, value: int) -> Int64[Tensor, "batch tokens"]:
+        def pad(field: str, value: int) -> Int64[Tensor, "batch tokens *axes"]:
             tensors = [torch.tensor(getattr(row, field), dtype=torch.int64) for row in rows]
             return pad_sequence(tensors, batch_first=True, padding_value=value)
 
@@ -79,9 +90,10 @@ class Collator:
         queries = flat[(input_ids == self.ground_id) & (segments > 0)]
         coords = flat[(input_ids == self.coord_id) & (segments > 0)]
         points = [c.point for pack in packs for c in pack.conversations if c.point is not None]
+        positions = pad("positions", 0)
         return Batch(
             input_ids=input_ids,
-            position_ids=pad("positions", 0),
+            position_ids=positions.squeeze(-1) if self.view.axes == 1 else positions,
             segments=segments,
             labels=pad("labels", -100),
             layout=self._layout(packs, width),
@@ -109,6 +121,10 @@ class Collator:
                 self._known.clear()
             self._known[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return self._known[text]
+
+    def prefix_end(self, views: int) -> int:
+        """The position of the first token behind the shared prefix of a scene with this many views."""
+        return len(self.chat.before_views) + self.view.length * views + len(self.chat.after_views)
 
     def prefix_ids(self, views: int) -> list[int]:
         """Ids of the shared prefix of a scene with this many views."""
@@ -144,9 +160,11 @@ class Collator:
             )
 
     def _row(self, pack: ScenePack) -> _Row:
-        row = _Row()
-        row.extend(self.prefix_ids(len(pack.images)), 0, 0)
-        start = len(row.ids)
+        row = _Row(axes=self.view.axes)
+        start = row.extend(self.chat.before_views, 0, 0)
+        for _ in range(len(pack.images)):
+            start = row.extend_view(self.view, start)
+        start = row.extend(self.chat.after_views, start, 0)
         for number, conversation in enumerate(pack.conversations, start=1):
             question, answer = self.conversation_ids(conversation)
             first = len(row.ids)

@@ -90,7 +90,7 @@ class ScenePack:
             coordinates_valid=self.coordinates_valid[chosen],
             cameras=self.cameras[chosen],
             intrinsics=self.intrinsics[chosen],
-            proposals=SceneProposals(boxes=self.proposals.boxes, cells=self.proposals.cells[:, chosen]),
+            proposals=self.proposals.select_views(chosen),
             encoder_tokens=None if self.encoder_tokens is None else self.encoder_tokens[chosen],
             view_targets={key: value[chosen] for key, value in self.view_targets.items()},
         )

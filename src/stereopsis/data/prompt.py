@@ -17,12 +17,33 @@ class ViewTemplate:
         cells: for each of them the row-major cell it stands for, -1 for newlines and separators.
         rows: rows of the token grid.
         cols: columns of the token grid.
+        offsets: position of each token, counted from the view's first, on every axis of the family's rotary positions
+            (Qwen-VL: time, height, width); None where tokens are simply counted.
+        advance: how far positions have moved on behind the view; None = one per token.
     """
 
     token_ids: tuple[int, ...]
     cells: tuple[int, ...]
     rows: int
     cols: int
+    offsets: tuple[tuple[int, ...], ...] | None = None
+    advance: int | None = None
+
+    @property
+    def axes(self) -> int:
+        """Axes of the rotary positions."""
+        return 1 if self.offsets is None else len(self.offsets[0])
+
+    @property
+    def length(self) -> int:
+        """How far positions have moved on behind the view."""
+        return len(self.token_ids) if self.advance is None else self.advance
+
+    def positions(self, start: int) -> list[tuple[int, ...]]:
+        """Position of each token, for a view that begins at ``start``."""
+        if self.offsets is None:
+            return [(start + place,) for place in range(len(self.token_ids))]
+        return [tuple(start + offset for offset in offsets) for offsets in self.offsets]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

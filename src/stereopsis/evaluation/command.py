@@ -11,16 +11,16 @@ from rich.console import Console
 
 from stereopsis.benchmarks import read_annotations
 from stereopsis.errors import RunFolderError, StereopsisError
-from stereopsis.evaluation.predictors import DummyPredictor, ModelPredictor, Predictor
+from stereopsis.evaluation.predictors import DummyPredictor, ModelPredictor, Predictor, protocol_names
 from stereopsis.evaluation.processes import Processes
-from stereopsis.evaluation.questions import attach, counts, parse_benchmarks, questions
-from stereopsis.evaluation.run import PROTOCOLS, run_evaluation
+from stereopsis.evaluation.questions import attach, counts, parse_benchmarks, questions, scan_alignments
+from stereopsis.evaluation.run import run_evaluation
 from stereopsis.evaluation.stream import SETTINGS_FILE, finished, read_parts
 from stereopsis.models.packs import PackConfig
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.scenes.annotations import TASKS, Task
 from stereopsis.scenes.scene import Scene
-from stereopsis.training.recipe import Recipe, SourceSection, load_recipe
+from stereopsis.training.recipe import Recipe, load_recipe
 from stereopsis.training.run import (
     ENVIRONMENT_FILE,
     MODEL_FOLDER,
@@ -29,6 +29,7 @@ from stereopsis.training.run import (
     environment,
     open_run,
 )
+from stereopsis.training.sections import SourceSection
 from stereopsis.training.sources import missing_rooms, open_folder, prepared_folder, scenes_of
 
 DUMMY = "dummy"
@@ -49,6 +50,8 @@ class Request:
         scenes: a scene, or a folder of scenes, instead of the recipe's.
         annotations: benchmark -> its annotation file (the authors' or Video-3D-LLM's), asked about the scenes
             instead of what they bring.
+        protocols: benchmark -> protocol, where it is not the default.
+        meteor: whether captions and ScanQA's answers get METEOR too, where Java is there.
         rooms: so many procedural test rooms instead of the recipe's scenes.
         output: folder for the evaluation; None = the run's own.
         precision: of the model's numbers: fp32 or bf16.
@@ -61,6 +64,8 @@ class Request:
     limit: int | None = None
     scenes: Path | None = None
     annotations: Mapping[Task, Path] = dataclasses.field(default_factory=dict)
+    protocols: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    meteor: bool = True
     rooms: int | None = None
     output: Path | None = None
     precision: str = "fp32"
@@ -121,6 +126,12 @@ def make_plan(request: Request) -> Plan:
         check_finished(run)
         recipe, output = load_recipe(run / RECIPE_FILE, request.overrides), request.output or run
     section = recipe.evaluation.model_copy(update=changes)
+    idle = [task for task in request.protocols if task not in section.tasks]
+    if idle:
+        raise StereopsisError(
+            f"--protocol names {', '.join(idle)}, which is not evaluated here ({', '.join(section.tasks)}); add it to "
+            "--benchmarks, or leave its protocol out"
+        )
     return Plan(request=request, recipe=recipe.model_copy(update={"evaluation": section}), output=output)
 
 
@@ -132,11 +143,11 @@ def dry_run(plan: Plan) -> dict[str, str]:
     scenes = [s for source in ready for s in (open_folder(source.path) if source.path else scenes_of(source, cache))]
     scenes = _annotated(scenes, plan.request)
     asked = questions(scenes, section.tasks, plan.request.limit)
-    found = counts(asked)
+    found, rules = counts(asked), protocol_names(plan.request.protocols)
     told: dict[str, str] = {
         "model": plan.request.model,
         "scenes": str(len(asked)),
-        **{str(task): f"{found.get(task, 0)} questions, protocol '{PROTOCOLS[task]}'" for task in section.tasks},
+        **{str(task): f"{found.get(task, 0)} questions, protocol '{rules[task]}'" for task in section.tasks},
         "limit per benchmark": str(plan.request.limit or "none"),
         "proposals": section.proposals,
         "scenes from": ", ".join(str(prepared_folder(source, cache)) for source in section.sources),
@@ -171,11 +182,11 @@ def execute(plan: Plan, *, processes: Processes | None = None, console: Console 
     if not processes.main:
         scenes = _scenes(plan, None)
     asked = questions(scenes, recipe.evaluation.tasks, request.limit)
-    predictor: Predictor = DummyPredictor(proposals=recipe.evaluation.proposals)
+    predictor: Predictor = DummyPredictor(proposals=recipe.evaluation.proposals, protocols=request.protocols)
     if not plan.dummy:
         _, model = open_run(Path(request.model), dtype=_DTYPES[request.precision])
         model.to(processes.device)
-        predictor = model_predictor(model, recipe)
+        predictor = model_predictor(model, recipe, request.protocols)
     run_evaluation(
         predictor,
         asked,
@@ -184,6 +195,7 @@ def execute(plan: Plan, *, processes: Processes | None = None, console: Console 
         facts=facts_of(recipe, predictor),
         processes=processes,
         overwrite=request.overwrite,
+        meteor=request.meteor,
         console=console,
     )
     if processes.main:
@@ -191,8 +203,8 @@ def execute(plan: Plan, *, processes: Processes | None = None, console: Console 
     return prepared_folder(recipe.evaluation.sources[0], recipe.data.cache)
 
 
-def model_predictor(model: SpatialModel, recipe: Recipe) -> ModelPredictor:
-    """A model that answers as its recipe says."""
+def model_predictor(model: SpatialModel, recipe: Recipe, protocols: Mapping[str, str] | None = None) -> ModelPredictor:
+    """A model that answers as its recipe says, under these protocols (None = the defaults)."""
     config = PackConfig.for_model(
         model,
         views=recipe.data.views,
@@ -201,7 +213,7 @@ def model_predictor(model: SpatialModel, recipe: Recipe) -> ModelPredictor:
         blind=recipe.model.blind,
         seed=recipe.seed,
     )
-    return ModelPredictor(model, config)
+    return ModelPredictor(model, config, protocols=protocols)
 
 
 def facts_of(recipe: Recipe, predictor: Predictor) -> dict[str, Any]:
@@ -225,7 +237,9 @@ def _annotated(scenes: list[Scene], request: Request) -> list[Scene]:
     """With the questions of annotation files, where such files are named."""
     if not request.annotations:
         return scenes
-    return attach(scenes, [a for task, file in request.annotations.items() for a in read_annotations(task, file)])
+    given = scan_alignments(scenes)
+    files = request.annotations.items()
+    return attach(scenes, [a for task, file in files for a in read_annotations(task, file, alignments=given)])
 
 
 def _state(folder: Path | None, total: int) -> str:

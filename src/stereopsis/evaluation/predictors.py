@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from stereopsis.benchmarks import Prediction
+from stereopsis.benchmarks import Prediction, protocols_of
 from stereopsis.benchmarks.scan2cap.metric import IOU_THRESHOLD, query_box
 from stereopsis.data.pack import Conversation, ScenePack, candidate_boxes, conversation_of
 from stereopsis.errors import StereopsisError
@@ -23,6 +23,7 @@ from stereopsis.teachers.latents import fingerprint
 
 MAX_NEW_TOKENS = 32
 MAX_CAPTION_TOKENS = 96
+DEFAULT_PROTOCOLS: Mapping[str, str] = {task: protocol.name for task, protocol in protocols_of().items()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,13 @@ class Pass:
 
 
 class Predictor(abc.ABC):
-    """Answers questions about scenes."""
+    """Answers questions about scenes.
+
+    Attributes:
+        protocols: benchmark -> by which of its protocols it is asked and scored; see docs/benchmarks.md.
+    """
+
+    protocols: Mapping[str, str] = DEFAULT_PROTOCOLS
 
     @property
     @abc.abstractmethod
@@ -79,7 +86,7 @@ class ModelPredictor(Predictor):
     """A trained model. Each scene is encoded once; its questions are answered greedily behind the shared prefix.
 
     Scan2Cap's query box is the proposal that fits the object best; where none reaches IoU 0.5 the caption stays
-    empty (protocol ``strict``).
+    empty under protocol ``strict``.
 
     Args:
         model: a trained model.
@@ -87,6 +94,10 @@ class ModelPredictor(Predictor):
         most: at most so many questions in one pass.
         max_new_tokens: longest answer.
         max_caption_tokens: longest caption.
+        protocols: benchmark -> protocol, where it is not the default.
+
+    Raises:
+        StereopsisError: there is no such protocol.
     """
 
     def __init__(
@@ -97,7 +108,9 @@ class ModelPredictor(Predictor):
         most: int = MOST_TOGETHER,
         max_new_tokens: int = MAX_NEW_TOKENS,
         max_caption_tokens: int = MAX_CAPTION_TOKENS,
+        protocols: Mapping[str, str] | None = None,
     ) -> None:
+        self.protocols = protocol_names(protocols)
         self.model, self.config, self.most = model, dataclasses.replace(config, tasks=()), most
         self.max_new_tokens, self.max_caption_tokens = max_new_tokens, max_caption_tokens
 
@@ -146,20 +159,23 @@ class ModelPredictor(Predictor):
                 pointed.append((annotation, conversation))
             elif annotation.task != "scan2cap":
                 spoken.append((annotation, conversation))
-            elif (box := captioned_box(annotation, scene, boxes)) is None:
+            elif (box := captioned_box(annotation, scene, boxes, self.protocols["scan2cap"])) is None:
                 lost.append(annotation)
             else:
                 x, y, z = (float(v) for v in box[:3])
                 spoken.append((annotation, dataclasses.replace(conversation, point=(x, y, z))))
         found = []
         if lost:
-            silent = [spoken_prediction(a, scene, boxes, "") for a in lost]
+            silent = [self._spoken(a, scene, boxes, "") for a in lost]
             found.append(Pass(annotations=tuple(lost), run=lambda: silent))
         captions = [each for each in spoken if each[0].task == "scan2cap"]
         words = [each for each in spoken if each[0].task != "scan2cap"]
         for group, most in ((words, self.max_new_tokens), (captions, self.max_caption_tokens)):
             found += self._grouped(room, group, functools.partial(self._speak, room, scene, boxes, most))
         return [*found, *self._grouped(room, pointed, functools.partial(self._point, room, scene, boxes))]
+
+    def _spoken(self, annotation: Annotation, scene: Scene, boxes: np.ndarray, text: str) -> Prediction:
+        return spoken_prediction(annotation, scene, boxes, text, self.protocols["scan2cap"])
 
     def _grouped(
         self,
@@ -189,7 +205,7 @@ class ModelPredictor(Predictor):
             if answer.broken:
                 outcomes.append(_failed(annotation, f"the scores of word {answer.tokens + 1} are NaN"))
             else:
-                outcomes.append(spoken_prediction(annotation, scene, boxes, answer.text))
+                outcomes.append(self._spoken(annotation, scene, boxes, answer.text))
         return outcomes
 
     def _point(
@@ -215,7 +231,14 @@ class DummyPredictor(Predictor):
     processes before a model is spent on them.
     """
 
-    def __init__(self, *, proposals: str = "detector", most: int = MOST_TOGETHER) -> None:
+    def __init__(
+        self,
+        *,
+        proposals: str = "detector",
+        most: int = MOST_TOGETHER,
+        protocols: Mapping[str, str] | None = None,
+    ) -> None:
+        self.protocols = protocol_names(protocols)
         self.proposals, self.most = proposals, most
 
     @property
@@ -238,8 +261,9 @@ class DummyPredictor(Predictor):
             scores = volumes / max(float(volumes.max(initial=0.0)), 1e-9)
             return pointed_prediction(annotation, scene, boxes, scores, 0.0)
         if annotation.task == "scan2cap":
-            located = captioned_box(annotation, scene, boxes) is not None
-            return spoken_prediction(annotation, scene, boxes, "this is a chair ." if located else "")
+            rules = self.protocols["scan2cap"]
+            located = captioned_box(annotation, scene, boxes, rules) is not None
+            return spoken_prediction(annotation, scene, boxes, "this is a chair ." if located else "", rules)
         question = annotation.text.strip().lower()
         if question.startswith("how many"):
             return spoken_prediction(annotation, scene, boxes, "two")
@@ -247,20 +271,34 @@ class DummyPredictor(Predictor):
         return spoken_prediction(annotation, scene, boxes, "yes" if yes_or_no else "chair")
 
 
+def protocol_names(named: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The protocol of every benchmark by name: the one that is named, or its default.
+
+    Raises:
+        StereopsisError: a benchmark has no such protocol.
+    """
+    return {task: protocol.name for task, protocol in protocols_of(named).items()}
+
+
 def captioned_box(
-    annotation: Annotation, scene: Scene, boxes: Float[np.ndarray, "boxes 6"]
+    annotation: Annotation, scene: Scene, boxes: Float[np.ndarray, "boxes 6"], protocol: str = "strict"
 ) -> Float[np.ndarray, "6"] | None:
-    """The proposal that a caption speaks of: the object's best, if it reaches IoU 0.5 (protocol ``strict``)."""
+    """The proposal that a caption speaks of: the object's best; under ``strict`` only if it reaches IoU 0.5."""
     query = query_box(boxes, targets_of(annotation, scene)[0])
-    return None if query is None or query.iou < IOU_THRESHOLD else query.box
+    lost = query is None or (protocol == "strict" and query.iou < IOU_THRESHOLD)
+    return None if query is None or lost else query.box
 
 
 def spoken_prediction(
-    annotation: Annotation, scene: Scene, boxes: Float[np.ndarray, "boxes 6"], text: str
+    annotation: Annotation,
+    scene: Scene,
+    boxes: Float[np.ndarray, "boxes 6"],
+    text: str,
+    protocol: str = "strict",
 ) -> Prediction:
-    """What words mean as a prediction; a caption goes with the box that it speaks of."""
+    """What words mean as a prediction; a caption goes with the box that it speaks of under this protocol."""
     targets = targets_of(annotation, scene)
-    box = captioned_box(annotation, scene, boxes) if annotation.task == "scan2cap" else None
+    box = captioned_box(annotation, scene, boxes, protocol) if annotation.task == "scan2cap" else None
     captioned = np.zeros((0, 6)) if box is None else box[None]
     return Prediction(annotation=annotation, text=text, boxes=captioned, targets=targets)
 

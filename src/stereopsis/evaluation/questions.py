@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from stereopsis.benchmarks import prompt_of
+from stereopsis.benchmarks import prompt_of, protocols_of
 from stereopsis.data.pack import candidate_boxes
 from stereopsis.errors import SceneError, StereopsisError, did_you_mean
 from stereopsis.scenes.annotations import TASKS, Annotation, Task
@@ -63,16 +63,35 @@ def parse_annotation_files(items: Iterable[str]) -> dict[Task, Path]:
     Raises:
         StereopsisError: not of this form, an unknown benchmark, or one that is named twice.
     """
-    files: dict[Task, Path] = {}
+    found = _by_benchmark(items, "BENCHMARK=FILE, for instance sqa3d=v1_balanced_questions.json", "annotation files")
+    return {task: Path(file) for task, file in found.items()}
+
+
+def parse_protocols(items: Iterable[str]) -> dict[str, str]:
+    """Benchmark -> protocol, of words such as ``scan2cap=released``.
+
+    Raises:
+        StereopsisError: not of this form, an unknown benchmark or protocol, or a benchmark that is named twice.
+    """
+    found = _by_benchmark(items, "BENCHMARK=NAME, for instance scan2cap=released", "protocols")
+    protocols = {str(task): name for task, name in found.items()}
+    protocols_of(protocols)
+    return protocols
+
+
+def _by_benchmark(items: Iterable[str], form: str, what: str) -> dict[Task, str]:
+    found: dict[Task, str] = {}
     for item in items:
-        name, mark, file = item.partition("=")
-        if not mark or not file:
-            raise StereopsisError(f"'{item}': expected BENCHMARK=FILE, for instance sqa3d=v1_balanced_questions.json")
-        (task,) = parse_benchmarks(name)
-        if task in files:
-            raise StereopsisError(f"two annotation files are named for {task}; give one")
-        files[task] = Path(file)
-    return files
+        name, mark, value = item.partition("=")
+        if not mark or not value:
+            raise StereopsisError(f"'{item}': expected {form}")
+        task, *others = parse_benchmarks(name)
+        if others:
+            raise StereopsisError(f"'{item}' names several benchmarks; expected {form}")
+        if task in found:
+            raise StereopsisError(f"two {what} are named for {task}; give one")
+        found[task] = value
+    return found
 
 
 def attach(scenes: Iterable[Scene], annotations: Iterable[Annotation]) -> list[Scene]:
@@ -94,6 +113,24 @@ def attach(scenes: Iterable[Scene], annotations: Iterable[Annotation]) -> list[S
             "them with 'stereopsis prepare' and name their folder with --scenes"
         )
     return found
+
+
+def scan_alignments(scenes: Iterable[Scene]) -> dict[str, Float[np.ndarray, "4 4"]]:
+    """Scene id -> ScanNet's axis alignment, by which SQA3D's files say where somebody stands.
+
+    Scenes whose upright frame is not ScanNet's are left out: the identity (the scan came without its matrix), and
+    frames that were estimated from depth.
+    """
+    return {
+        scene.id: scene.T_aligned_world
+        for scene in scenes
+        if not np.array_equal(scene.T_aligned_world, np.eye(4)) and not _is_estimated(scene)
+    }
+
+
+def _is_estimated(scene: Scene) -> bool:
+    alignment = scene.provenance.get("alignment")
+    return isinstance(alignment, dict) and alignment.get("method") == "estimated"
 
 
 def questions(scenes: Iterable[Scene], tasks: Sequence[str], limit: int | None = None) -> list[Asked]:

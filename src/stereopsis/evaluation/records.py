@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,17 @@ def chosen(prediction: Prediction) -> list[int]:
     return []
 
 
-def sample_score_of(prediction: Prediction) -> SampleScore | None:
+def sample_score_of(prediction: Prediction, protocols: Mapping[str, str] | None = None) -> SampleScore | None:
     """What one prediction is worth, where a benchmark scores samples one by one; None where it scores whole sets.
+
+    Args:
+        prediction: what was said or pointed at.
+        protocols: benchmark -> protocol; None = the defaults.
 
     Raises:
         StereopsisError: the prediction lacks what its benchmark needs.
     """
-    return score([prediction])[0] if prediction.annotation.task in SCORED_ALONE else None
+    return score([prediction], protocols=protocols)[0] if prediction.annotation.task in SCORED_ALONE else None
 
 
 def record_of(prediction: Prediction, sample: SampleScore | None, **more: Any) -> dict[str, Any]:
@@ -81,9 +85,19 @@ def record_of(prediction: Prediction, sample: SampleScore | None, **more: Any) -
         "zero_cosine": prediction.zero_target_score,
         "chosen": chosen(prediction),
         "targets": np.round(prediction.targets, 3).tolist(),
-        "scores": {} if sample is None else dict(sample.scores),
-        "bleu_counts": [] if sample is None else list(sample.bleu_counts),
+        **worth_of(sample),
         **more,
+    }
+
+
+def worth_of(sample: SampleScore | None) -> dict[str, Any]:
+    """A record's fields that tell what the sample was worth; empty where that depends on the whole set."""
+    if sample is None:
+        return {"scores": {}, "bleu_counts": [], "meteor_counts": []}
+    return {
+        "scores": dict(sample.scores),
+        "bleu_counts": list(sample.bleu_counts),
+        "meteor_counts": list(sample.meteor_counts),
     }
 
 
@@ -108,6 +122,8 @@ def summary_dict(summaries: dict[Any, Summary]) -> dict[str, Any]:
             "macro": {k: interval(v) for k, v in s.macro.items()},
             "by_type": {t: {k: interval(v) for k, v in m.items()} for t, m in s.by_type.items()},
             "type_counts": dict(s.type_counts),
+            "protocol": s.protocol,
+            "unavailable": dict(s.unavailable),
         }
         for task, s in summaries.items()
     }

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from stereopsis import __version__
-from stereopsis.benchmarks import SampleScore, protocols_of, score, summarise
+from stereopsis.benchmarks import SampleScore, score, summarise
 from stereopsis.data.pack import candidate_boxes
 from stereopsis.errors import StereopsisError
 from stereopsis.evaluation.predictors import Failure, Outcome, Pass, Predictor, spoken_prediction
@@ -28,14 +28,13 @@ from stereopsis.evaluation.records import (
     record_of,
     sample_score_of,
     summary_dict,
+    worth_of,
     write_whole,
 )
 from stereopsis.evaluation.stream import PARTS_FOLDER, Part, claim, finished, read_failures, read_parts
 from stereopsis.scenes.annotations import Annotation
 
 SCHEMA = 1
-PROTOCOLS: dict[str, str] = {task: protocol.name for task, protocol in protocols_of().items()}
-"""How each benchmark's answers are taken and scored; see docs/benchmarks.md."""
 TOLD_FAILURES = 3
 
 
@@ -55,7 +54,7 @@ def settings_of(predictor: Predictor, asked: Sequence[Asked], limit: int | None 
         "limit": limit,
         "scenes": len(asked),
         "questions": fingerprint_of(asked, str(identity.get("proposals", "detector"))),
-        "protocols": {task: PROTOCOLS[task] for task in found},
+        "protocols": {task: predictor.protocols[task] for task in found},
         "predictor": identity,
         "versions": {"stereopsis": __version__, **{name: version(name) for name in ("torch", "transformers")}},
     }
@@ -70,6 +69,7 @@ def run_evaluation(
     facts: Mapping[str, Any] | None = None,
     processes: Processes | None = None,
     overwrite: bool = False,
+    meteor: bool = False,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Answer everything, score it, and write records, timings and summary; goes on where an earlier attempt stopped.
@@ -85,6 +85,7 @@ def run_evaluation(
         facts: further entries for ``settings`` in summary.json.
         processes: which process this is; None = alone.
         overwrite: start anew, whatever is there.
+        meteor: whether captions and ScanQA's answers get METEOR too; where Java is absent, the summary says so.
         console: shows the progress of the main process.
 
     Returns:
@@ -121,7 +122,7 @@ def run_evaluation(
             _answer(predictor, each, prepared, part, done, stamp)
         processes.wait()
         try:
-            return _merge(asked, folder, settings, facts or {}) if processes.main else {}
+            return _merge(predictor, asked, folder, {**(facts or {}), **settings}, meteor) if processes.main else {}
         finally:
             processes.wait()
 
@@ -159,7 +160,7 @@ def _answer(
         for annotation, outcome in zip(one.annotations, outcomes, strict=True):
             if key_of(annotation) in done:
                 continue
-            made = _record(annotation, outcome, stamp)
+            made = _record(annotation, outcome, predictor.protocols, stamp)
             if isinstance(made, Failure):
                 failures.append(_failure(made))
             else:
@@ -175,15 +176,17 @@ def _outcomes(one: Pass) -> Sequence[Outcome]:
         return [Failure(annotation=a, reason=str(error)) for a in one.annotations]
 
 
-def _record(annotation: Annotation, outcome: Outcome, stamp: Mapping[str, Any]) -> dict[str, Any] | Failure:
+def _record(
+    annotation: Annotation, outcome: Outcome, protocols: Mapping[str, str], stamp: Mapping[str, Any]
+) -> dict[str, Any] | Failure:
     if isinstance(outcome, Failure):
         return outcome
     try:
-        sample = sample_score_of(outcome)
+        sample = sample_score_of(outcome, protocols)
     except StereopsisError as error:
         return Failure(annotation=annotation, reason=str(error))
     kept = None if sample is None else sample.to_dict()
-    return record_of(outcome, sample, protocol=PROTOCOLS[annotation.task], sample_score=kept, **stamp)
+    return record_of(outcome, sample, protocol=protocols[annotation.task], sample_score=kept, **stamp)
 
 
 def _failure(failure: Failure) -> dict[str, str]:
@@ -197,7 +200,7 @@ def _failure(failure: Failure) -> dict[str, str]:
 
 
 def _merge(
-    asked: Sequence[Asked], folder: Path, settings: Mapping[str, Any], facts: Mapping[str, Any]
+    predictor: Predictor, asked: Sequence[Asked], folder: Path, settings: Mapping[str, Any], meteor: bool
 ) -> dict[str, Any]:
     """Score what all processes wrote and put it into canonical order."""
     found = read_parts(folder)
@@ -206,7 +209,7 @@ def _merge(
         _tell_failures(folder, missing, len(found))
     proposals = str(settings["predictor"].get("proposals", "detector"))
     kept: dict[Key, SampleScore] = {}
-    words = []
+    rules, words = predictor.protocols, []
     for each in asked:
         boxes = candidate_boxes(each.scene, proposals)
         for a in each.annotations:
@@ -214,20 +217,21 @@ def _merge(
             if a.task in SCORED_ALONE:
                 kept[key_of(a)] = SampleScore.from_dict(record["sample_score"])
             else:
-                words.append(spoken_prediction(a, each.scene, boxes, record["prediction"]))
-    kept |= {key_of(p.annotation): sample for p, sample in zip(words, score(words), strict=True)}
+                words.append(spoken_prediction(a, each.scene, boxes, record["prediction"], rules["scan2cap"]))
+    scored = score(words, protocols=rules, meteor=meteor)
+    kept |= {key_of(p.annotation): sample for p, sample in zip(words, scored, strict=True)}
     records, timings, samples = [], [], []
     for each in asked:
         for a in each.annotations:
             record, sample = found[key_of(a)], kept[key_of(a)]
             seconds, _ = record.pop("seconds"), record.pop("sample_score")
             timings.append({"task": a.task, "id": a.id, "scene_id": a.scene_id, "seconds": seconds})
-            records.append({**record, "scores": dict(sample.scores), "bleu_counts": list(sample.bleu_counts)})
+            records.append({**record, **worth_of(sample)})
             samples.append(sample)
     tasks = summary_dict(summarise(samples))
     write_whole(folder / TIMINGS_FILE, "".join(json.dumps(timing) + "\n" for timing in timings))
     write_whole(folder / RECORDS_FILE, "".join(json.dumps(record) + "\n" for record in records))
-    summary = {"settings": {**facts, **settings}, "tasks": tasks}
+    summary = {"settings": dict(settings), "tasks": tasks}
     write_whole(folder / SUMMARY_FILE, json.dumps(summary, indent=1) + "\n")
     shutil.rmtree(folder / PARTS_FOLDER)
     return tasks

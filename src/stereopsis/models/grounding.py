@@ -1,10 +1,9 @@
 """The grounding head: which proposal does the <ground> token mean, or none?"""
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from stereopsis.data.batch import SceneProposals
 from stereopsis.objectives.base import GroundingScores
 
 TEMPERATURE = 0.07
@@ -77,8 +76,8 @@ def _unit(vectors: Float[Tensor, "*some dim"]) -> Float[Tensor, "*some dim"]:
 
 
 def object_features(
-    tokens: Float[Tensor, "views rows cols dim"], proposals: SceneProposals
+    tokens: Float[Tensor, "views rows cols dim"], cells: Bool[Tensor, "proposals views rows cols"]
 ) -> Float[Tensor, "proposals dim"]:
-    """Mean encoder token over the cells that see each proposal; zeros for one that no view sees."""
-    cells = proposals.cells.flatten(1).to(tokens.dtype)
+    """Mean token over the cells that see each proposal; zeros for one that no view sees."""
+    cells = cells.flatten(1).to(tokens.dtype)
     return cells @ tokens.flatten(0, 2) / cells.sum(1, keepdim=True).clamp(min=1)

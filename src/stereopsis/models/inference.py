@@ -13,7 +13,7 @@ from stereopsis.benchmarks.sqa3d.prompt import SUFFIX as SHORT_ANSWER
 from stereopsis.data.collate import Collator
 from stereopsis.data.pack import GROUND_TOKEN, Conversation, ScenePack
 from stereopsis.errors import CheckpointError, StereopsisError
-from stereopsis.models.prefix import PrefixCache, packed_mask
+from stereopsis.models.prefix import PrefixCache, packed_allowed
 from stereopsis.models.spatial import SpatialModel
 
 MOST_TOGETHER = 64
@@ -70,17 +70,22 @@ class EnteredScene:
         self.cache = PrefixCache()
         with torch.inference_mode():
             self.visual = model.visual_inputs(self.batch)
+            embeddings = model.embed(self.batch)
             # Without a mask the prefix is plainly causal, and attention need not look at what it would hide.
+            causal = not model.adapter.views_see_themselves
             self.hidden = model.adapter.decode(
-                model.embed(self.batch),
+                embeddings,
                 model.place(self.visual.tokens, self.batch),
-                attention_mask=None,
+                attention_mask=None if causal else model.attention(self.batch, embeddings.dtype),
                 position_ids=self.batch.position_ids,
+                deep=self.visual.deep,
                 cache=self.cache,
                 use_cache=True,
             ).hidden
-            self._proposals = model.grounding.object_keys(model.objects(self.visual, self.batch)[0])
+            last = self.batch.layout.gather(self.hidden)
+            self._proposals = model.grounding.object_keys(model.objects(self.visual, self.batch, last)[0])
         self.prefix_length = self.batch.input_ids.shape[1]
+        self.prefix_end = self.collator.prefix_end(len(pack.images))
         if self.hidden.isnan().any():
             raise CheckpointError(
                 f"scene '{pack.scene_id}': the model computes NaN for the scene itself, whatever is asked; the "
@@ -170,6 +175,7 @@ class EnteredScene:
         try:
             read = self._read(conversations)
             owners, last, active = read.owners, read.last, list(range(len(said)))
+            places = read.places
             for step in range(most):
                 logits = self.model.adapter.logits(last)
                 words, damaged = logits.argmax(-1).tolist(), logits.isnan().any(-1).tolist()
@@ -183,8 +189,8 @@ class EnteredScene:
                 rows = torch.tensor(active, device=device)
                 owners = torch.cat([owners, rows])
                 newest = torch.tensor([[said[row][-1] for row in active]], device=device)
-                positions = (self.prefix_length + step + read.lengths[rows])[None]
-                last = self._decode(self.model.adapter.embed(newest), owners, positions)
+                places = torch.cat([places, step + read.lengths[rows]])
+                last = self._decode(self.model.adapter.embed(newest), owners, places)
         finally:
             self.cache.keep(self.prefix_length)
         decode = self.collator.tokenizer.decode
@@ -199,7 +205,7 @@ class EnteredScene:
         questions = [self.collator.conversation_ids(c)[0] for c in conversations]
         lengths = torch.tensor([len(q) for q in questions], device=device)
         ids = torch.tensor([token for q in questions for token in q], device=device)[None]
-        places = torch.tensor([place for q in questions for place in range(len(q))], device=device)[None]
+        places = torch.tensor([place for q in questions for place in range(len(q))], device=device)
         owners = torch.repeat_interleave(torch.arange(len(questions), device=device), lengths)
         embeddings = self.model.adapter.embed(ids)
         points = [c.point for c in conversations if c.point is not None]
@@ -207,23 +213,38 @@ class EnteredScene:
             encoding = self.model.encoding(torch.tensor(points, device=device)).to(embeddings.dtype)
             embeddings = embeddings.clone()
             embeddings[ids == self.collator.coord_id] += encoding
-        hidden = self._decode(embeddings, owners, self.prefix_length + places)
-        return _Read(owners=owners, lengths=lengths, last=hidden[lengths.cumsum(0) - 1])
+        hidden = self._decode(embeddings, owners, places)
+        return _Read(owners=owners, places=places, lengths=lengths, last=hidden[lengths.cumsum(0) - 1])
 
     def _decode(
-        self, embeddings: Float[Tensor, "1 new dim"], owners: Int64[Tensor, "tail"], positions: Int64[Tensor, "1 new"]
+        self, embeddings: Float[Tensor, "1 new dim"], owners: Int64[Tensor, "tail"], places: Int64[Tensor, "tail"]
     ) -> Float[Tensor, "new dim"]:
-        """Run new tokens behind everything that is cached; ``owners`` tells whose each token after the prefix is."""
-        mask = packed_mask(self.prefix_length, owners, embeddings.shape[1], embeddings.dtype)
-        return self.model.adapter.decode(
-            embeddings, None, attention_mask=mask, position_ids=positions, cache=self.cache, use_cache=True
+        """Run new tokens behind everything that is cached.
+
+        ``owners`` and ``places`` tell, for each token after the prefix, whose it is and its place in that question.
+        """
+        new, prefix = embeddings.shape[1], self.batch.position_ids
+        tail = (self.prefix_end + places)[None]
+        if prefix.ndim == 3:
+            tail = tail[..., None].expand(-1, -1, prefix.shape[-1])
+        adapter = self.model.adapter
+        mask = adapter.mask(
+            packed_allowed(self.prefix_length, owners, new),
+            query_positions=tail[:, -new:],
+            key_positions=torch.cat([prefix, tail], dim=1),
+            same_view=None,
+            dtype=embeddings.dtype,
+        )
+        return adapter.decode(
+            embeddings, None, attention_mask=mask, position_ids=tail[:, -new:], cache=self.cache, use_cache=True
         ).hidden[0]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class _Read:
-    """Questions that were read: whose each token is, their lengths, and the last hidden state of each."""
+    """Questions that were read: whose each token is and its place in it, their lengths, each one's last state."""
 
     owners: Int64[Tensor, "tail"]
+    places: Int64[Tensor, "tail"]
     lengths: Int64[Tensor, "questions"]
     last: Float[Tensor, "questions dim"]

@@ -1,7 +1,7 @@
 """From scenes to packs: decode, place, ask the teachers, keep what training needs in memory."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -19,28 +19,14 @@ from stereopsis.data.views import (
     perturb_coordinates,
 )
 from stereopsis.models.spatial import SpatialConfig, SpatialModel
+from stereopsis.models.targets import Seen, Teachers, live_answers, with_answers
+from stereopsis.objectives.correspondence import POINTS, POINTS_VALID
 from stereopsis.scenes.annotations import Task
 from stereopsis.scenes.scene import Scene
 from stereopsis.scenes.selection import ViewSelection, select_views
-from stereopsis.teachers.features import FeatureTeacher, TeacherViews
-from stereopsis.teachers.latents import LatentTokenizer, valid_cells
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Teachers:
-    """The frozen teachers of a run; None where no objective asks for one.
-
-    Attributes:
-        latent: tokenizer of the reconstruction targets.
-        features: 3D feature teacher.
-        view_size: side at which views are encoded, pixels.
-        birdseye_size: side at which bird's-eye views are encoded, pixels.
-    """
-
-    latent: LatentTokenizer | None = None
-    features: FeatureTeacher | None = None
-    view_size: int = 96
-    birdseye_size: int = 128
+TOKEN_SHARE = 0.125
+"""Share of a cell's pixels that must lie in a box for the cell to count on the language model's grid (3DRS's code)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +45,7 @@ class PackConfig:
         view_cache: folder in which the order that "coverage" finds is kept; None = in memory only.
         tasks: which annotations become conversations; none for vision only.
         proposals: "objects" to train on ground truth boxes, "detector" to evaluate on proposals.
+        token_cells: whether proposals know their cells on the language model's grid (`SpatialConfig.object_features`).
         blind: one grey view without coordinates, whatever the scene shows.
         seed: of the coordinate noise in ``positions: noisy``.
     """
@@ -74,6 +61,7 @@ class PackConfig:
     view_cache: Path | None = None
     tasks: tuple[Task, ...] = ()
     proposals: Literal["objects", "detector"] = "objects"
+    token_cells: bool = False
     blind: bool = False
     seed: int = 0
 
@@ -87,6 +75,7 @@ class PackConfig:
             view_grid=config.view_grid,
             encoder_grid=model.adapter.encoder_grid,
             positions=config.positions,
+            token_cells=config.object_features != "encoder",
             **options,
         )
 
@@ -97,13 +86,10 @@ def build_pack(scene: Scene, config: PackConfig, teachers: Teachers | None = Non
     Raises:
         SceneError: the scene has no frames (or no depth to choose views by), or a frame cannot be used.
     """
-    indices = select_views(
-        scene, config.views, selection=config.selection, coverage=config.coverage, cache=config.view_cache
-    )
-    views = decode_views(scene, indices, size=config.image_size, fit=config.fit)
-    cells = cell_coordinates(views, *config.view_grid)
+    views = decode_chosen(scene, config)
+    cells = true_cells = cell_coordinates(views, *config.view_grid)
     if config.positions == "noisy":
-        generator = torch.Generator().manual_seed(_name_seed(scene.id, config.seed))
+        generator = torch.Generator().manual_seed(name_seed(scene.id, config.seed))
         cells = perturb_coordinates(cells, views.cameras, generator)
     boxes = candidate_boxes(scene, config.proposals)
     pack = ScenePack(
@@ -117,42 +103,35 @@ def build_pack(scene: Scene, config: PackConfig, teachers: Teachers | None = Non
         proposals=SceneProposals(
             boxes=torch.from_numpy(boxes.astype(np.float32)),
             cells=cells_in_boxes(views, boxes, *config.encoder_grid),
+            token_cells=(
+                cells_in_boxes(views, boxes, *config.view_grid, fraction=TOKEN_SHARE) if config.token_cells else None
+            ),
         ),
         conversations=tuple(conversation_of(a, scene, boxes) for a in scene.annotations if a.task in config.tasks),
+        view_targets={POINTS: true_cells.coordinates, POINTS_VALID: true_cells.valid},
     )
     if config.blind:
         return blinded(pack)
-    return with_targets(pack, views, scene, teachers) if teachers is not None else pack
+    if teachers is None:
+        return pack
+    grid = pack.coordinates.shape[1], pack.coordinates.shape[2]
+    return with_answers(pack, *live_answers(teachers, Seen.of(scene, views, grid)))
 
 
-def with_targets(pack: ScenePack, views: Views, scene: Scene, teachers: Teachers) -> ScenePack:
-    """The pack with its teachers' answers: posterior means of the latents, features, and their validity."""
-    view_targets, scene_targets = dict(pack.view_targets), dict(pack.scene_targets)
-    if teachers.latent is not None:
-        view_targets["view_latents"] = teachers.latent.encode_cells(views.images, size=teachers.view_size).half()
-        if scene.birdseye is not None:
-            image = torch.from_numpy(scene.birdseye.image.copy()).permute(2, 0, 1)[None]
-            latents = teachers.latent.encode_cells(image, size=teachers.birdseye_size)[0]
-            void = torch.from_numpy(scene.birdseye.void.copy())[None]
-            scene_targets["birdseye_latents"] = latents.half()
-            scene_targets["birdseye_valid"] = valid_cells(void, *latents.shape[:2])[0]
-    if teachers.features is not None:
-        rows, cols = pack.coordinates.shape[1:3]
-        features = teachers.features.encode(
-            TeacherViews(
-                images=views.images,
-                points=views.points,
-                points_valid=views.points_valid,
-                T_aligned_camera=views.cameras,
-                rows=rows,
-                cols=cols,
-                names=views.names,
-                scene_id=scene.id,
-            )
-        )
-        view_targets["view_features"] = features.features.half()
-        view_targets["view_features_valid"] = features.valid
-    return pack.replace(view_targets=view_targets, scene_targets=scene_targets)
+def chosen_frames(scene: Scene, config: PackConfig) -> list[int]:
+    """Which frames the student sees.
+
+    Raises:
+        SceneError: the scene has no frames, or no depth to choose views by.
+    """
+    return select_views(
+        scene, config.views, selection=config.selection, coverage=config.coverage, cache=config.view_cache
+    )
+
+
+def decode_chosen(scene: Scene, config: PackConfig) -> Views:
+    """Those frames at the student's size."""
+    return decode_views(scene, chosen_frames(scene, config), size=config.image_size, fit=config.fit)
 
 
 def blinded(pack: ScenePack) -> ScenePack:
@@ -162,7 +141,7 @@ def blinded(pack: ScenePack) -> ScenePack:
         images=torch.full_like(first.images, 128),
         coordinates=torch.zeros_like(first.coordinates),
         coordinates_valid=torch.zeros_like(first.coordinates_valid),
-        proposals=SceneProposals(boxes=first.proposals.boxes, cells=torch.zeros_like(first.proposals.cells)),
+        proposals=first.proposals.unseen(),
         encoder_tokens=None,
         view_targets={},
         scene_targets={},
@@ -182,49 +161,7 @@ def cache_vision(packs: Iterable[ScenePack], model: SpatialModel, *, chunk: int 
     return cached
 
 
-class PackDataset(torch.utils.data.Dataset):
-    """Every conversation once: each item is a scene with at most K of its conversations.
-
-    Args:
-        packs: scenes with all their conversations.
-        conversations: K.
-        views: where given, items show random subsets of so many views.
-        subsets: how many subsets per scene (only with ``views``).
-        seed: of the grouping and of the subsets; item i is the same in every epoch and process.
-    """
-
-    def __init__(
-        self,
-        packs: Sequence[ScenePack],
-        *,
-        conversations: int,
-        views: int | None = None,
-        subsets: int = 1,
-        seed: int = 0,
-    ) -> None:
-        self.packs, self.views, self.seed = list(packs), views, seed
-        self.items: list[tuple[int, tuple[int, ...]]] = []
-        generator = torch.Generator().manual_seed(seed)
-        for number, pack in enumerate(self.packs):
-            order = torch.randperm(len(pack.conversations), generator=generator).tolist()
-            groups = [tuple(order[i : i + conversations]) for i in range(0, len(order), conversations)] or [()]
-            repeat = subsets if views is not None and views < len(pack.images) else 1
-            self.items += [(number, groups[i % len(groups)]) for i in range(max(repeat, len(groups)))]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> ScenePack:
-        number, group = self.items[index]
-        pack = self.packs[number]
-        if self.views is not None and self.views < len(pack.images):
-            generator = torch.Generator().manual_seed(_name_seed(f"{pack.scene_id}/{index}", self.seed))
-            chosen = torch.randperm(len(pack.images), generator=generator)[: self.views].sort().values
-            pack = pack.select_views(chosen.tolist())
-        return pack.replace(conversations=tuple(pack.conversations[i] for i in group))
-
-
-def _name_seed(name: str, seed: int) -> int:
+def name_seed(name: str, seed: int) -> int:
     """A seed that depends on a name, the same on every machine."""
     value = seed + 0x9E3779B97F4A7C15
     for byte in name.encode():

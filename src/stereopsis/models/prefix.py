@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
@@ -58,10 +58,8 @@ class PrefixCache(Cache):
             layer.keep(length)
 
 
-def packed_mask(
-    prefix: int, owners: Int64[Tensor, "tail"], new: int, dtype: torch.dtype
-) -> Float[Tensor, "1 1 new tokens"]:
-    """Additive attention mask of the last ``new`` tokens of a row that several questions share.
+def packed_allowed(prefix: int, owners: Int64[Tensor, "tail"], new: int) -> Bool[Tensor, "1 new tokens"]:
+    """Whom the last ``new`` tokens of a row that several questions share may see.
 
     Every token sees the whole prefix and, causally, the tokens after it that belong to its own question.
 
@@ -69,14 +67,8 @@ def packed_mask(
         prefix: tokens that all questions share.
         owners: which question each token after the prefix belongs to, in the order in which they were cached.
         new: how many of them are being computed.
-        dtype: of the mask.
-
-    Returns:
-        0 where a token may look, the lowest finite number elsewhere.
     """
     tail = len(owners)
     order = torch.arange(tail, device=owners.device)
     own = (owners[None] == owners[tail - new :, None]) & (order[None] <= order[tail - new :, None])
-    mask = torch.zeros(new, prefix + tail, dtype=dtype, device=owners.device)
-    mask[:, prefix:].masked_fill_(~own, torch.finfo(dtype).min)
-    return mask[None, None]
+    return torch.cat([own.new_ones(new, prefix), own], dim=1)[None]

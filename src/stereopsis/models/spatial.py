@@ -4,10 +4,10 @@ import dataclasses
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from stereopsis.data.batch import Batch
+from stereopsis.data.batch import Batch, SceneProposals
 from stereopsis.data.collate import Collator, attention_allowed
 from stereopsis.data.prompt import ChatTemplate, chat_template
 from stereopsis.models.adapter import Adapter
@@ -18,6 +18,7 @@ from stereopsis.objectives.set import ObjectiveSet
 from stereopsis.scenes.scene import Scene
 
 Positions = Literal["depth", "noisy", "none"]
+ObjectFeatures = Literal["encoder", "last_layer", "mean"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,8 @@ class SpatialConfig:
             (RGB only at inference). Proposal boxes and <coord> points are given in 3D in every mode.
         encoding_scale: factor of the 3D encoding.
         fit: how images are brought to the tower's square size.
+        object_features: what grounding candidates are made of: "encoder" tokens (Video-3D-LLM, Ross3D), "last_layer"
+            outputs of the language model at the visual tokens, or their "mean" (3DRS's released code).
         instruction: words before every question.
         train_vision: whether the vision tower is trained.
     """
@@ -40,6 +43,7 @@ class SpatialConfig:
     positions: Positions = "depth"
     encoding_scale: float = 1.0
     fit: Literal["crop", "squash"] = "crop"
+    object_features: ObjectFeatures = "encoder"
     instruction: str = ""
     train_vision: bool = False
 
@@ -51,10 +55,12 @@ class VisualInputs:
     Attributes:
         projected: [views enc_rows enc_cols dim] on the encoder's grid; proposals are averaged over it.
         tokens: [views rows cols dim] pooled, before corruption and encoding.
+        deep: what the family adds to the tokens inside its first layers, each [views rows cols dim].
     """
 
     projected: Float[Tensor, "views er ec dim"]
     tokens: Float[Tensor, "views rows cols dim"]
+    deep: tuple[Float[Tensor, "views rows cols dim"], ...] = ()
 
 
 class SpatialModel(nn.Module):
@@ -97,7 +103,7 @@ class SpatialModel(nn.Module):
 
     def collator(self, *, generation: bool = False) -> Collator:
         """A collator that writes sequences as this model's family reads them."""
-        return Collator(self.tokenizer, self.chat, self.adapter.view_template(), generation=generation)
+        return Collator(self.tokenizer, self.chat, self.adapter.view_template(self.tokenizer), generation=generation)
 
     def visual_inputs(self, batch: Batch) -> VisualInputs:
         """Encode the views (or take the cached encoder output), project and pool them."""
@@ -105,8 +111,9 @@ class SpatialModel(nn.Module):
         if encoded is None:
             with torch.set_grad_enabled(self.settings.train_vision and torch.is_grad_enabled()):
                 encoded = self.adapter.encode(batch.images)
-        projected = self.adapter.project(encoded.to(self.grounding.zero_target.dtype))
-        return VisualInputs(projected=projected, tokens=self.adapter.pool(projected))
+        encoded = encoded.to(self.grounding.zero_target.dtype)
+        projected = self.adapter.project(encoded)
+        return VisualInputs(projected=projected, tokens=self.adapter.pool(projected), deep=self.adapter.deep(encoded))
 
     def place(self, tokens: Float[Tensor, "views rows cols dim"], batch: Batch) -> Tensor:
         """Add the 3D encoding to every cell that has a valid coordinate (none in ``positions: none``)."""
@@ -123,48 +130,106 @@ class SpatialModel(nn.Module):
             embeddings = embeddings.flatten(0, 1).index_add(0, batch.coord_index, encoding).view_as(embeddings)
         return embeddings
 
-    def objects(self, visual: VisualInputs, batch: Batch) -> list[Float[Tensor, "_ dim"]]:
-        """Per scene, the proposals' features: mean encoder token + 3D encoding of the box centre."""
+    def attention(self, batch: Batch, dtype: torch.dtype) -> Any:
+        """Who sees whom in a packed batch, in the form that the family takes."""
+        same_view = None
+        if self.adapter.views_see_themselves:
+            views = torch.full_like(batch.segments, -1).flatten()
+            cells = batch.layout.index.flatten(1)
+            views[cells] = torch.arange(len(cells), device=views.device)[:, None].expand_as(cells)
+            views = views.view_as(batch.segments)
+            same_view = (views[:, :, None] == views[:, None, :]) & (views[:, :, None] >= 0)
+        return self.adapter.mask(
+            attention_allowed(batch.segments),
+            query_positions=batch.position_ids,
+            key_positions=batch.position_ids,
+            same_view=same_view,
+            dtype=dtype,
+        )
+
+    def objects(
+        self,
+        visual: VisualInputs,
+        batch: Batch,
+        last: Float[Tensor, "views rows cols dim"],
+        hidden: Bool[Tensor, "views"] | None = None,
+    ) -> list[Float[Tensor, "_ dim"]]:
+        """Per scene, the proposals' features: mean token of the cells that see them + 3D encoding of the box centre.
+
+        Args:
+            visual: the encoded views.
+            batch: where the proposals are.
+            last: the language model's outputs at the visual tokens.
+            hidden: views that some objective hid. They do not count, or grounding would see what is hidden (the
+                released code hides nothing in grounding samples, so it has no such case).
+        """
         features = []
         for number, proposals in enumerate(batch.proposals):
-            seen = object_features(visual.projected[batch.layout.scene == number], proposals)
+            views = batch.layout.scene == number
+            if hidden is not None:
+                proposals = proposals.without(hidden[views])
+            seen = self._object_tokens(visual.projected[views], last[views], proposals)
             features.append(seen + self.encoding(proposals.boxes[:, :3]).to(seen.dtype))
         return features
 
-    def outputs(self, batch: Batch, due: tuple[str, ...], generator: torch.Generator) -> SpatialOutputs:
+    def _object_tokens(self, projected: Tensor, last: Tensor, proposals: SceneProposals) -> Float[Tensor, "_ dim"]:
+        kind = self.settings.object_features
+        parts = []
+        if kind != "last_layer":
+            parts.append(object_features(projected, proposals.cells))
+        if kind != "encoder":
+            if proposals.token_cells is None:
+                raise ValueError(
+                    f"object_features='{kind}' needs the proposals' cells on the token grid; build the pack with "
+                    "PackConfig.for_model of this model"
+                )
+            parts.append(object_features(last, proposals.token_cells))
+        return torch.stack(parts).mean(0) if len(parts) > 1 else parts[0]
+
+    def outputs(
+        self, batch: Batch, due: tuple[str, ...], generator: torch.Generator, *, layers: tuple[int, ...] = ()
+    ) -> SpatialOutputs:
         """One pass through the model.
 
         1. encode, project, pool the views; 2. let the due objectives hide what they hide; 3. add 3D encodings;
         4. run the language model over prefix and conversations; 5. read text logits at the labelled positions
         only, and grounding scores at the <ground> tokens.
+
+        Args:
+            batch: packed scenes.
+            due: names of the active objectives.
+            generator: source of all randomness of the pass.
+            layers: hidden layers to keep besides those that the due objectives read (0 = the embeddings, -1 = last).
         """
         visual = self.visual_inputs(batch)
         corruption = Corruption(
             tokens=visual.tokens, hidden=torch.zeros(len(visual.tokens), dtype=torch.bool, device=self.device)
         )
         if self.objectives is not None:
-            corruption = self.objectives.corrupt(visual.tokens, batch.layout, due, generator)
+            corruption = self.objectives.corrupt(visual.tokens, batch.layout, due, generator, batch)
         embeddings = self.embed(batch)
-        allowed = attention_allowed(batch.segments)
-        mask = torch.zeros_like(allowed, dtype=embeddings.dtype)
-        mask = mask.masked_fill(~allowed, torch.finfo(embeddings.dtype).min)
-        hidden = self.adapter.decode(
+        read = () if self.objectives is None else self.objectives.layers(due)
+        decoded = self.adapter.decode(
             embeddings,
             self.place(corruption.tokens, batch),
-            attention_mask=mask[:, None],
+            attention_mask=self.attention(batch, embeddings.dtype),
             position_ids=batch.position_ids,
-        ).hidden
-        flat = hidden.flatten(0, 1)
+            deep=tuple(extra.masked_fill(corruption.hidden[:, None, None, None], 0) for extra in visual.deep),
+            layers=tuple(sorted({*layers, *read} - {-1})),
+        )
+        flat, last = decoded.hidden.flatten(0, 1), batch.layout.gather(decoded.hidden)
         labelled = batch.labels.flatten() != -100
         grounding = None
         if len(batch.query_index):
-            grounding = self.grounding(flat[batch.query_index], batch.query_scene, self.objects(visual, batch))
+            objects = self.objects(visual, batch, last, corruption.hidden)
+            grounding = self.grounding(flat[batch.query_index], batch.query_scene, objects)
         return SpatialOutputs(
-            visual=batch.layout.gather(hidden),
+            visual=last,
             hidden=corruption.hidden,
             text_logits=self.adapter.logits(flat[labelled]),
             text_targets=batch.labels.flatten()[labelled],
             grounding=grounding,
+            layers={number: batch.layout.gather(states) for number, states in decoded.layers.items()},
         )
 
     def forward(self, batch: Batch, *, due: tuple[str, ...], seed: int) -> dict[str, ObjectiveLoss]:

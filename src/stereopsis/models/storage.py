@@ -9,20 +9,18 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
 from stereopsis.data.pack import COORD_TOKEN, GROUND_TOKEN
 from stereopsis.errors import CheckpointError, did_you_mean
 from stereopsis.models.adapter import Adapter
-from stereopsis.models.llava_onevision import LlavaOnevisionAdapter
+from stereopsis.models.families import FAMILIES
 from stereopsis.models.spatial import SpatialConfig, SpatialModel
 
 CONFIG_FILE = "spatial_config.json"
 SPATIAL_FILE = "spatial.safetensors"
 HEADS_FILE = "training_heads.safetensors"
 SCHEMA = 1
-
-ADAPTERS: dict[str, type[Adapter]] = {LlavaOnevisionAdapter.family: LlavaOnevisionAdapter}
 
 
 def adapter_for(model: Any, view_grid: tuple[int, int]) -> Adapter:
@@ -100,14 +98,19 @@ def add_special_tokens(tokenizer: Any, backbone: nn.Module) -> None:
             backbone.resize_token_embeddings(len(tokenizer))  # type: ignore[operator]
 
 
-def load_tensors(module: nn.Module, path: Path) -> None:
+def load_tensors(module: nn.Module, path: Path, *, only: tuple[str, ...] = ("",)) -> None:
     """Load a module's state from safetensors; every key and shape must agree.
+
+    Args:
+        module: what is loaded.
+        path: the file.
+        only: leave out stored keys that begin with none of these.
 
     Raises:
         CheckpointError: names the first keys that are missing, unknown or of another shape.
     """
     with safe_open(path, framework="pt") as file:
-        stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        stored = {key: file.get_tensor(key) for key in file.keys() if key.startswith(only)}  # noqa: SIM118
     own = module.state_dict()
     wrong = [k for k in own if k in stored and stored[k].shape != own[k].shape]
     missing, unknown = sorted(own.keys() - stored.keys()), sorted(stored.keys() - own.keys())
@@ -126,12 +129,12 @@ def _save_tensors(module: nn.Module, path: Path) -> None:
 
 
 def _adapter_class(family: str) -> type[Adapter]:
-    if family not in ADAPTERS:
-        hint = did_you_mean(family, ADAPTERS)
+    if family not in FAMILIES:
+        hint = did_you_mean(family, FAMILIES)
         raise CheckpointError(
-            f"no adapter for the model family '{family}'{hint}; take a model of a family in {sorted(ADAPTERS)}"
+            f"no adapter for the model family '{family}'{hint}; take a model of a family in {sorted(FAMILIES)}"
         )
-    return ADAPTERS[family]
+    return FAMILIES[family]
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -161,5 +164,8 @@ def _read_config(folder: Path, changes: dict[str, Any]) -> SpatialConfig:
     record.update(changes)
     for key in record.keys() - known:
         raise CheckpointError(f"unknown model option '{key}'{did_you_mean(key, known)}")
-    record["view_grid"] = tuple(record.get("view_grid", SpatialConfig.view_grid))
+    if "view_grid" not in record:
+        family = _adapter_class(record["family"])
+        record["view_grid"] = family.default_grid(AutoConfig.from_pretrained(folder))
+    record["view_grid"] = tuple(record["view_grid"])
     return SpatialConfig(**record)

@@ -8,14 +8,20 @@ from stereopsis.objectives.base import (
     ObjectiveLoss,
     SpatialOutputs,
 )
+from stereopsis.objectives.consistency import Consistency
+from stereopsis.objectives.contrastive import Contrastive
 from stereopsis.objectives.denoiser import Denoiser, DenoiserConfig
-from stereopsis.objectives.diffusion import CosineDiffusion
+from stereopsis.objectives.diffusion import CosineDiffusion, Process, RectifiedFlow
 from stereopsis.objectives.grounding import GroundingLoss
 from stereopsis.objectives.reconstruction import BirdsEye, CrossView, VanillaReconstruction
+from stereopsis.objectives.relational import Relational
+from stereopsis.objectives.released import load_released_denoiser, released_forward, released_state_dict
 from stereopsis.objectives.text import TextLoss
 
 __all__ = [
     "BirdsEye",
+    "Consistency",
+    "Contrastive",
     "Corruption",
     "CosineDiffusion",
     "CrossView",
@@ -26,7 +32,13 @@ __all__ = [
     "GroundingScores",
     "Objective",
     "ObjectiveLoss",
+    "Process",
+    "RectifiedFlow",
+    "Relational",
     "SpatialOutputs",
     "TextLoss",
     "VanillaReconstruction",
+    "load_released_denoiser",
+    "released_forward",
+    "released_state_dict",
 ]

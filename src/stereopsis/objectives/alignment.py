@@ -1,5 +1,7 @@
 """Feature alignment (3DRS): the visual tokens' outputs must predict a 3D foundation model's features."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -7,7 +9,7 @@ from torch.nn import functional
 
 from stereopsis.data.batch import Batch
 from stereopsis.errors import did_you_mean
-from stereopsis.objectives.base import Objective, ObjectiveLoss, SpatialOutputs
+from stereopsis.objectives.base import BuildContext, Objective, ObjectiveLoss, SpatialOutputs
 
 DISTANCES = ("squared", "cosine", "l2")
 
@@ -43,6 +45,8 @@ class FeatureAlignment(Objective):
         dim: width of the visual tokens.
         features: channels of the teacher.
         distance: see `feature_distance`.
+        layers: whose outputs are aligned, -1 = the last (3DRS's choice), negative numbers count from the end; several
+            have a head each, and their losses are averaged.
         weight: factor of the normalised loss.
         every: active on optimiser steps that are multiples of this.
     """
@@ -51,14 +55,31 @@ class FeatureAlignment(Objective):
     needs = ("view_features", "view_features_valid")
 
     def __init__(
-        self, dim: int, features: int, *, distance: str = "squared", weight: float = 1.0, every: int = 1
+        self,
+        dim: int,
+        features: int,
+        *,
+        distance: str = "squared",
+        layers: tuple[int, ...] = (-1,),
+        weight: float = 1.0,
+        every: int = 1,
     ) -> None:
         super().__init__(weight=weight, every=every)
         if distance not in DISTANCES:
             hint = did_you_mean(distance, DISTANCES)
             raise ValueError(f"objective 'alignment': unknown distance '{distance}'{hint}")
+        if not layers or len(set(layers)) < len(layers):
+            raise ValueError(f"objective 'alignment': layers must name at least one layer, each once, got {layers}")
         self.distance = distance
-        self.head = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, features))
+        self.aligned = tuple(layers)
+        self.layers = tuple(layer for layer in layers if layer != -1)
+        self.head = _head(dim, features)
+        self.more_heads = nn.ModuleList(_head(dim, features) for _ in layers[1:])
+
+    @classmethod
+    def from_recipe(cls, context: BuildContext, **options: Any) -> Objective:
+        """Build it with a head from the model's width to the teacher's channels."""
+        return cls(context.dim, context.targets["view_features"].shape[-1], **options)
 
     def count(self, batch: Batch) -> float:
         """Number of cells for which the teacher has a feature."""
@@ -83,13 +104,20 @@ class FeatureAlignment(Objective):
         if not bool(used.any()):
             zero = outputs.visual[:0].float().sum() + sum(p.flatten()[:0].sum() for p in self.parameters())
             return ObjectiveLoss(sum=zero, count=self.count(batch))
-        predicted = self.head(outputs.visual[used].to(self.head.get_parameter("0.weight").dtype))
-        predicted = predicted.to(torch.promote_types(predicted.dtype, torch.float32))
-        wanted = teacher[used].to(predicted.dtype)
-        share = token_shares(valid, used, batch.layout.scene).to(predicted.dtype)
-        total = (feature_distance(predicted, wanted, self.distance) * share).sum()
-        cosine = functional.cosine_similarity(predicted.detach(), wanted, dim=-1).mean()
-        return ObjectiveLoss(sum=total, count=self.count(batch), metrics={"cosine": float(cosine)})
+        share = token_shares(valid, used, batch.layout.scene)
+        totals, cosines = [], []
+        for layer, head in zip(self.aligned, (self.head, *self.more_heads), strict=True):
+            predicted = head(outputs.at(layer)[used].to(head.get_parameter("0.weight").dtype))
+            predicted = predicted.to(torch.promote_types(predicted.dtype, torch.float32))
+            wanted = teacher[used].to(predicted.dtype)
+            totals.append((feature_distance(predicted, wanted, self.distance) * share.to(predicted.dtype)).sum())
+            cosines.append(float(functional.cosine_similarity(predicted.detach(), wanted, dim=-1).mean()))
+        metrics = {"cosine": sum(cosines) / len(cosines)}
+        return ObjectiveLoss(sum=torch.stack(totals).mean(), count=self.count(batch), metrics=metrics)
+
+
+def _head(dim: int, features: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, features))
 
 
 def token_shares(

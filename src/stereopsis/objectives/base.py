@@ -7,6 +7,7 @@ too, so one interface serves all. Objectives see tensors, the layout and the bat
 import abc
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -51,6 +52,7 @@ class SpatialOutputs:
         text_logits: [labels vocab] logits at the labelled positions only, or None.
         text_targets: [labels] their targets, or None.
         grounding: scores, or None where the batch has no query.
+        layers: hidden states of other layers at the visual tokens, by the layer number that was asked for.
     """
 
     visual: Float[Tensor, "views rows cols dim"]
@@ -58,6 +60,37 @@ class SpatialOutputs:
     text_logits: Float[Tensor, "labels vocab"] | None = None
     text_targets: Int64[Tensor, "labels"] | None = None
     grounding: GroundingScores | None = None
+    layers: Mapping[int, Float[Tensor, "views rows cols dim"]] = dataclasses.field(default_factory=dict)
+
+    def at(self, layer: int) -> Float[Tensor, "views rows cols dim"]:
+        """Hidden states at the visual tokens after a layer; -1 is the last.
+
+        Raises:
+            KeyError: the forward pass was not asked for this layer.
+        """
+        if layer == -1:
+            return self.visual
+        if layer not in self.layers:
+            raise KeyError(
+                f"hidden states of layer {layer} were not kept (kept: {sorted(self.layers)}); name the layer in "
+                "`Objective.layers`, or in the `layers` argument of SpatialModel.outputs"
+            )
+        return self.layers[layer]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class BuildContext:
+    """What a run knows and a recipe does not: sizes that an objective's heads must fit.
+
+    Attributes:
+        dim: width of the visual tokens (the language model's hidden size).
+        targets: `Batch.targets` of any batch of the run.
+        denoiser: the head that reconstruction objectives share; None where no target of theirs is there.
+    """
+
+    dim: int
+    targets: Mapping[str, Tensor]
+    denoiser: nn.Module | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,10 +116,12 @@ class Objective(nn.Module, abc.ABC):
         needs: keys of `Batch.targets` that must be present (checked before the first step).
         weight: factor of the normalised loss.
         every: active on optimiser steps that are multiples of this number; the same on every rank.
+        layers: hidden layers besides the last (-1) whose outputs `loss` reads; negative numbers count from the end.
     """
 
     name: str = ""
     needs: tuple[str, ...] = ()
+    layers: tuple[int, ...] = ()
 
     def __init__(self, *, weight: float = 1.0, every: int = 1) -> None:
         super().__init__()
@@ -94,6 +129,11 @@ class Objective(nn.Module, abc.ABC):
             raise ValueError(f"objective '{self.name}': every must be >= 1, got {every}")
         self.weight = weight
         self.every = every
+
+    @classmethod
+    def from_recipe(cls, context: BuildContext, **options: Any) -> "Objective":
+        """Build it from its recipe section's values; the default needs nothing of the context."""
+        return cls(**options)
 
     def due(self, step: int) -> bool:
         """Whether the objective is active at this optimiser step."""
@@ -103,6 +143,10 @@ class Objective(nn.Module, abc.ABC):
         self, tokens: Float[Tensor, "views rows cols dim"], layout: VisualLayout, generator: torch.Generator
     ) -> Corruption | None:
         """T_i: hide something from the model. The default hides nothing and returns None."""
+        return None
+
+    def spares(self, batch: Batch) -> Bool[Tensor, "views"] | None:
+        """Views of this batch that `corrupt` must not touch; the default spares none and returns None."""
         return None
 
     @abc.abstractmethod

@@ -12,9 +12,11 @@ import math
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 from torch.nn import functional
+
+from stereopsis.objectives.diffusion import Process, process_of
 
 Kind = Literal["view", "birdseye"]
 
@@ -31,11 +33,15 @@ class DenoiserConfig:
         channels: latent channels per cell after space-to-depth (64 for FLUX's 16-channel VAE).
         width: transformer width; divisible by 4 (sin-cos positions) and by `heads`.
         depth: transformer blocks.
-        heads: attention heads, in the blocks and in the condition pooler.
+        heads: attention heads of the blocks.
+        pooler_heads: attention heads of the condition poolers; None = as many as in the blocks (released: 16 each).
         mlp_ratio: hidden width of the blocks' MLP over `width`.
         view_grid: rows and columns of a view's latent cells.
         birdseye_grid: rows and columns of the bird's-eye view's latent cells; None builds no bird's-eye part.
         compute_dtype: "float32" switches autocast off inside, as released; "autocast" leaves it on.
+        diffusion: the process that it is trained for: "cosine" (released) or "flow".
+        times: how "flow" draws its times; see `RectifiedFlow`.
+        dropout: share of the targets that are trained without a condition; released: 0.
     """
 
     condition_dim: int
@@ -46,14 +52,20 @@ class DenoiserConfig:
     mlp_ratio: float = 4.0
     view_grid: tuple[int, int] = (14, 14)
     birdseye_grid: tuple[int, int] | None = (27, 27)
+    pooler_heads: int | None = None
     compute_dtype: str = "float32"
+    diffusion: str = "cosine"
+    times: str = "uniform"
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.width % self.heads or self.width % 4:
+        if self.width % self.heads or self.width % (self.pooler_heads or self.heads) or self.width % 4:
             raise ValueError(
-                f"denoiser width {self.width} must be divisible by its heads ({self.heads}) "
-                "and by 4 (sin-cos positions)"
+                f"denoiser width {self.width} must be divisible by its heads ({self.heads}; pooler: "
+                f"{self.pooler_heads or self.heads}) and by 4 (sin-cos positions)"
             )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"denoiser dropout must lie in [0, 1), got {self.dropout}")
         if self.compute_dtype not in ("float32", "autocast"):
             raise ValueError(f"denoiser compute_dtype '{self.compute_dtype}' is unknown; use 'float32' or 'autocast'")
 
@@ -75,7 +87,7 @@ def sincos_grid(grid: tuple[int, int], width: int) -> Float[Tensor, "1 cells wid
     return features.float()[None]
 
 
-def timestep_sinusoid(t: Int64[Tensor, "targets"], dtype: torch.dtype) -> Float[Tensor, "targets 256"]:
+def timestep_sinusoid(t: Real[Tensor, "targets"], dtype: torch.dtype) -> Float[Tensor, "targets 256"]:
     """Cosines, then sines, of t at 128 frequencies from 1 down to almost 1/10000."""
     half = FREQUENCIES // 2
     frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=dtype, device=t.device) / half)
@@ -119,18 +131,33 @@ class ConditionPooler(nn.Module):
         self.linear = nn.Linear(width, width, bias=False)
 
     def forward(
-        self, tokens: Float[Tensor, "rows max_tokens dim"], valid: Bool[Tensor, "rows max_tokens"]
-    ) -> Float[Tensor, "rows cells width"]:
-        """Pool each row's valid tokens; a row without any gives zeros."""
+        self,
+        tokens: Float[Tensor, "rows max_tokens dim"],
+        valid: Bool[Tensor, "rows max_tokens"],
+        *,
+        queries: Float[Tensor, "rows queries width"] | None = None,
+        keys: Float[Tensor, "rows max_tokens width"] | None = None,
+        normalise: bool = True,
+    ) -> Float[Tensor, "rows queries width"]:
+        """Pool each row's valid tokens; a row without any gives zeros.
+
+        Args:
+            tokens: what is pooled.
+            valid: False for padding.
+            queries: who asks; None = the learned queries, the same for every row.
+            keys: what is added to the tokens' keys (where they lie, for example), not to their values.
+            normalise: False where the tokens went through an affine-free LayerNorm already.
+        """
         # 1. Padding must not reach the result, whatever it holds.
         tokens = torch.where(valid[..., None], tokens, tokens.new_zeros(()))
-        x = self.proj(functional.layer_norm(tokens, tokens.shape[-1:]))
+        x = self.proj(functional.layer_norm(tokens, tokens.shape[-1:]) if normalise else tokens)
+        key = self.k(x) if keys is None else self.k(x) + torch.where(valid[..., None], keys, keys.new_zeros(()))
         # 2. A row without valid tokens attends to its zeros, as the softmax of nothing is NaN ...
         some = valid.any(dim=1, keepdim=True)
         allowed = valid | ~some
         mask = None if bool(allowed.all()) else allowed[:, None, None, :]
-        query = self.cls_token.expand(len(x), -1, -1)
-        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (query, self.k(x), self.v(x)))
+        query = self.cls_token.expand(len(x), -1, -1) if queries is None else queries
+        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (query, key, self.v(x)))
         pooled = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         pooled = self.linear(pooled.transpose(1, 2).flatten(2))
         # 3. ... and its result is dropped.
@@ -144,8 +171,8 @@ class TimestepEmbedder(nn.Module):
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
 
-    def forward(self, t: Int64[Tensor, "targets"], dtype: torch.dtype) -> Float[Tensor, "targets width"]:
-        """Embed integer timesteps."""
+    def forward(self, t: Real[Tensor, "targets"], dtype: torch.dtype) -> Float[Tensor, "targets width"]:
+        """Embed timesteps, whole or not."""
         return self.mlp(timestep_sinusoid(t, dtype))
 
 
@@ -211,7 +238,7 @@ class FinalLayer(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """Predicts the noise in latent cells, given what the language model says at its visual tokens.
+    """Predicts the noise in latent cells (or the flow), given what the language model says at its visual tokens.
 
     It is computed in the parameters' dtype with autocast off (`compute_dtype="float32"`), as released: half
     precision parameters are then refused. With "autocast" the caller's autocast applies inside.
@@ -234,7 +261,8 @@ class Denoiser(nn.Module):
         self._initialise()
 
     def _pooler(self, grid: tuple[int, int]) -> ConditionPooler:
-        return ConditionPooler(self.config.condition_dim, self.config.width, math.prod(grid), self.config.heads)
+        heads = self.config.pooler_heads or self.config.heads
+        return ConditionPooler(self.config.condition_dim, self.config.width, math.prod(grid), heads)
 
     def _initialise(self) -> None:
         """Xavier for linear layers, N(0, 0.02) for embedders, zero for modulations and output."""
@@ -276,7 +304,21 @@ class Denoiser(nn.Module):
             )
         return self.config.birdseye_grid
 
-    def _precision(self, device: torch.device) -> contextlib.AbstractContextManager:
+    def process(self) -> Process:
+        """The diffusion process that it is trained for."""
+        return process_of(self.config.diffusion, self.config.times)
+
+    def pooler(self, kind: Kind) -> ConditionPooler:
+        """The condition pooler of this kind of target."""
+        self.grid(kind)
+        return self.z_embedder_view if kind == "view" else self.z_embedder_bev
+
+    def precision(self, device: torch.device) -> contextlib.AbstractContextManager:
+        """The context in which its parts compute.
+
+        Raises:
+            ValueError: half precision parameters where float32 is asked for.
+        """
         if self.config.compute_dtype == "autocast":
             return contextlib.nullcontext()
         if self.dtype in (torch.float16, torch.bfloat16):
@@ -291,6 +333,8 @@ class Denoiser(nn.Module):
         tokens: Float[Tensor, "rows max_tokens dim"],
         valid: Bool[Tensor, "rows max_tokens"],
         kind: Kind = "view",
+        *,
+        normalise: bool = True,
     ) -> Float[Tensor, "rows cells width"]:
         """Pool visual tokens into one condition vector per target cell (the z of c = t + z).
 
@@ -298,20 +342,19 @@ class Denoiser(nn.Module):
             tokens: last hidden states; a row holds the tokens of one condition (a scene's visible views).
             valid: False for padding. A row without any valid token gives zeros: unconditional denoising.
             kind: which pooler, that is, which target grid.
+            normalise: False where the tokens went through an affine-free LayerNorm already.
         """
-        self.grid(kind)
-        pooler = self.z_embedder_view if kind == "view" else self.z_embedder_bev
-        with self._precision(tokens.device):
-            return pooler(tokens.to(self.dtype), valid)
+        with self.precision(tokens.device):
+            return self.pooler(kind)(tokens.to(self.dtype), valid, normalise=normalise)
 
     def forward(
         self,
         noisy: Float[Tensor, "targets cells channels"],
-        t: Int64[Tensor, "targets"],
+        t: Real[Tensor, "targets"],
         condition: Float[Tensor, "targets cells width"],
         kind: Kind = "view",
     ) -> Float[Tensor, "targets cells channels"]:
-        """Predict the noise that was mixed into latent cells.
+        """Predict the noise that was mixed into latent cells (or the velocity of the flow).
 
         Args:
             noisy: noisy latents, row-major cells.
@@ -331,7 +374,7 @@ class Denoiser(nn.Module):
             )
         embed = self.x_embedder_view if kind == "view" else self.x_embedder_bev
         position = self.pos_embed_view if kind == "view" else self.pos_embed_bev
-        with self._precision(noisy.device):
+        with self.precision(noisy.device):
             x = embed(noisy.to(self.dtype)) + position
             c = self.t_embedder(t, self.dtype)[:, None] + condition
             for block in self.blocks:

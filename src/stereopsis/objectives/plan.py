@@ -69,6 +69,15 @@ def scene_views(batch: Batch) -> list[list[int]]:
     return groups
 
 
+def pointing_scenes(batch: Batch) -> list[bool]:
+    """Per sample, whether it has conversations in this batch and every one of them is a grounding one.
+
+    A grounding conversation's whole answer is one <ground> token, and no other conversation holds any.
+    """
+    queries = torch.bincount(batch.query_scene, minlength=len(batch.scene_ids)).tolist()
+    return [0 < len(ids) == n for ids, n in zip(batch.conversation_ids, queries, strict=True)]
+
+
 def kept_views(views: int, ratio: float) -> int:
     """How many of a scene's views stay visible: int(V (1 - ratio)), as released, but at least one."""
     return min(views, max(1, int(views * (1 - ratio) + 1e-9)))

@@ -3,12 +3,9 @@
 Ross3D section 3: vanilla (a view from its own tokens), cross-view (hidden views from the visible ones) and
 bird's-eye (the scene from above, from all visible views). All three share one denoiser and differ in what is
 hidden, in the target and in which tokens condition which target.
-
-All random numbers come from the CPU generator that is passed in, drawn scene after scene: a batch of two
-scenes gives what the two would give one after the other.
 """
 
-import abc
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -16,145 +13,14 @@ from torch import Tensor, nn
 
 from stereopsis.data.batch import Batch
 from stereopsis.data.layout import VisualLayout
-from stereopsis.objectives.base import Corruption, Objective, ObjectiveLoss, SpatialOutputs
+from stereopsis.objectives.base import BuildContext, Corruption, Objective, SpatialOutputs
 from stereopsis.objectives.denoiser import Denoiser, Kind
-from stereopsis.objectives.diffusion import CosineDiffusion
-from stereopsis.objectives.plan import (
-    Plan,
-    SceneTargets,
-    each_from_itself,
-    joined,
-    kept_views,
-    scene_views,
-)
+from stereopsis.objectives.denoising import Reconstruction
+from stereopsis.objectives.plan import Plan, SceneTargets, each_from_itself, kept_views
+from stereopsis.objectives.pose import GROUND, CameraConditioning, GroundConditioning
 
-CONDITIONINGS = ("released", "masked_positions")
-
-
-class Reconstruction(Objective):
-    """What the three objectives share. The denoiser is held, not registered: its owner registers it, once.
-
-    The loss is the squared error of the predicted noise, averaged over a cell's channels and summed over
-    cells; the count is the number of cells.
-
-    Args:
-        denoiser: shared by all reconstruction objectives of a model.
-        diffusion: the process; the released cosine schedule by default.
-        weight: factor of the normalised loss.
-        every: active on optimiser steps that are multiples of this.
-    """
-
-    kind: Kind = "view"
-    latents_key: str = "view_latents"
-    denoiser: Denoiser
-
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        *,
-        diffusion: CosineDiffusion | None = None,
-        weight: float = 1.0,
-        every: int = 1,
-    ) -> None:
-        super().__init__(weight=weight, every=every)
-        denoiser.grid(self.kind)
-        object.__setattr__(self, "denoiser", denoiser)
-        self.diffusion = CosineDiffusion() if diffusion is None else diffusion
-
-    @abc.abstractmethod
-    def training_targets(
-        self, scene: int, views: list[int], hidden: list[bool], batch: Batch, generator: torch.Generator
-    ) -> SceneTargets:
-        """Which targets one scene trains on; `hidden` is about every view of the batch."""
-
-    @abc.abstractmethod
-    def picture_targets(self, scene: int, views: list[int], hidden: list[bool], batch: Batch) -> SceneTargets:
-        """Which targets of one scene are worth a picture, each once."""
-
-    def cell_weights(self, source: Int64[Tensor, "targets"], batch: Batch) -> Float[Tensor, "targets cells"] | None:
-        """1 for the cells that count, 0 for the others; None where all count."""
-        return None
-
-    def _latents(self, batch: Batch) -> Float[Tensor, "items cells channels"]:
-        """The teacher's latents, cells flattened row by row."""
-        latents = batch.targets[self.latents_key]
-        wanted = (*self.denoiser.grid(self.kind), self.denoiser.config.channels)
-        if latents.ndim != 4 or latents.shape[1:] != wanted:
-            raise ValueError(
-                f"objective '{self.name}': batch.targets['{self.latents_key}'] has shape "
-                f"{tuple(latents.shape)}, but the denoiser was built for {wanted} (rows, cols, channels) per "
-                "target; build DenoiserConfig from the latent teacher's grid and channels, or prepare the "
-                "latents again"
-            )
-        return latents.flatten(1, 2)
-
-    def _condition(
-        self, plan: Plan, visual: Float[Tensor, "views rows cols dim"]
-    ) -> Float[Tensor, "targets cells width"]:
-        tokens = visual.flatten(1, 2)[plan.views].flatten(1, 2)
-        valid = plan.views_valid.repeat_interleave(visual.shape[1] * visual.shape[2], dim=1)
-        return self.denoiser.condition(tokens, valid, self.kind)[plan.owner]
-
-    def _zero(self, outputs: SpatialOutputs) -> Float[Tensor, ""]:
-        """Zero, connected to the visual tokens, the objective and the denoiser: no rank may skip them."""
-        parameters = [p for module in (self, self.denoiser) for p in module.parameters() if p.requires_grad]
-        zeros = [p.flatten()[:0].sum() for p in parameters]
-        return outputs.visual[:0].to(self.denoiser.dtype).sum() + torch.stack(zeros).sum()
-
-    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: torch.Generator) -> ObjectiveLoss:
-        """Summed noise prediction error.
-
-        Raises:
-            ValueError: the latents' grid or channels are not the denoiser's.
-        """
-        latents = self._latents(batch)
-        device, dtype = outputs.visual.device, self.denoiser.dtype
-        hidden = outputs.hidden.tolist()
-        parts, draws = [], []
-        for scene, views in enumerate(scene_views(batch)):
-            part = self.training_targets(scene, views, hidden, batch, generator)
-            parts.append(part)
-            draws.append(self.diffusion.draw(len(part.source), latents.shape[1], latents.shape[2], generator))
-        plan = joined(parts, device)
-        count = self.count(batch)
-        if len(plan.source) == 0 or count == 0:
-            return ObjectiveLoss(sum=self._zero(outputs), count=count)
-        t = torch.cat([t for t, _ in draws]).to(device)
-        noise = torch.cat([noise for _, noise in draws]).to(device, dtype)
-        noisy = self.diffusion.add_noise(latents[plan.source].to(dtype), noise, t)
-        predicted = self.denoiser(noisy, t, self._condition(plan, outputs.visual), self.kind)
-        error = (predicted.to(torch.promote_types(predicted.dtype, torch.float32)) - noise).square().mean(dim=-1)
-        weights = self.cell_weights(plan.source, batch)
-        return ObjectiveLoss(sum=error.sum() if weights is None else (error * weights).sum(), count=count)
-
-    @torch.no_grad()
-    def reconstruct(
-        self, outputs: SpatialOutputs, batch: Batch, *, generator: torch.Generator, steps: int = 50
-    ) -> Float[Tensor, "targets r c channels"]:
-        """Sample the latents of this objective's targets from the denoiser, for pictures.
-
-        Args:
-            outputs: of a forward pass, with `hidden` as the objective's own `corrupt` left it.
-            batch: the batch of that pass.
-            generator: CPU generator of the starting noise.
-            steps: DDIM steps.
-        """
-        hidden = outputs.hidden.tolist()
-        parts = [self.picture_targets(s, v, hidden, batch) for s, v in enumerate(scene_views(batch))]
-        plan = joined(parts, outputs.visual.device)
-        grid, channels = self.denoiser.grid(self.kind), self.denoiser.config.channels
-        shape = (len(plan.source), grid[0] * grid[1], channels)
-        if len(plan.source) == 0:
-            return outputs.visual.new_zeros(0, *grid, channels)
-        condition = self._condition(plan, outputs.visual)
-        cells = self.diffusion.sample(
-            lambda noisy, t: self.denoiser(noisy, t, condition, self.kind),
-            shape,
-            generator=generator,
-            steps=steps,
-            device=outputs.visual.device,
-        )
-        return cells.unflatten(1, grid)
+CONDITIONINGS = ("released", "masked_positions", "pose")
+GROUND_CONDITIONINGS = ("released", "pose")
 
 
 class VanillaReconstruction(Reconstruction):
@@ -164,23 +30,16 @@ class VanillaReconstruction(Reconstruction):
     objective hid in this pass are taken only where the visible ones do not suffice.
 
     Args:
-        denoiser: as diffusion, weight and every: see `Reconstruction`.
+        denoiser: see `Reconstruction`.
         ratio: share of the views, in (0, 1].
+        shared: what every reconstruction objective takes; see `Reconstruction`.
     """
 
     name = "vanilla"
     needs = ("view_latents",)
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        *,
-        ratio: float = 0.25,
-        diffusion: CosineDiffusion | None = None,
-        weight: float = 1.0,
-        every: int = 1,
-    ) -> None:
-        super().__init__(denoiser, diffusion=diffusion, weight=weight, every=every)
+    def __init__(self, denoiser: Denoiser, *, ratio: float = 0.25, **shared: Any) -> None:
+        super().__init__(denoiser, **shared)
         if not 0 < ratio <= 1:
             raise ValueError(f"objective 'vanilla': ratio must lie in (0, 1], got {ratio}")
         self.ratio = ratio
@@ -191,7 +50,7 @@ class VanillaReconstruction(Reconstruction):
     def count(self, batch: Batch) -> float:
         """Cells of the chosen views."""
         rows, cols = self.denoiser.grid("view")
-        return float(rows * cols * sum(self._chosen(len(views)) for views in scene_views(batch)))
+        return float(rows * cols * sum(self._chosen(len(views)) for views in self.active_views(batch) if views))
 
     def training_targets(
         self, scene: int, views: list[int], hidden: list[bool], batch: Batch, generator: torch.Generator
@@ -210,14 +69,15 @@ class CrossView(Reconstruction):
     """Hidden views from the visible ones (Ross3D section 3; released interval: every 4th optimiser step).
 
     Args:
-        denoiser: as diffusion, weight and every: see `Reconstruction`.
+        denoiser: see `Reconstruction`.
         ratio: share of the views that is hidden (the paper's gamma); int(V (1 - ratio)), at least one, stay.
         repeats: how often each target is used per pass, each time with a new timestep and noise; None = V //
             hidden views, as released.
         conditioning: "released" pools the tokens of all visible views of the scene, the same for every
             hidden view; "masked_positions" (the paper's formula) takes the outputs at the hidden view's own
-            positions.
+            positions; "pose" (ours) pools the visible views' tokens by queries that know the hidden view's camera.
         dim: width of the tokens that go into the language model; None = the denoiser's condition_dim.
+        shared: what every reconstruction objective takes; see `Reconstruction`.
     """
 
     name = "cross_view"
@@ -231,11 +91,9 @@ class CrossView(Reconstruction):
         repeats: int | None = None,
         conditioning: str = "released",
         dim: int | None = None,
-        diffusion: CosineDiffusion | None = None,
-        weight: float = 1.0,
-        every: int = 1,
+        **shared: Any,
     ) -> None:
-        super().__init__(denoiser, diffusion=diffusion, weight=weight, every=every)
+        super().__init__(denoiser, **shared)
         if conditioning not in CONDITIONINGS:
             raise ValueError(
                 f"objective 'cross_view': unknown conditioning '{conditioning}'; known: {', '.join(CONDITIONINGS)}"
@@ -248,6 +106,14 @@ class CrossView(Reconstruction):
         self.conditioning = conditioning
         dim = denoiser.config.condition_dim if dim is None else dim
         self.mask_token = nn.Parameter(torch.randn(dim) * dim**-0.5)
+        self.pose = None
+        if conditioning == "pose":
+            self.pose = CameraConditioning(denoiser.config.width, denoiser.z_embedder_view.heads).to(denoiser.dtype)
+
+    @classmethod
+    def from_recipe(cls, context: BuildContext, **options: Any) -> Objective:
+        """Build it around the run's denoiser, with a mask token of the model's width."""
+        return super().from_recipe(context, dim=context.dim, **options)
 
     def _repeats(self, views: int, hidden: int) -> int:
         return views // hidden if self.repeats is None else self.repeats
@@ -256,7 +122,7 @@ class CrossView(Reconstruction):
         """Cells of the views that `corrupt` hides, times their repeats."""
         rows, cols = self.denoiser.grid("view")
         targets = 0
-        for views in scene_views(batch):
+        for views in self.active_views(batch):
             n_hidden = len(views) - kept_views(len(views), self.ratio)
             targets += n_hidden * self._repeats(len(views), n_hidden) if n_hidden else 0
         return float(rows * cols * targets)
@@ -304,6 +170,12 @@ class CrossView(Reconstruction):
             )
         return self._targets(views, hidden, None)
 
+    def condition(self, plan: Plan, outputs: SpatialOutputs, batch: Batch) -> Float[Tensor, "targets cells width"]:
+        """Pooled tokens; with "pose", by queries of each target's own camera."""
+        if self.pose is None:
+            return super().condition(plan, outputs, batch)
+        return self.pose(self.denoiser, plan, outputs, batch)
+
     def picture_targets(self, scene: int, views: list[int], hidden: list[bool], batch: Batch) -> SceneTargets:
         """The scene's hidden views, in order of their index in the batch."""
         return self._targets(views, hidden, 1)
@@ -315,32 +187,41 @@ class BirdsEye(Reconstruction):
     Void cells are left out.
 
     Args:
-        denoiser: as diffusion, weight and every: see `Reconstruction`; must have a bird's-eye part.
+        denoiser: see `Reconstruction`; must have a bird's-eye part.
         repeats: how often each scene is used per pass, each time with a new timestep and noise.
+        conditioning: "released" pools by learned queries, the same in every scene; "pose" (ours) by queries that know
+            where on the floor each cell lies.
+        shared: what every reconstruction objective takes; see `Reconstruction`.
     """
 
     name = "birds_eye"
-    needs = ("birdseye_latents", "birdseye_valid")
+    needs: tuple[str, ...] = ("birdseye_latents", "birdseye_valid")
     kind: Kind = "birdseye"
     latents_key = "birdseye_latents"
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        *,
-        repeats: int = 1,
-        diffusion: CosineDiffusion | None = None,
-        weight: float = 1.0,
-        every: int = 1,
-    ) -> None:
-        super().__init__(denoiser, diffusion=diffusion, weight=weight, every=every)
+    def __init__(self, denoiser: Denoiser, *, repeats: int = 1, conditioning: str = "released", **shared: Any) -> None:
+        super().__init__(denoiser, **shared)
         if repeats < 1:
             raise ValueError(f"objective 'birds_eye': repeats must be >= 1, got {repeats}")
+        if conditioning not in GROUND_CONDITIONINGS:
+            known = ", ".join(GROUND_CONDITIONINGS)
+            raise ValueError(f"objective 'birds_eye': unknown conditioning '{conditioning}'; known: {known}")
         self.repeats = repeats
+        self.place = None
+        if conditioning == "pose":
+            self.needs = (*self.needs, GROUND)
+            self.place = GroundConditioning(denoiser.config.width, denoiser.z_embedder_bev.heads).to(denoiser.dtype)
+
+    def condition(self, plan: Plan, outputs: SpatialOutputs, batch: Batch) -> Float[Tensor, "targets cells width"]:
+        """Pooled tokens; with "pose", by queries at each cell's place."""
+        if self.place is None:
+            return super().condition(plan, outputs, batch)
+        return self.place(self.denoiser, plan, outputs, batch)
 
     def count(self, batch: Batch) -> float:
         """Cells of the bird's-eye views that are not void, times the repeats."""
-        return float(batch.targets["birdseye_valid"].sum()) * self.repeats
+        valid = batch.targets["birdseye_valid"].flatten(1).sum(dim=1).tolist()
+        return float(sum(n for n, views in zip(valid, self.active_views(batch), strict=True) if views)) * self.repeats
 
     def training_targets(
         self, scene: int, views: list[int], hidden: list[bool], batch: Batch, generator: torch.Generator

@@ -53,6 +53,10 @@ class ObjectiveSet(nn.Module):
         """Names of the objectives that are active at this optimiser step."""
         return tuple(name for name, member in self if member.due(step))
 
+    def layers(self, due: tuple[str, ...]) -> tuple[int, ...]:
+        """Hidden layers that the due objectives read."""
+        return tuple(sorted({layer for name in due for layer in self[name].layers}))
+
     def check(self, batch: Batch) -> None:
         """Refuse to start when a target that an objective needs is absent.
 
@@ -68,13 +72,27 @@ class ObjectiveSet(nn.Module):
         layout: VisualLayout,
         due: tuple[str, ...],
         generator: torch.Generator,
+        batch: Batch | None = None,
     ) -> Corruption:
-        """Apply the T_i of every objective that is due, one after another."""
+        """Apply the T_i of every objective that is due, one after another.
+
+        Args:
+            tokens: visual tokens.
+            layout: which scene each view belongs to.
+            due: names of the active objectives.
+            generator: decides what is hidden.
+            batch: asked which views an objective spares; None = none.
+        """
         hidden = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
         for name in due:
             corruption = self[name].corrupt(tokens, layout, generator)
-            if corruption is not None:
-                tokens, hidden = corruption.tokens, hidden | corruption.hidden
+            if corruption is None:
+                continue
+            edited, touched = corruption.tokens, corruption.hidden
+            spared = None if batch is None else self[name].spares(batch)
+            if spared is not None:
+                edited, touched = torch.where(spared[:, None, None, None], tokens, edited), touched & ~spared
+            tokens, hidden = edited, hidden | touched
         return Corruption(tokens=tokens, hidden=hidden)
 
     def losses(

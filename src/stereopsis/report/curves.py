@@ -15,6 +15,9 @@ OBJECTIVES: Mapping[str, tuple[str, str]] = {
     "cross_view": ("Hidden views", "denoising error, views from the other views"),
     "birds_eye": ("Room from above", "denoising error, bird's-eye view"),
     "alignment": ("Alignment", "distance to the 3D teacher's features"),
+    "contrastive": ("Contrast", "InfoNCE of one spot's tokens across views"),
+    "consistency": ("Consistency", "1 - cosine of one spot's tokens across views, with guard"),
+    "relational": ("Relations", "difference of token-token cosines to the 3D teacher's"),
 }
 WIDTH, HEIGHT = 340.0, 210.0
 LEFT, RIGHT, TOP, BOTTOM = 42.0, 10.0, 12.0, 26.0

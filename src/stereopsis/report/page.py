@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stereopsis.benchmarks.statistics import Interval
-from stereopsis.errors import MissingExtraError, RunFolderError
+from stereopsis.errors import RunFolderError
 from stereopsis.report.curves import loss_charts
 from stereopsis.report.grounding import expressions
 from stereopsis.report.headlines import arm_headlines, contrasts
@@ -19,9 +19,9 @@ from stereopsis.report.read import Arm, Subject, read_subject
 from stereopsis.report.rooms import scene_folders
 from stereopsis.report.scene3d import plotly_script
 from stereopsis.report.style import TARGET_HEX, arm_hex
-from stereopsis.report.tables import BOLD_RULE, TASK_NAMES, main_table, type_table
+from stereopsis.report.tables import BOLD_RULE, TASK_NAMES, absent_metrics, main_table, type_table
+from stereopsis.report.templates import TEMPLATE_FOLDER, template_environment
 
-TEMPLATE_FOLDER = Path(__file__).resolve().parent / "template"
 REPORT_FILE = "report.html"
 TYPE_NAMES = {
     "zt_w_d": "nothing meant, similar there",
@@ -67,18 +67,9 @@ def render(subject: Subject) -> str:
     Raises:
         MissingExtraError: jinja2 or plotly is not installed.
     """
-    try:
-        import jinja2
-        import markupsafe
-    except ImportError as error:
-        raise MissingExtraError("jinja2", "report", "A report") from error
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment()
+    import markupsafe
+
     environment.filters.update(num=number, interval=bounds, signed=signed, decibel=decibel, type_name=type_name)
     folders = scene_folders(subject.scenes)
     _check_scenes(subject, folders)
@@ -98,6 +89,7 @@ def render(subject: Subject) -> str:
         target_colour=TARGET_HEX,
         task_names=TASK_NAMES,
         bold_rule=BOLD_RULE,
+        absent=absent_metrics((arm.label, arm.evaluation) for arm in subject.arms if arm.evaluation is not None),
         headlines=arm_headlines(subject),
         contrasts=contrasts(subject),
         table=main_table(subject),

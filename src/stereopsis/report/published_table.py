@@ -15,7 +15,7 @@ from stereopsis.benchmarks.statistics import Interval
 from stereopsis.errors import RunFolderError
 from stereopsis.report.read import COMPARISON_FILE, EVALUATION_FOLDER, RECIPE_FILE, read_subject
 from stereopsis.report.results import Evaluation, read_evaluation
-from stereopsis.report.tables import TASK_NAMES
+from stereopsis.report.tables import TASK_NAMES, absent_metrics
 from stereopsis.scenes.annotations import TASKS, Task
 
 SPLIT_SIZES: Mapping[Task, int] = {
@@ -184,7 +184,10 @@ def results_table(
         columns=tuple(columns),
         rows=(*published_rows, *own_rows),
         footnotes={mark: text for text, mark in notes.by_text.items()},
-        remarks=_remarks(data, reference, bool(published_rows)),
+        remarks=(
+            *_remarks(data, reference, bool(published_rows)),
+            *absent_metrics((each.label, each.evaluation) for each in own),
+        ),
     )
 
 

@@ -54,6 +54,7 @@ class TaskSummary:
     macro: Mapping[str, Interval]
     by_type: Mapping[str, Mapping[str, Interval]]
     type_counts: Mapping[str, int]
+    unavailable: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,5 +135,6 @@ def _summary(value: Any, where: str) -> TaskSummary:
         overall=intervals(content.get("overall"), f"{where}.overall"),
         macro=intervals(content.get("macro") or {}, f"{where}.macro"),
         by_type={name: intervals(each, f"{where}.by_type.{name}") for name, each in by_type.items()},
+        unavailable={k: str(v) for k, v in mapping(content.get("unavailable") or {}, f"{where}.unavailable").items()},
         type_counts={name: int(number(each, f"{where}.type_counts.{name}")) for name, each in counts.items()},
     )

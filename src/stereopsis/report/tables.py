@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from stereopsis.benchmarks import Prediction
 from stereopsis.benchmarks.baselines import chance_scores
 from stereopsis.benchmarks.statistics import Interval
 from stereopsis.report.read import Arm, Subject
-from stereopsis.report.results import Record
+from stereopsis.report.results import Evaluation, Record
 from stereopsis.scenes.annotations import Annotation, Task
 
 TASK_NAMES: Mapping[str, str] = {
@@ -38,8 +38,10 @@ COLUMNS = (
     Column(task="sqa3d", metric="em", heading="EM"),
     Column(task="scanqa", metric="em", heading="EM"),
     Column(task="scanqa", metric="cider", heading="CIDEr"),
+    Column(task="scanqa", metric="meteor", heading="METEOR"),
     Column(task="scanqa", metric="rouge_l", heading="ROUGE-L"),
     Column(task="scan2cap", metric="cider@0.5", heading="CIDEr@0.5"),
+    Column(task="scan2cap", metric="meteor@0.5", heading="METEOR@0.5"),
     Column(task="scan2cap", metric="rouge_l@0.5", heading="ROUGE-L@0.5"),
     Column(task="scanrefer", metric="acc@0.25", heading="Acc@0.25"),
     Column(task="scanrefer", metric="acc@0.5", heading="Acc@0.5"),
@@ -143,6 +145,20 @@ def main_table(subject: Subject) -> MainTable:
         for number, (label, kind, place, _) in enumerate(sources)
     )
     return MainTable(columns=columns, rows=rows)
+
+
+def absent_metrics(evaluated: Iterable[tuple[str, Evaluation]]) -> tuple[str, ...]:
+    """Which metrics could not be computed, and why (METEOR without Java), one sentence each; label, evaluation."""
+    found: dict[str, list[str]] = {}
+    rows = list(evaluated)
+    for label, evaluation in rows:
+        for task, summary in evaluation.tasks.items():
+            for metric, reason in summary.unavailable.items():
+                heading = metric.replace("_", "-").upper()
+                found.setdefault(f"{TASK_NAMES[task]} has no {heading}: {reason}", []).append(label)
+    return tuple(
+        f"{text}." if len(labels) == len(rows) else f"{text} ({', '.join(labels)})." for text, labels in found.items()
+    )
 
 
 def best_row(values: Sequence[Interval | None]) -> int | None:

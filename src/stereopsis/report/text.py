@@ -9,7 +9,7 @@ from rich.text import Text
 from stereopsis.benchmarks.statistics import Interval
 from stereopsis.report.curves import OBJECTIVES, loss_falls
 from stereopsis.report.read import Subject, read_subject
-from stereopsis.report.tables import BOLD_RULE, TASK_NAMES, main_table
+from stereopsis.report.tables import BOLD_RULE, TASK_NAMES, absent_metrics, main_table
 
 
 def text_table(folder: Path) -> Table:
@@ -25,7 +25,9 @@ def text_table(folder: Path) -> Table:
     table = main_table(subject)
     if not table.rows:
         return _loss_table(subject)
-    view = Table(title=Text(subject.title), caption=f"Points, with 95 % intervals over scenes. {BOLD_RULE}")
+    absent = absent_metrics((arm.label, arm.evaluation) for arm in subject.arms if arm.evaluation is not None)
+    caption = " ".join(["Points, with 95 % intervals over scenes.", BOLD_RULE, *absent])
+    view = Table(title=Text(subject.title), caption=Text(caption))
     # arms across, metrics down: a comparison has few arms and many metrics, and terminals are narrow
     view.add_column("")
     for row in table.rows:

@@ -18,11 +18,10 @@ from jaxtyping import Float
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.boxes import box_from_points
 from stereopsis.geometry.camera import ORTHONORMAL_TOLERANCE, Intrinsics, invert_pose, transform
-from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_policy
+from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_policy, collect
 from stereopsis.scenes.capture_files import (
     capture_frame,
     check_folder,
-    collect_frames,
     depth_png,
     frame_names,
     read_json,
@@ -138,7 +137,7 @@ def read_arkitscenes(
             intrinsics_from=str(camera_file),
         )
 
-    collected = collect_frames(str(path), names, build, on_bad_frame=on_bad_frame, max_bad_fraction=max_bad_fraction)
+    collected = collect(str(path), names, build, on_bad_frame=on_bad_frame, max_bad_fraction=max_bad_fraction)
     provenance: dict[str, Any] = {
         "format": "arkitscenes",
         "path": str(path),
@@ -148,7 +147,7 @@ def read_arkitscenes(
             "colour without pose": sum(moment is None for moment in moments),
         },
     }
-    scene = Scene(id=path.resolve().name, frames=collected.frames, provenance=provenance)
+    scene = Scene(id=path.resolve().name, frames=collected.items, provenance=provenance)
     annotation = _annotation_file(path, folder)
     return scene if annotation is None else _with_boxes(scene, _read_boxes(annotation))
 

@@ -5,8 +5,8 @@ Every reader follows this one policy. Frames that were left out stand in ``scene
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -16,6 +16,7 @@ from stereopsis.geometry.camera import Intrinsics, check_pose
 from stereopsis.scenes.scene import Frame, Scene
 
 OnBadFrame = Literal["raise", "skip"]
+Item = TypeVar("Item")
 MAX_BAD_FRACTION = 0.2
 
 
@@ -127,6 +128,96 @@ def check_skipped(where: str, total: int, skipped: Mapping[str, str], max_bad_fr
             f"{max_bad_fraction:.0%}; repair the capture, or raise max_bad_fraction; the first reasons:\n  "
             f"{first}"
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Collected(Generic[Item]):
+    """What could be made of a source's frames, and the names of those that were left out, with the reasons.
+
+    Attributes:
+        items: one per usable frame, in order.
+        skipped: {frame name: reason}.
+        where: the scene's folder, for messages.
+        on_bad_frame: the policy, for what else may turn out to be bad.
+        max_bad_fraction: the share of bad frames at which "skip" stops, too.
+    """
+
+    items: tuple[Item, ...]
+    skipped: Mapping[str, str]
+    where: str
+    on_bad_frame: OnBadFrame
+    max_bad_fraction: float
+
+    def only(
+        self, usable: Callable[[Item], bool], name: Callable[[Item], str], why: Callable[[Item], str]
+    ) -> "Collected[Item]":
+        """Leave out (or stop at) the items that are not usable.
+
+        Args:
+            usable: tells.
+            name: of the item's frame.
+            why: an unusable item's message.
+
+        Raises:
+            FrameError: one is not usable and the policy is "raise".
+            SceneError: too many are not.
+        """
+        skipped = dict(self.skipped)
+        for item in self.items:
+            if not usable(item):
+                if self.on_bad_frame == "raise":
+                    raise FrameError(why(item))
+                skipped[name(item)] = why(item)
+        check_skipped(self.where, len(self.items) + len(self.skipped), skipped, self.max_bad_fraction)
+        return dataclasses.replace(self, items=tuple(filter(usable, self.items)), skipped=skipped)
+
+
+def collect(
+    where: str,
+    names: Sequence[str],
+    build: Callable[[int], Item],
+    *,
+    on_bad_frame: OnBadFrame,
+    max_bad_fraction: float,
+) -> Collected[Item]:
+    """Build frames (or what will become frames) one after the other under the policy for bad frames.
+
+    Args:
+        where: the scene's folder, for messages.
+        names: of all frames; one that comes again is a bad frame.
+        build: makes number i; a FrameError says that it is bad.
+        on_bad_frame: "raise" stops at the first bad frame; "skip" leaves bad frames out and counts them.
+        max_bad_fraction: the share of bad frames at which "skip" stops, too.
+
+    Raises:
+        FrameError: a frame is bad and the policy is "raise".
+        SceneError: too many bad frames.
+    """
+    items: list[Item] = []
+    skipped: dict[str, str] = {}
+    seen: set[str] = set()
+    for index, name in enumerate(names):
+        again = name in seen
+        seen.add(name)
+        try:
+            if again:
+                raise FrameError(
+                    f"{where}: frame '{name}' is listed more than once; expected each frame once; remove the repeated "
+                    "entries, or leave them out with on_bad_frame='skip'"
+                )
+            items.append(build(index))
+        except FrameError as error:
+            if on_bad_frame == "raise":
+                raise
+            skipped[f"{name} (entry {index + 1})" if again else name] = str(error)
+    check_skipped(where, len(names), skipped, max_bad_fraction)
+    return Collected(
+        items=tuple(items),
+        skipped=skipped,
+        where=where,
+        on_bad_frame=on_bad_frame,
+        max_bad_fraction=max_bad_fraction,
+    )
 
 
 def drop_frames(scene: Scene, reasons: Mapping[str, str]) -> Scene:

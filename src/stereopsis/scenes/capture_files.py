@@ -10,7 +10,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import Intrinsics
-from stereopsis.scenes.bad_frames import OnBadFrame, check_frame_pose, check_intrinsics, check_skipped
+from stereopsis.scenes.bad_frames import check_frame_pose, check_intrinsics
 from stereopsis.scenes.images import MILLIMETRES, read_colour, read_depth, read_header
 from stereopsis.scenes.scene import Frame
 
@@ -76,14 +76,6 @@ class DepthSource:
     load: Callable[[], np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CollectedFrames:
-    """Frames that could be used, and the names of those that could not, with the reasons."""
-
-    frames: tuple[Frame, ...]
-    skipped: Mapping[str, str]
-
-
 def check_folder(path: Path, expected: str) -> None:
     """Refuse what is no folder.
 
@@ -138,6 +130,35 @@ def read_rows(
     if not any(row.text for row in rows):
         raise error(f"{path}: the {what} file is empty; expected lines with {expected}; restore the file")
     return rows
+
+
+def read_matrix(
+    path: Path, shapes: tuple[tuple[int, int], ...], what: str, error: type[SceneError]
+) -> Float[np.ndarray, "rows columns"]:
+    """Read a table of numbers separated by blanks.
+
+    Args:
+        path: the text file.
+        shapes: the (rows, columns) that it may have.
+        what: what it is, for messages.
+        error: the class to raise: FrameError where the file belongs to one frame.
+
+    Raises:
+        SceneError: the file is absent or unreadable, or holds a table of another shape.
+    """
+    expected = " or ".join(f"{rows}x{columns}" for rows, columns in shapes) + " numbers separated by blanks"
+    remedy = "restore the file" if error is SceneError else "restore it, or skip the frame with on_bad_frame='skip'"
+    try:
+        rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        values = [[float(value) for value in row] for row in rows]
+    except FileNotFoundError as cause:
+        raise error(f"{path}: the {what} file does not exist; expected {expected}; {remedy}") from cause
+    except (OSError, ValueError) as cause:
+        raise error(f"{path}: unreadable {what} ({cause}); expected {expected}; {remedy}") from cause
+    if not any(len(values) == n and all(len(row) == m for row in values) for n, m in shapes):
+        found = f"{len(values)} rows of {sorted({len(row) for row in values})} numbers" if values else "nothing"
+        raise error(f"{path}: found {found} as {what}; expected {expected}; {remedy}")
+    return np.array(values, dtype=np.float64)
 
 
 def read_json(path: Path, what: str, *, expected: str) -> dict[str, Any]:
@@ -280,48 +301,6 @@ def capture_frame(
         load_depth=None if depth is None else depth.load,
         depth_intrinsics=None if depth is None else _depth_intrinsics(intrinsics, depth),
     )
-
-
-def collect_frames(
-    where: str,
-    names: Sequence[str],
-    build: Callable[[int], Frame],
-    *,
-    on_bad_frame: OnBadFrame,
-    max_bad_fraction: float,
-) -> CollectedFrames:
-    """Build frames one after the other under the policy for bad frames.
-
-    Args:
-        where: the scene's folder, for messages.
-        names: of all frames; one that comes again is a bad frame.
-        build: makes frame number i; a FrameError says that it is bad.
-        on_bad_frame: "raise" stops at the first bad frame; "skip" leaves bad frames out and counts them.
-        max_bad_fraction: the share of bad frames at which "skip" stops, too.
-
-    Raises:
-        FrameError: a frame is bad and the policy is "raise".
-        SceneError: too many bad frames.
-    """
-    frames: list[Frame] = []
-    skipped: dict[str, str] = {}
-    seen: set[str] = set()
-    for index, name in enumerate(names):
-        again = name in seen
-        seen.add(name)
-        try:
-            if again:
-                raise FrameError(
-                    f"{where}: frame '{name}' is listed more than once; expected each frame once; remove the repeated "
-                    "entries, or leave them out with on_bad_frame='skip'"
-                )
-            frames.append(build(index))
-        except FrameError as error:
-            if on_bad_frame == "raise":
-                raise
-            skipped[f"{name} (entry {index + 1})" if again else name] = str(error)
-    check_skipped(where, len(names), skipped, max_bad_fraction)
-    return CollectedFrames(frames=tuple(frames), skipped=skipped)
 
 
 def _depth_intrinsics(intrinsics: Intrinsics, depth: DepthSource) -> Intrinsics | None:

@@ -22,13 +22,12 @@ from jaxtyping import Float
 
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import Intrinsics, invert_pose
-from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_intrinsics, check_policy
+from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_intrinsics, check_policy, collect
 from stereopsis.scenes.capture_files import (
     DepthSource,
     Row,
     capture_frame,
     check_folder,
-    collect_frames,
     depth_png,
     frame_names,
     listed_file,
@@ -124,8 +123,8 @@ def read_colmap(
             intrinsics_from=f"camera {entry.camera} of {model / 'cameras.txt'}",
         )
 
-    collected = collect_frames(str(path), names, build, on_bad_frame=on_bad_frame, max_bad_fraction=max_bad_fraction)
-    frames, scale = collected.frames, f"{unit:g} metres per unit of the model, as the caller told"
+    collected = collect(str(path), names, build, on_bad_frame=on_bad_frame, max_bad_fraction=max_bad_fraction)
+    frames, scale = collected.items, f"{unit:g} metres per unit of the model, as the caller told"
     if metres_per_unit is None:
         scale = "1 metre per unit of the model, assumed; a COLMAP model made from images alone has an arbitrary unit"
         measured = None

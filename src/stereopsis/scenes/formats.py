@@ -82,15 +82,27 @@ def detect_format(path: str | Path) -> str:
     )
 
 
-def scene_paths(path: str | Path, *, format: str | None = None) -> list[Path]:
-    """What `open_scene` takes, for every scene of a source: the path itself, or one path per room of a house.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FoundScenes:
+    """What `open_scene` takes for every scene of a source: their paths, and the name of their layout."""
+
+    format: str
+    paths: tuple[Path, ...]
+
+
+def scenes_at(path: str | Path, *, format: str | None = None) -> FoundScenes:
+    """A source's scenes: the path itself, or one path per room of a house.
+
+    Args:
+        path: the source.
+        format: its layout's name; None detects it.
 
     Raises:
         SceneError: unknown layout, or a source whose list of scenes cannot be read.
     """
     path = Path(path)
     known = _named(detect_format(path) if format is None else format)
-    return [path] if known.scenes is None else list(known.scenes(path))
+    return FoundScenes(format=known.name, paths=(path,) if known.scenes is None else tuple(known.scenes(path)))
 
 
 def open_scene(path: str | Path, *, format: str | None = None, on_bad_frame: OnBadFrame = "raise") -> Scene:

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from stereopsis.errors import MissingExtraError, SceneError
+from stereopsis.errors import MissingExtraError, SceneError, check_ranges
 from stereopsis.geometry.camera import Intrinsics, invert_pose, transform, unproject
 from stereopsis.geometry.mesh import TriangleMesh
 from stereopsis.scenes.alignment import colours_of_depth, frames_with_depth, spread_frames
@@ -55,10 +55,7 @@ class FusionConfig:
             "min_views": (1, 10_000),
             "max_voxels": (1000, 10**10),
         }
-        for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise SceneError(f"FusionConfig.{name} is {value}, expected {low:g} to {high:g}; change that setting")
+        check_ranges(self, ranges)
         if self.truncation is not None and not self.voxel <= self.truncation < 10.0:
             raise SceneError(
                 f"FusionConfig.truncation is {self.truncation}, expected at least one voxel ({self.voxel} m) and less "

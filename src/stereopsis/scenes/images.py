@@ -15,6 +15,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8, UInt16
@@ -208,7 +209,19 @@ def write_depth(path: Path, depth: Float[np.ndarray, "height width"], *, scale: 
 
 
 def write_atomic(path: Path, data: bytes) -> Path:
-    """Write a file so that readers see the old content or the new one, never a part.
+    """Write a file so that readers see the old content or the new one, never a part (see `replacing`).
+
+    Raises:
+        SceneError: the file cannot be written (no space, no permission); nothing half-written is left.
+    """
+    with replacing(path) as file:
+        file.write(data)
+    return path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """An open file whose content takes the place of ``path`` when the block ends without an error.
 
     The bytes go to a temporary file in the same folder, which then takes the name. A process that dies
     leaves the old file as it was. Nothing is flushed to the disk itself (no fsync): after a power failure
@@ -221,7 +234,7 @@ def write_atomic(path: Path, data: bytes) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
         os.replace(temporary, path)
     except OSError as error:
         _remove(temporary)
@@ -229,7 +242,6 @@ def write_atomic(path: Path, data: bytes) -> Path:
     except BaseException:
         _remove(temporary)
         raise
-    return path
 
 
 def write_failure(path: Path, error: OSError) -> str:

@@ -17,11 +17,10 @@ from jaxtyping import Float
 
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import Intrinsics
-from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_intrinsics, check_policy
+from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_intrinsics, check_policy, collect
 from stereopsis.scenes.capture_files import (
     capture_frame,
     check_folder,
-    collect_frames,
     depth_png,
     frame_names,
     natural_key,
@@ -105,10 +104,10 @@ def read_open3d_log(
             intrinsics_from=str(intrinsics_file),
         )
 
-    collected = collect_frames(str(path), names, build, on_bad_frame=on_bad_frame, max_bad_fraction=max_bad_fraction)
+    collected = collect(str(path), names, build, on_bad_frame=on_bad_frame, max_bad_fraction=max_bad_fraction)
     return Scene(
         id=path.resolve().name,
-        frames=collected.frames,
+        frames=collected.items,
         provenance={
             "format": "open3d",
             "path": str(path),

@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -28,8 +28,9 @@ from stereopsis.scenes.bad_frames import (
     check_frame_pose,
     check_intrinsics,
     check_policy,
-    check_skipped,
+    collect,
 )
+from stereopsis.scenes.capture_files import read_matrix
 from stereopsis.scenes.embodiedscan import SceneInfo, find_info, info_files
 from stereopsis.scenes.images import read_colour, read_depth, read_header
 from stereopsis.scenes.scene import Frame, Scene
@@ -129,35 +130,28 @@ def read_posed_images(
     info = find_info(root, scene_id) if root is not None else None
     names = list(info.names) if info is not None and frames == "listed" else present
     with_depth = any((path / f"{name}.png").is_file() for name in names)
-    found: list[_FrameFiles] = []
-    skipped: dict[str, str] = {}
-    for name in names:
-        try:
-            found.append(_check_files(path, name, with_depth, info))
-        except FrameError as error:
-            if on_bad_frame == "raise":
-                raise
-            skipped[name] = str(error)
-    check_skipped(str(path), len(names), skipped, max_bad_fraction)
-    sizes = collections.Counter(item.sizes for item in found).most_common(1)[0][0]
-    for item in found:
-        if item.sizes != sizes:
-            reason = _other_sizes(item, sizes)
-            if on_bad_frame == "raise":
-                raise FrameError(reason)
-            skipped[item.name] = reason
-    check_skipped(str(path), len(names), skipped, max_bad_fraction)
+    collected = collect(
+        str(path),
+        names,
+        lambda index: _check_files(path, names[index], with_depth, info),
+        on_bad_frame=on_bad_frame,
+        max_bad_fraction=max_bad_fraction,
+    )
+    sizes = collections.Counter(item.sizes for item in collected.items).most_common(1)[0][0]
+    collected = collected.only(
+        lambda item: item.sizes == sizes, lambda item: item.name, lambda item: _other_sizes(item, sizes)
+    )
     alignment = _alignment(path, scene_id, info)
-    recorded = sum(item.pose_recorded for item in found if item.name not in skipped)
+    recorded = sum(item.pose_recorded for item in collected.items)
     return Scene(
         id=scene_id,
-        frames=_frames([item for item in found if item.name not in skipped], path, info, sizes),
+        frames=_frames(collected.items, path, info, sizes),
         T_aligned_world=np.eye(4) if alignment is None else alignment[0],
         provenance={
             "format": "posed_images",
             "path": str(path),
             "infos": None if info is None else str(info.source),
-            "skipped": skipped,
+            "skipped": collected.skipped,
             **({"poses_from_infos": recorded} if recorded else {}),
             **({} if alignment is None else {"alignment": {"method": "given", "source": alignment[1]}}),
         },
@@ -167,7 +161,7 @@ def read_posed_images(
 def _check_files(path: Path, name: str, with_depth: bool, info: SceneInfo | None) -> _FrameFiles:
     pose_file, colour_file, depth_file = (path / f"{name}.{suffix}" for suffix in ("txt", "jpg", "png"))
     recorded = None if info is None or pose_file.exists() else info.poses.get(name)
-    pose = _read_matrix(pose_file, ((4, 4),), "pose", FrameError) if recorded is None else recorded
+    pose = read_matrix(pose_file, ((4, 4),), "pose", FrameError) if recorded is None else recorded
     check_frame_pose(pose, str(pose_file) if recorded is None else f"{path}: the record's pose of frame '{name}'")
     if info is not None and name in info.names and not colour_file.exists():
         raise FrameError(
@@ -238,7 +232,7 @@ def _intrinsics(
     if given is None and file is None:
         return None
     where = "EmbodiedScan's intrinsics" if file is None or given is not None else str(file)
-    matrix = given if given is not None else _read_matrix(Path(where), ((3, 3), (4, 4)), "intrinsics", SceneError)
+    matrix = given if given is not None else read_matrix(Path(where), ((3, 3), (4, 4)), "intrinsics", SceneError)
     try:
         camera = Intrinsics.from_matrix(matrix, *size)
     except ValueError as error:
@@ -281,19 +275,3 @@ def read_axis_alignment(path: Path) -> Float[np.ndarray, "4 4"] | None:
             f"{path}: unusable axisAlignment ({error}); expected 16 numbers of a rigid 4x4 transform; restore the file"
         ) from error
     return matrix
-
-
-def _read_matrix(path: Path, shapes: tuple[tuple[int, int], ...], what: str, error: type[SceneError]) -> Any:
-    expected = " or ".join(f"{rows}x{columns}" for rows, columns in shapes) + " numbers separated by blanks"
-    remedy = "restore the file" if error is SceneError else "restore it, or skip the frame with on_bad_frame='skip'"
-    try:
-        rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        values = [[float(value) for value in row] for row in rows]
-    except FileNotFoundError as cause:
-        raise error(f"{path}: the {what} file does not exist; expected {expected}; {remedy}") from cause
-    except (OSError, ValueError) as cause:
-        raise error(f"{path}: unreadable {what} ({cause}); expected {expected}; {remedy}") from cause
-    if not any(len(values) == n and all(len(row) == m for row in values) for n, m in shapes):
-        found = f"{len(values)} rows of {sorted({len(row) for row in values})} numbers" if values else "nothing"
-        raise error(f"{path}: found {found} as {what}; expected {expected}; {remedy}")
-    return np.array(values, dtype=np.float64)

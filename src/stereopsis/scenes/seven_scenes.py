@@ -23,8 +23,9 @@ from stereopsis.scenes.bad_frames import (
     check_frame_pose,
     check_intrinsics,
     check_policy,
-    check_skipped,
+    collect,
 )
+from stereopsis.scenes.capture_files import read_matrix
 from stereopsis.scenes.images import read_colour, read_depth, read_header
 from stereopsis.scenes.scene import Frame, Scene
 
@@ -71,30 +72,24 @@ def read_seven_scenes(
     check_policy(on_bad_frame)
     files = _frame_files(path)
     matrix = _read_intrinsics(path)
-    found: list[_FrameFiles] = []
-    skipped: dict[str, str] = {}
-    for name in sorted(files):
-        try:
-            found.append(_check_files(path, name, files[name]))
-        except FrameError as error:
-            if on_bad_frame == "raise":
-                raise
-            skipped[name] = str(error)
-    check_skipped(str(path), len(files), skipped, max_bad_fraction)
-    size = collections.Counter(item.size for item in found).most_common(1)[0][0]
-    for item in found:
-        if item.size != size:
-            reason = _other_size(item, size)
-            if on_bad_frame == "raise":
-                raise FrameError(reason)
-            skipped[item.name] = reason
-    check_skipped(str(path), len(files), skipped, max_bad_fraction)
+    names = sorted(files)
+    collected = collect(
+        str(path),
+        names,
+        lambda index: _check_files(path, names[index], files[names[index]]),
+        on_bad_frame=on_bad_frame,
+        max_bad_fraction=max_bad_fraction,
+    )
+    size = collections.Counter(item.size for item in collected.items).most_common(1)[0][0]
+    collected = collected.only(
+        lambda item: item.size == size, lambda item: item.name, lambda item: _other_size(item, size)
+    )
     intrinsics = _intrinsics(path, matrix, size)
     check_intrinsics(intrinsics, str(path / "camera-intrinsics.txt"))
     return Scene(
         id=path.resolve().name,
-        frames=tuple(_frame(item, intrinsics) for item in found if item.name not in skipped),
-        provenance={"format": "seven_scenes", "path": str(path), "skipped": skipped},
+        frames=tuple(_frame(item, intrinsics) for item in collected.items),
+        provenance={"format": "seven_scenes", "path": str(path), "skipped": collected.skipped},
     )
 
 
@@ -105,7 +100,7 @@ def read_pose(path: Path) -> Float[np.ndarray, "4 4"]:
         FrameError: the file is absent, no 4x4 table of numbers, not finite, or its rotation is not
             orthonormal.
     """
-    pose = _read_table(path, (4, 4), "pose", FrameError)
+    pose = read_matrix(path, ((4, 4),), "pose", FrameError)
     check_frame_pose(pose, str(path))
     return pose
 
@@ -177,7 +172,7 @@ def _read_intrinsics(path: Path) -> np.ndarray | None:
     file = path / "camera-intrinsics.txt"
     if not file.exists():
         return None
-    matrix = _read_table(file, (3, 3), "intrinsics", SceneError)
+    matrix = read_matrix(file, ((3, 3),), "intrinsics", SceneError)
     try:
         Intrinsics.from_matrix(matrix, DEFAULT_INTRINSICS.width, DEFAULT_INTRINSICS.height)
     except ValueError as error:
@@ -186,19 +181,3 @@ def _read_intrinsics(path: Path) -> np.ndarray | None:
             "it to use the data set's default for 640x480"
         ) from error
     return matrix
-
-
-def _read_table(path: Path, shape: tuple[int, int], what: str, error: type[SceneError]) -> np.ndarray:
-    expected = f"{shape[0]}x{shape[1]} numbers separated by blanks"
-    remedy = "restore the file" if error is SceneError else "restore it, or skip the frame with on_bad_frame='skip'"
-    try:
-        rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        values = [[float(value) for value in row] for row in rows]
-    except FileNotFoundError as cause:
-        raise error(f"{path}: the {what} file does not exist; expected {expected}; {remedy}") from cause
-    except (OSError, ValueError) as cause:
-        raise error(f"{path}: unreadable {what} ({cause}); expected {expected}; {remedy}") from cause
-    if len(values) != shape[0] or any(len(row) != shape[1] for row in values):
-        found = f"{len(values)} rows of {sorted({len(row) for row in values})} numbers" if values else "nothing"
-        raise error(f"{path}: found {found} as {what}; expected {expected}; {remedy}")
-    return np.array(values, dtype=np.float64)

@@ -21,12 +21,11 @@ from jaxtyping import Float
 
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import ORTHONORMAL_TOLERANCE, Intrinsics
-from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_policy
+from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_policy, collect
 from stereopsis.scenes.capture_files import (
     DepthSource,
     capture_frame,
     check_folder,
-    collect_frames,
     depth_png,
     frame_names,
     listed_file,
@@ -111,14 +110,14 @@ def read_transforms_json(
         )
 
     names = frame_names([str(entry.get("file_path")) for entry in entries])
-    collected = collect_frames(str(path), names, build, on_bad_frame=on_bad_frame, max_bad_fraction=max_bad_fraction)
+    collected = collect(str(path), names, build, on_bad_frame=on_bad_frame, max_bad_fraction=max_bad_fraction)
     provenance: dict[str, Any] = {"format": "transforms_json", "path": str(path), "skipped": dict(collected.skipped)}
-    without = sum(frame.load_depth is None for frame in collected.frames)
-    if 0 < without < len(collected.frames):
+    without = sum(frame.load_depth is None for frame in collected.items)
+    if 0 < without < len(collected.items):
         provenance["without_depth"] = without
     if max(shifts) > 0:
         provenance["distortion"] = f"not removed; it moves no pixel by more than {max(shifts):.1f} pixels"
-    return Scene(id=path.resolve().name, frames=collected.frames, provenance=provenance)
+    return Scene(id=path.resolve().name, frames=collected.items, provenance=provenance)
 
 
 def _entries(content: Mapping[str, Any], file: Path) -> list[dict[str, Any]]:

@@ -15,11 +15,10 @@ from jaxtyping import Float
 
 from stereopsis.errors import SceneError
 from stereopsis.geometry.camera import Intrinsics
-from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_intrinsics, check_policy
+from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_intrinsics, check_policy, collect
 from stereopsis.scenes.capture_files import (
     capture_frame,
     check_folder,
-    collect_frames,
     common_size,
     depth_png,
     frame_names,
@@ -140,7 +139,7 @@ def read_tum(
             intrinsics_from=str(path / "camera.txt") if camera is None else f"the camera of {camera}",
         )
 
-    collected = collect_frames(str(path), names, build, on_bad_frame=on_bad_frame, max_bad_fraction=max_bad_fraction)
+    collected = collect(str(path), names, build, on_bad_frame=on_bad_frame, max_bad_fraction=max_bad_fraction)
     provenance = {
         "format": "tum",
         "path": str(path),
@@ -155,7 +154,7 @@ def read_tum(
         provenance["distortion"] = (
             f"not removed: the images of {camera} are distorted, by a few per cent of the width in the corners"
         )
-    return Scene(id=path.resolve().name, frames=collected.frames, provenance=provenance)
+    return Scene(id=path.resolve().name, frames=collected.items, provenance=provenance)
 
 
 def _read_list(file: Path) -> _TimedImages:

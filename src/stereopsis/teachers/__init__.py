@@ -1,14 +1,10 @@
 """Frozen teachers: latent tokenizers for reconstruction and 3D features for alignment."""
 
-from stereopsis.teachers.features import (
-    FeatureTeacher,
-    PointMapTeacher,
-    TeacherViews,
-    ViewFeatures,
-    load_feature_teacher,
-)
-from stereopsis.teachers.latents import LatentPosterior, LatentTokenizer, psnr, valid_cells
+from stereopsis.teachers.features import FeatureTeacher, TeacherViews, ViewFeatures, load_feature_teacher
+from stereopsis.teachers.latents import CellPosterior, LatentPosterior, LatentTokenizer, psnr, valid_cells
+from stereopsis.teachers.point_map import PointMapTeacher
 from stereopsis.teachers.vae import (
+    Flux2Tokenizer,
     KLTokenizer,
     PixelTokenizer,
     TinyTokenizer,
@@ -17,7 +13,9 @@ from stereopsis.teachers.vae import (
 )
 
 __all__ = [
+    "CellPosterior",
     "FeatureTeacher",
+    "Flux2Tokenizer",
     "KLTokenizer",
     "LatentPosterior",
     "LatentTokenizer",

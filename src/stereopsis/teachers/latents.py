@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Self = TypeVar("Self", bound="LatentTokenizer")
+# what every tokenizer does to pictures and latents; part of its fingerprint
+PREPARED = {"range": [-1, 1], "resize": "bilinear antialias", "odd_side": "bilinear to even", "cell": "2x2"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,6 +44,63 @@ class LatentPosterior:
             return self.mean
         noise = torch.randn(self.mean.shape, generator=generator, device=generator.device)
         return self.mean + self.std * noise.to(self.mean)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class CellPosterior:
+    """What a tokenizer says about pictures, folded into target cells: what a cache keeps so that training can draw.
+
+    `mean` is exact: resizing and folding are linear. `std` is exact for every latent on its own, too; but where a
+    latent side was odd, resizing also makes neighbouring latents depend on each other, of which only the part that
+    the resizing weights determine is kept (see `sample`).
+
+    Attributes:
+        mean: [n rows cols channels] mean of each latent, scaled.
+        std: [n rows cols channels] its standard deviation; None for a tokenizer without uncertainty.
+        latent_size: height and width of the latents before their sides were made even; None: 2 rows x 2 cols.
+    """
+
+    mean: Float[Tensor, "n rows cols channels"]
+    std: Float[Tensor, "n rows cols channels"] | None = None
+    latent_size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.latent_size is None:
+            return
+        cells = tuple((side + 1) // 2 for side in self.latent_size)
+        if cells != tuple(self.mean.shape[1:3]):
+            raise ValueError(
+                f"latents of {self.latent_size} fold into {cells} cells, but there are {tuple(self.mean.shape[1:3])}"
+            )
+
+    def sample(self, generator: torch.Generator) -> Float[Tensor, "n rows cols channels"]:
+        """Draw cells; the same generator gives the same noise as in `LatentTokenizer.encode_cells`.
+
+        The noise is drawn at the latents' own size, resized like them and brought back to unit spread. Hence the
+        draw is that of `encode_cells` where the latent sides are even (to rounding), and with odd sides where
+        neighbouring latents have equal standard deviations; otherwise each latent's distribution is still exact
+        and only the correlation between neighbours is approximate.
+        """
+        if self.std is None:
+            return self.mean
+        n, rows, cols, channels = self.mean.shape
+        height, width = self.latent_size or (2 * rows, 2 * cols)
+        noise = torch.randn((n, channels // 4, height, width), generator=generator, device=generator.device)
+        even = even_sides(noise.to(self.mean)) / even_sides_std(torch.ones(1, 1, height, width).to(self.mean))
+        return self.mean + self.std * space_to_depth(even)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class CellScaling:
+    """A normalisation per channel of a cell, (cell - shift) * scale: FLUX.2's; others scale the latents before.
+
+    Attributes:
+        shift: [channels].
+        scale: [channels] positive.
+    """
+
+    shift: Float[Tensor, "channels"]
+    scale: Float[Tensor, "channels"]
 
 
 class LatentTokenizer(abc.ABC):
@@ -80,6 +139,11 @@ class LatentTokenizer(abc.ABC):
     @abc.abstractmethod
     def preprocessing(self) -> Mapping[str, Any]:
         """Everything besides the weights that changes the latents, as plain JSON values."""
+
+    @property
+    def cell_scaling(self) -> CellScaling | None:
+        """What is still to be done to cells when the latents carry their own scale: mostly nothing."""
+        return None
 
     @abc.abstractmethod
     def _encode(self, pictures: Float[Tensor, "n 3 height width"]) -> LatentPosterior:
@@ -140,20 +204,48 @@ class LatentTokenizer(abc.ABC):
         """
         posterior = self._posterior(images, size)
         latents = posterior.mean if generator is None else posterior.sample(generator)
-        return space_to_depth(even_sides(latents))
+        return self._scaled(space_to_depth(even_sides(latents)))
+
+    def encode_posterior_cells(
+        self, images: UInt8[Tensor, "n 3 height width"], size: int | None = None
+    ) -> CellPosterior:
+        """Mean and spread of the target cells of pictures, in the layout of `encode_cells`.
+
+        Args:
+            images: RGB.
+            size: resize to size x size pixels first; None keeps the size.
+
+        Raises:
+            ValueError: a side (after resizing) is not a multiple of `downsampling`.
+        """
+        posterior = self._posterior(images, size)
+        mean, std = self._scaled(space_to_depth(even_sides(posterior.mean))), None
+        if posterior.std is not None:
+            std = space_to_depth(even_sides_std(posterior.std))
+            scaling = self.cell_scaling
+            std = std if scaling is None else std * scaling.scale.to(std)
+        height, width = posterior.mean.shape[-2:]
+        return CellPosterior(mean=mean, std=std, latent_size=(height, width))
 
     def decode_cells(self, cells: Float[Tensor, "n rows cols channels"]) -> UInt8[Tensor, "n 3 height width"]:
         """Pictures of cells: height = 2 * rows * downsampling (a side made even on the way in stays so)."""
         if cells.shape[-1] != self.channels:
             raise ValueError(f"cells of tokenizer '{self.name}' have {self.channels} channels, got {cells.shape[-1]}")
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-            latents = depth_to_space(cells.detach().to(self.device, torch.float32))
+            cells = cells.detach().to(self.device, torch.float32)
+            if self.cell_scaling is not None:
+                cells = cells / self.cell_scaling.scale.to(cells) + self.cell_scaling.shift.to(cells)
+            latents = depth_to_space(cells)
             if not len(latents):
                 height, width = (side * self.downsampling for side in latents.shape[-2:])
                 return torch.zeros(0, 3, height, width, dtype=torch.uint8, device=self.device)
             unit = torch.cat([self._decode(part).float() for part in latents.split(self.chunk)])
             images = unit.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
         return images.clone()
+
+    def _scaled(self, cells: Float[Tensor, "n rows cols channels"]) -> Float[Tensor, "n rows cols channels"]:
+        scaling = self.cell_scaling
+        return cells if scaling is None else (cells - scaling.shift.to(cells)) * scaling.scale.to(cells)
 
     def _posterior(self, images: UInt8[Tensor, "n 3 height width"], size: int | None) -> LatentPosterior:
         height, width = (size, size) if size is not None else (images.shape[-2], images.shape[-1])
@@ -199,6 +291,23 @@ def even_sides(latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c even_h e
     if target == (height, width):
         return latents
     return functional.interpolate(latents, size=target, mode="bilinear", align_corners=False)
+
+
+def even_sides_std(std: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c even_h even_w"]:
+    """Standard deviations of `even_sides(z)` for independent z of these deviations: sqrt(sum weight^2 std^2)."""
+    height, width = std.shape[-2], std.shape[-1]
+    if height % 2 == 0 and width % 2 == 0:
+        return std
+    variance = torch.einsum("yh,nchw,xw->ncyx", _even_weights(height, std) ** 2, std**2, _even_weights(width, std) ** 2)
+    return variance.sqrt()
+
+
+def _even_weights(side: int, like: Tensor) -> Float[Tensor, "even_side side"]:
+    """Weights by which one side is resized: row k gives the new sample k."""
+    if side % 2 == 0:
+        return torch.eye(side).to(like)
+    identity = torch.eye(side)[None, None]
+    return functional.interpolate(identity, size=(side + 1, side), mode="bilinear", align_corners=False)[0, 0].to(like)
 
 
 def space_to_depth(latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n rows cols channels"]:

@@ -8,14 +8,18 @@ from typing import Any
 import torch
 
 from stereopsis.errors import CheckpointError, RecipeError
-from stereopsis.models.packs import Teachers
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import load_model
+from stereopsis.models.targets import Teachers
 from stereopsis.objectives.alignment import FeatureAlignment
-from stereopsis.objectives.base import Objective
+from stereopsis.objectives.base import BuildContext, Objective
+from stereopsis.objectives.consistency import Consistency
+from stereopsis.objectives.contrastive import Contrastive
 from stereopsis.objectives.denoiser import Denoiser, DenoiserConfig
 from stereopsis.objectives.grounding import GroundingLoss
 from stereopsis.objectives.reconstruction import BirdsEye, CrossView, VanillaReconstruction
+from stereopsis.objectives.relational import Relational
+from stereopsis.objectives.released import initialise_denoiser
 from stereopsis.objectives.set import ObjectiveSet, require_targets
 from stereopsis.objectives.text import TextLoss
 from stereopsis.teachers.features import load_feature_teacher
@@ -24,14 +28,18 @@ from stereopsis.training.recipe import Recipe
 
 TINY_BASE = Path(__file__).resolve().parent.parent / "assets" / "tiny_base"
 _RECONSTRUCTION = ("vanilla", "cross_view", "birds_eye")
-_MEMBERS: Mapping[str, type[Objective]] = {
+OBJECTIVES: Mapping[str, type[Objective]] = {
     "text": TextLoss,
     "grounding": GroundingLoss,
     "vanilla": VanillaReconstruction,
     "cross_view": CrossView,
     "birds_eye": BirdsEye,
     "alignment": FeatureAlignment,
+    "contrastive": Contrastive,
+    "consistency": Consistency,
+    "relational": Relational,
 }
+_FEATURES = ("alignment", "relational")
 
 
 def build_model(recipe: Recipe) -> SpatialModel:
@@ -49,10 +57,9 @@ def build_model(recipe: Recipe) -> SpatialModel:
         "train_vision": section.train_vision,
         "instruction": section.instruction,
     }
-    if section.view_grid is not None:
-        changes["view_grid"] = section.view_grid
-    if section.encoding_scale is not None:
-        changes["encoding_scale"] = section.encoding_scale
+    for key in ("view_grid", "fit", "object_features", "encoding_scale"):
+        if getattr(section, key) is not None:
+            changes[key] = getattr(section, key)
     torch.manual_seed(recipe.seed)
     return load_model(folder, **changes)
 
@@ -74,7 +81,7 @@ def build_teachers(recipe: Recipe) -> Teachers:
                 raise RecipeError(f"teachers.{name}: {error}") from error
     return Teachers(
         latent=latent,
-        features=load_feature_teacher(section.features) if "alignment" in active else None,
+        features=load_feature_teacher(section.features) if any(n in active for n in _FEATURES) else None,
         view_size=section.view_size,
         birdseye_size=section.birdseye_size,
     )
@@ -90,43 +97,48 @@ def build_objectives(recipe: Recipe, dim: int, targets: Mapping[str, torch.Tenso
 
     Raises:
         RecipeError: an objective's target is missing.
+        CheckpointError: the weights that the denoiser should start from do not fit.
     """
     active = recipe.objectives.active()
     for name in active:
-        require_targets(name, _MEMBERS[name].needs, targets)
+        require_targets(name, OBJECTIVES[name].needs, targets)
     torch.manual_seed(recipe.seed + 1)
-    denoiser = None
+    denoiser, mask_token = None, None
     if any(name in active for name in _RECONSTRUCTION) and "view_latents" in targets:
-        birdseye = targets.get("birdseye_latents")
-        denoiser = Denoiser(
-            DenoiserConfig(
-                condition_dim=dim,
-                channels=targets["view_latents"].shape[-1],
-                view_grid=_grid(targets["view_latents"]),
-                birdseye_grid=None if birdseye is None else _grid(birdseye),
-                width=recipe.denoiser.width,
-                depth=recipe.denoiser.depth,
-                heads=recipe.denoiser.heads,
+        denoiser = _denoiser(recipe, dim, targets)
+        if recipe.denoiser.init is not None:
+            mask_token = initialise_denoiser(denoiser, recipe.denoiser.init)
+    context = BuildContext(dim=dim, targets=targets, denoiser=denoiser)
+    members = {name: OBJECTIVES[name].from_recipe(context, **section.model_dump()) for name, section in active.items()}
+    cross_view = members.get("cross_view")
+    if isinstance(cross_view, CrossView) and mask_token is not None:
+        if mask_token.shape != cross_view.mask_token.shape:
+            raise CheckpointError(
+                f"{recipe.denoiser.init}: its mask token has {len(mask_token)} features, the model's tokens {dim}; "
+                "the file belongs to another base"
             )
-        )
-    members: dict[str, Objective] = {}
-    for name, section in active.items():
-        options = section.model_dump()
-        if name == "text":
-            members[name] = TextLoss(**options)
-        elif name == "grounding":
-            members[name] = GroundingLoss(**options)
-        elif name == "alignment":
-            channels = targets["view_features"].shape[-1]
-            members[name] = FeatureAlignment(dim, channels, **options)
-        elif denoiser is not None:
-            if name == "cross_view":
-                members[name] = CrossView(denoiser, dim=dim, **options)
-            elif name == "vanilla":
-                members[name] = VanillaReconstruction(denoiser, **options)
-            else:
-                members[name] = BirdsEye(denoiser, **options)
+        cross_view.mask_token.data.copy_(mask_token)
     return ObjectiveSet(members, denoiser)
+
+
+def _denoiser(recipe: Recipe, dim: int, targets: Mapping[str, torch.Tensor]) -> Denoiser:
+    """A fresh denoiser of the recipe's size for these targets."""
+    birdseye = targets.get("birdseye_latents")
+    section = recipe.denoiser
+    return Denoiser(
+        DenoiserConfig(
+            condition_dim=dim,
+            channels=targets["view_latents"].shape[-1],
+            view_grid=_grid(targets["view_latents"]),
+            birdseye_grid=None if birdseye is None else _grid(birdseye),
+            width=section.width,
+            depth=section.depth,
+            heads=section.heads,
+            diffusion=section.diffusion,
+            times=section.times,
+            dropout=section.dropout,
+        )
+    )
 
 
 def _grid(cells: torch.Tensor) -> tuple[int, int]:

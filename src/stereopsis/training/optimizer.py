@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from stereopsis.models.spatial import SpatialModel
+
 HEAD_PARTS = ("grounding.", "objectives.")
 _NOT_HIDDEN = ("embed", "lm_head", "cls_token", "mask_token", "zero_target", "newline")
 
@@ -57,12 +59,13 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 
 def build_optimizer(
-    model: nn.Module,
+    model: SpatialModel,
     *,
     name: str,
     learning_rate: float,
     head_rate: float,
     weight_decay: float,
+    vision_rate: float | None = None,
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> torch.optim.Optimizer:
     """An optimizer over the trainable parameters; norms and biases do not decay.
@@ -73,17 +76,21 @@ def build_optimizer(
         learning_rate: of the backbone.
         head_rate: of what starts untrained (grounding head, objectives' heads).
         weight_decay: of matrices.
+        vision_rate: of the vision tower, where it is trained; None = the backbone's.
         betas: AdamW's.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    rates = {"backbone": learning_rate, "heads": head_rate, "vision": vision_rate or learning_rate}
+    tower = {id(parameter) for parameter in model.adapter.vision_tower.parameters()}
+    groups: dict[tuple[bool, str], list[nn.Parameter]] = {}
     for key, parameter in model.named_parameters():
         if parameter.requires_grad:
             hidden = parameter.ndim == 2 and not any(part in key for part in _NOT_HIDDEN)
-            groups.setdefault((hidden, key.startswith(HEAD_PARTS)), []).append(parameter)
+            part = "heads" if key.startswith(HEAD_PARTS) else "vision" if id(parameter) in tower else "backbone"
+            groups.setdefault((hidden, part), []).append(parameter)
     made = {
         kind: {
             "params": members,
-            "lr": head_rate if kind[1] else learning_rate,
+            "lr": rates[kind[1]],
             "weight_decay": weight_decay if kind[0] else 0.0,
         }
         for kind, members in sorted(groups.items())

@@ -2,246 +2,26 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pydantic
 import yaml
 
 from stereopsis.errors import RecipeError, did_you_mean
-from stereopsis.scenes.annotations import TASKS, Task
 from stereopsis.scenes.prepare import usable_cpus
+from stereopsis.training.objective_sections import ObjectivesSection
+from stereopsis.training.sections import (
+    DataSection,
+    DenoiserSection,
+    EvaluationSection,
+    ModelSection,
+    Section,
+    TeachersSection,
+    TrainingSection,
+)
 
 
-class _Section(pydantic.BaseModel):
-    """Frozen, and an unknown key is an error."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelSection(_Section):
-    """Which model is tuned, and how its visual tokens learn where they look.
-
-    Attributes:
-        base: "tiny" (shipped with the package), or a model folder.
-        positions: depth | noisy | none; see `stereopsis.models.spatial.SpatialConfig`.
-        view_grid: rows and cols of a view's tokens; left out, the base's own.
-        encoding_scale: factor of the 3D encoding; left out, the base's own.
-        instruction: words before every question.
-        train_vision: whether the vision tower is trained.
-        blind: train and answer without looking (one grey view, no coordinates): the language-prior baseline.
-    """
-
-    base: str = "tiny"
-    positions: Literal["depth", "noisy", "none"] = "depth"
-    view_grid: tuple[pydantic.PositiveInt, pydantic.PositiveInt] | None = None
-    encoding_scale: float | None = None
-    instruction: str = ""
-    train_vision: bool = False
-    blind: bool = False
-
-
-class SourceSection(_Section):
-    """Where scenes come from: ``rooms`` (how many procedural rooms) or ``path`` (a scene, or a folder of scenes).
-
-    Attributes:
-        rooms: number of procedural rooms.
-        split: which of the rooms' seed ranges.
-        offset: how many rooms of the split to pass over.
-        path: a scene folder, or a folder of scene folders.
-        text: False = vision only, whatever annotations the scenes have.
-    """
-
-    rooms: int | None = pydantic.Field(default=None, ge=1)
-    split: Literal["train", "val", "test"] = "train"
-    offset: int = pydantic.Field(default=0, ge=0)
-    path: Path | None = None
-    text: bool = True
-
-    @pydantic.model_validator(mode="after")
-    def _one_source(self) -> "SourceSection":
-        if (self.rooms is None) == (self.path is None):
-            raise ValueError("give exactly one of 'rooms' and 'path'")
-        return self
-
-
-class DataSection(_Section):
-    """Scenes, views and how conversations are packed.
-
-    Attributes:
-        sources: where scenes come from.
-        views: views per scene.
-        selection: "uniform" over the frame list, "coverage" (those that together see most of the room), or "random"
-            subsets (``subsets`` of them per scene and epoch; evaluation takes uniform views then).
-        coverage: with "coverage", stop as soon as this share of the room is covered (Video-3D-LLM: 0.95 or 0.9).
-        subsets: number of random subsets.
-        tasks: which benchmarks' conversations to train on.
-        conversations: at most this many conversations behind one visual prefix.
-        cache: folder for generated rooms and for the order in which "coverage" takes views.
-    """
-
-    sources: tuple[SourceSection, ...] = pydantic.Field(default=(SourceSection(rooms=200),), min_length=1)
-    views: int = pydantic.Field(default=8, ge=1)
-    selection: Literal["uniform", "coverage", "random"] = "uniform"
-    coverage: float = pydantic.Field(default=1.0, gt=0, le=1)
-    subsets: int = pydantic.Field(default=64, ge=1)
-    tasks: tuple[Task, ...] = TASKS
-    conversations: int = pydantic.Field(default=12, ge=1)
-    cache: Path = Path("data/rooms")
-
-    @pydantic.model_validator(mode="after")
-    def _coverage_has_a_use(self) -> "DataSection":
-        if self.coverage != 1.0 and self.selection != "coverage":
-            raise ValueError(f"'coverage' needs 'selection: coverage', found 'selection: {self.selection}'")
-        return self
-
-    @property
-    def view_options(self) -> dict[str, Any]:
-        """How `stereopsis.models.packs.PackConfig` chooses views under this recipe."""
-        if self.selection != "coverage":
-            return {"selection": "uniform"}
-        return {"selection": "coverage", "coverage": self.coverage, "view_cache": self.cache / "views"}
-
-
-class TeachersSection(_Section):
-    """Frozen teachers whose answers the objectives ask for.
-
-    Attributes:
-        latent: latent tokenizer of the reconstruction objectives: "rooms", "pixels", "taef1:PATH", "flux:PATH", ...
-        view_size: side at which views are encoded, pixels.
-        birdseye_size: side at which bird's-eye views are encoded, pixels.
-        features: 3D feature teacher of the alignment objective.
-    """
-
-    latent: str = "rooms"
-    view_size: int = pydantic.Field(default=96, ge=1)
-    birdseye_size: int = pydantic.Field(default=128, ge=1)
-    features: str = "point_map"
-
-
-class DenoiserSection(_Section):
-    """Size of the diffusion denoiser; the released one is 1024 wide, 3 deep, 16 heads."""
-
-    width: int = pydantic.Field(default=128, ge=4)
-    depth: int = pydantic.Field(default=2, ge=1)
-    heads: int = pydantic.Field(default=4, ge=1)
-
-    @pydantic.model_validator(mode="after")
-    def _divisible(self) -> "DenoiserSection":
-        if self.width % self.heads or self.width % 4:
-            raise ValueError(f"width {self.width} must be divisible by 4 and by heads ({self.heads})")
-        return self
-
-
-class ObjectiveSection(_Section):
-    """What every objective can set: its weight, and that it is active every n-th optimiser step."""
-
-    weight: float = 1.0
-    every: int = pydantic.Field(default=1, ge=1)
-
-
-class TextSection(ObjectiveSection):
-    """Next-token loss; ``average`` weighs every token or every answer alike."""
-
-    average: Literal["token", "answer"] = "token"
-
-
-class VanillaSection(ObjectiveSection):
-    """Reconstruct a share of the views from their own tokens."""
-
-    ratio: float = pydantic.Field(default=0.25, gt=0, le=1)
-
-
-class CrossViewSection(ObjectiveSection):
-    """Reconstruct hidden views from the others (Ross3D)."""
-
-    every: int = pydantic.Field(default=4, ge=1)
-    ratio: float = pydantic.Field(default=0.25, gt=0, lt=1)
-    conditioning: Literal["released", "masked_positions"] = "masked_positions"
-    repeats: int | None = pydantic.Field(default=None, ge=1)
-
-
-class BirdsEyeSection(ObjectiveSection):
-    """Reconstruct the view from above (Ross3D)."""
-
-    repeats: int = pydantic.Field(default=1, ge=1)
-
-
-class AlignmentSection(ObjectiveSection):
-    """Align visual tokens to a 3D teacher's features (3DRS)."""
-
-    distance: Literal["squared", "cosine", "l2"] = "squared"
-
-
-class ObjectivesSection(_Section):
-    """Which objectives train the model; an objective that is left out is off."""
-
-    text: TextSection | None = None
-    grounding: ObjectiveSection | None = None
-    vanilla: VanillaSection | None = None
-    cross_view: CrossViewSection | None = None
-    birds_eye: BirdsEyeSection | None = None
-    alignment: AlignmentSection | None = None
-
-    def active(self) -> dict[str, ObjectiveSection]:
-        """The objectives that are on, by name."""
-        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
-
-
-class TrainingSection(_Section):
-    """Optimisation.
-
-    Attributes:
-        steps: optimiser steps.
-        scenes: scenes per pass and process.
-        accumulation: passes per optimiser step.
-        optimizer: "adamw", or "muon" for the hidden matrices with AdamW for the rest.
-        learning_rate: peak rate of the backbone.
-        head_rate: peak rate of everything that starts untrained (grounding head, objectives' heads).
-        weight_decay: AdamW's.
-        warmup: share of the steps spent warming up.
-        schedule: name of a transformers schedule.
-        clip: largest gradient norm.
-        precision: "bf16" autocast or "fp32".
-        log_every: steps between log lines.
-        save_every: steps between checkpoints; 0 = only the final model.
-        keep: how many checkpoints stay; at least 2, so that a kill while one is written leaves a whole one.
-        threads: CPU threads; 0 = torch's default.
-        cache_vision: keep the frozen tower's output in memory instead of computing it in every step.
-    """
-
-    steps: int = pydantic.Field(default=300, ge=1)
-    scenes: int = pydantic.Field(default=8, ge=1)
-    accumulation: int = pydantic.Field(default=1, ge=1)
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    learning_rate: float = pydantic.Field(default=1e-3, ge=0)
-    head_rate: float = pydantic.Field(default=1e-3, ge=0)
-    weight_decay: float = pydantic.Field(default=0.0, ge=0)
-    warmup: float = pydantic.Field(default=0.03, ge=0, lt=1)
-    schedule: Literal["cosine", "linear", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"] = "cosine"
-    clip: float = pydantic.Field(default=1.0, ge=0)
-    precision: Literal["bf16", "fp32"] = "bf16"
-    log_every: int = pydantic.Field(default=10, ge=1)
-    save_every: int = pydantic.Field(default=0, ge=0)
-    keep: int = pydantic.Field(default=2, ge=2)
-    threads: int = pydantic.Field(default=0, ge=0)
-    cache_vision: bool = True
-
-
-class EvaluationSection(_Section):
-    """What `stereopsis evaluate` and `demo` measure.
-
-    Attributes:
-        sources: scenes to evaluate on.
-        tasks: which benchmarks.
-        proposals: boxes that grounding chooses from: the detector stand-in, or ground truth.
-    """
-
-    sources: tuple[SourceSection, ...] = pydantic.Field(default=(SourceSection(rooms=50, split="test"),), min_length=1)
-    tasks: tuple[Task, ...] = TASKS
-    proposals: Literal["detector", "objects"] = "detector"
-
-
-class Recipe(_Section):
+class Recipe(Section):
     """A whole run."""
 
     name: str
@@ -274,7 +54,7 @@ def recipe_folders() -> list[Path]:
 
 
 def find_recipe(name: str | Path) -> Path:
-    """A recipe file by path, or by name in the recipe folders.
+    """A recipe file by path, or by name in the recipe folders and the folders in them.
 
     Raises:
         RecipeError: no such recipe; names the nearest.
@@ -283,7 +63,7 @@ def find_recipe(name: str | Path) -> Path:
         return Path(name)
     known: dict[str, Path] = {}
     for folder in recipe_folders():
-        for path in sorted(folder.glob("*.yaml")):
+        for path in sorted(folder.rglob("*.yaml"), key=lambda found: (len(found.parts), found)):
             known.setdefault(path.stem, path)
     stem = Path(name).name.removesuffix(".yaml")
     if stem in known:
@@ -292,22 +72,60 @@ def find_recipe(name: str | Path) -> Path:
 
 
 def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe and apply dotted overrides such as ``training.steps=50``.
+    """Read a recipe, what it extends, and dotted overrides such as ``training.steps=50``.
 
     Raises:
-        RecipeError: not YAML, an unknown key (names the nearest), or a wrong value.
+        RecipeError: not YAML, an unknown key (names the nearest), a wrong value, or recipes that extend each other.
     """
     path = find_recipe(name)
+    content = _extended(path, ())
+    content.setdefault("name", path.stem)
+    for override in overrides:
+        _apply(content, override)
+    return parse_recipe(content, str(path))
+
+
+def _extended(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
+    """A recipe file's content, laid over that of the recipe that its ``extends:`` names.
+
+    Args:
+        path: the file.
+        below: files that extend this one, from the outermost inwards.
+    """
+    if path.resolve() in (each.resolve() for each in below):
+        chain = " -> ".join(each.name for each in (*below, path))
+        raise RecipeError(f"{path}: recipes extend each other: {chain}; take one 'extends:' out")
     try:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise RecipeError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path} must hold a mapping of sections, found {type(content).__name__}")
-    content.setdefault("name", path.stem)
-    for override in overrides:
-        _apply(content, override)
-    return parse_recipe(content, str(path))
+    if "extends" not in content:
+        return content
+    parent = content.pop("extends")
+    if not isinstance(parent, str):
+        raise RecipeError(f"{path}: extends: expected the name or the path of one recipe, found {parent!r}")
+    beside = next((p for n in (parent, f"{parent}.yaml") if (p := path.parent / n).is_file()), None)
+    try:
+        inherited = _extended(beside or find_recipe(parent), (*below, path))
+    except RecipeError as error:
+        raise RecipeError(f"{path}: extends: {error}") from error
+    inherited.pop("name", None)
+    return _laid_over(inherited, content)
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Mappings are merged key by key, everything else is replaced; null takes away what is below."""
+    merged = dict(below)
+    for key, value in above.items():
+        if value is None and key in below:
+            del merged[key]
+        elif isinstance(value, dict) and isinstance(below.get(key), dict):
+            merged[key] = _laid_over(below[key], value)
+        else:
+            merged[key] = value
+    return merged
 
 
 def parse_recipe(content: dict[str, Any], source: str = "recipe") -> Recipe:

@@ -12,18 +12,16 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from stereopsis.data.pack import ScenePack
 from stereopsis.errors import RunFolderError
-from stereopsis.models.packs import PackConfig, PackDataset, Teachers, build_pack, cache_vision
+from stereopsis.models.dataset import PackDataset
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import save_model
-from stereopsis.scenes.scene import Scene
 from stereopsis.training.build import build_model, build_objectives, build_teachers
-from stereopsis.training.recipe import Recipe, SourceSection, cpu_threads, load_recipe
-from stereopsis.training.sources import scenes_of
+from stereopsis.training.packing import build_packs
+from stereopsis.training.recipe import Recipe, cpu_threads, load_recipe
 from stereopsis.training.trainer import METRICS_FILE, LossBar, MetricsLog, SpatialTrainer, newest_checkpoint
 
 RECIPE_FILE = "recipe.yaml"
@@ -100,38 +98,6 @@ def environment() -> dict[str, object]:
     }
 
 
-def build_packs(
-    recipe: Recipe,
-    model: SpatialModel,
-    teachers: Teachers | None,
-    sources: Sequence[SourceSection],
-    *,
-    tasks: Sequence[str] | None = None,
-    proposals: str = "objects",
-    console: Console | None = None,
-) -> list[ScenePack]:
-    """Packs of all scenes of some sources, with targets and (where the tower is frozen) cached vision features."""
-    data = recipe.data
-    packs = []
-    for source in sources:
-        wanted = data.tasks if tasks is None else tasks
-        config = PackConfig.for_model(
-            model,
-            views=None if data.selection == "random" else data.views,
-            **data.view_options,
-            tasks=tuple(wanted) if source.text else (),
-            proposals=proposals,
-            blind=recipe.model.blind,
-            seed=recipe.seed,
-        )
-        scenes: Sequence[Scene] = scenes_of(source, data.cache, console=console)
-        for scene in track(scenes, f"reading {len(scenes)} scenes", console=console, transient=True):
-            packs.append(build_pack(scene, config, teachers))
-    if recipe.training.cache_vision and not recipe.model.train_vision:
-        packs = cache_vision(track(packs, "encoding views", console=console, transient=True), model)
-    return packs
-
-
 def train(
     recipe: Recipe,
     folder: Path,
@@ -168,20 +134,39 @@ def train(
         conversations=recipe.data.conversations,
         views=recipe.data.views if recipe.data.selection == "random" else None,
         subsets=recipe.data.subsets,
+        text_share=recipe.data.text_share,
+        vision_only=recipe.data.vision_only,
         seed=recipe.seed,
     )
-    collator = model.collator()
-    probe = collator([dataset[0]])
+    probe = model.collator()([dataset[0]])
     model.objectives = build_objectives(recipe, model.adapter.dim, probe.targets)
     model.objectives.check(probe)
     start_run_folder(folder, recipe, resume=resume)
+    trainer = fit(recipe, model, dataset, folder, resume=resume, progress=progress)
+    model.eval()
+    if trainer.is_world_process_zero():
+        save_model(model, folder / MODEL_FOLDER)
+    return TrainedRun(folder=folder, model=model, packs=packs)
+
+
+def fit(
+    recipe: Recipe,
+    model: SpatialModel,
+    dataset: PackDataset,
+    folder: Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+) -> SpatialTrainer:
+    """Train what requires a gradient of a model with objectives; logs and checkpoints go into ``folder``."""
     trainer = SpatialTrainer(
         model,
         _arguments(recipe, folder, progress),
         head_rate=recipe.training.head_rate,
+        vision_rate=recipe.training.vision_rate,
         optimizer=recipe.training.optimizer,
         train_dataset=dataset,
-        data_collator=collator,
+        data_collator=model.collator(),
         callbacks=[MetricsLog(folder)],
     )
     trainer.remove_callback(ProgressCallback if progress else PrinterCallback)
@@ -192,10 +177,7 @@ def train(
         trainer._load_from_checkpoint(str(checkpoint))  # all steps are done; the Trainer would take one more
     else:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    model.eval()
-    if trainer.is_world_process_zero():
-        save_model(model, folder / MODEL_FOLDER)
-    return TrainedRun(folder=folder, model=model, packs=packs)
+    return trainer
 
 
 def _arguments(recipe: Recipe, folder: Path, progress: bool) -> TrainingArguments:

@@ -1,18 +1,21 @@
 """Scenes for a recipe: procedural rooms (made once, then read from disk) or folders."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import overload
 
 from rich.console import Console
 
 from stereopsis.errors import SceneError
 from stereopsis.scenes.alignment import align_scene, with_birdseye
-from stereopsis.scenes.prepare import PrepareSettings, Room, find_captures, prepare
+from stereopsis.scenes.prepare import Capture, PrepareSettings, Room, find_captures, prepare
 from stereopsis.scenes.rooms import GENERATOR_VERSION
 from stereopsis.scenes.rooms.language import split_seeds
 from stereopsis.scenes.scene import Scene
 from stereopsis.scenes.stored import read_scene
-from stereopsis.training.recipe import SourceSection
+from stereopsis.scenes.video3dllm import Video3DLLMData
+from stereopsis.training.sections import SourceSection
 
 
 def made_rooms(seeds: Sequence[int], folder: Path, *, console: Console | None = None) -> list[Path]:
@@ -30,17 +33,66 @@ def made_rooms(seeds: Sequence[int], folder: Path, *, console: Console | None = 
     return folders
 
 
-def scenes_of(source: SourceSection, cache: Path, *, console: Console | None = None) -> list[Scene]:
-    """Open a source's scenes.
+class SceneFolders(Sequence[Scene]):
+    """Scenes that are opened when they are asked for and not kept."""
+
+    def __init__(self, openers: Sequence[Callable[[], Scene]]) -> None:
+        self.openers = tuple(openers)
+
+    def __len__(self) -> int:
+        return len(self.openers)
+
+    def __iter__(self) -> Iterator[Scene]:
+        return (opener() for opener in self.openers)
+
+    @overload
+    def __getitem__(self, index: int) -> Scene: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Scene]: ...
+    def __getitem__(self, index: int | slice) -> Scene | list[Scene]:
+        if isinstance(index, slice):
+            return [opener() for opener in self.openers[index]]
+        return self.openers[index]()
+
+
+def folders_of(source: SourceSection, cache: Path, *, console: Console | None = None) -> SceneFolders:
+    """A source's scenes, opened one by one.
 
     Raises:
-        SceneError: the path is neither a scene nor a folder of scenes.
+        SceneError: the path is neither a scene nor a folder of scenes; when iterated, a scene cannot be read.
     """
     if source.rooms is not None:
         seeds = split_seeds(source.split, source.rooms, source.offset)
-        return [read_scene(path) for path in made_rooms(seeds, prepared_folder(source, cache), console=console)]
+        made = made_rooms(seeds, prepared_folder(source, cache), console=console)
+        return SceneFolders([functools.partial(read_scene, path) for path in made])
     assert source.path is not None
-    return [_upright(scene) for scene in open_folder(source.path)]
+    if source.annotations:
+        return SceneFolders(annotated_scenes(source.path, source.annotations))
+    return SceneFolders([functools.partial(_opened, capture) for capture in captures_in(source.path)])
+
+
+def scenes_of(source: SourceSection, cache: Path, *, console: Console | None = None) -> list[Scene]:
+    """Open a source's scenes, all of them.
+
+    Raises:
+        SceneError: the path is neither a scene nor a folder of scenes, or a scene cannot be read.
+    """
+    return list(folders_of(source, cache, console=console))
+
+
+def annotated_scenes(folder: Path, names: Sequence[str]) -> list[Callable[[], Scene]]:
+    """The scenes of a Video-3D-LLM data folder that some of its processed files speak of, not opened yet.
+
+    Args:
+        folder: the data folder, or the project's folder that holds it.
+        names: processed files, such as "scanqa_train".
+
+    Raises:
+        SceneError: a file is absent or wrong; when opened, a scene has no frames here.
+    """
+    data = Video3DLLMData(folder)
+    wanted = sorted({annotation.scene_id for name in names for annotation in data.annotations(name)})
+    return [functools.partial(_finished, data, scene_id, tuple(names)) for scene_id in wanted]
 
 
 def missing_rooms(source: SourceSection, cache: Path) -> int:
@@ -66,12 +118,29 @@ def open_folder(path: Path) -> list[Scene]:
         SceneError: nothing there is a scene, a folder in it holds none (what was lost there must not go
             unnoticed), or a scene cannot be read.
     """
+    return [capture.load(PrepareSettings()) for capture in captures_in(path)]
+
+
+def captures_in(path: Path) -> list[Capture]:
+    """One scene, or all scenes that lie in a folder, not opened yet.
+
+    Raises:
+        SceneError: nothing there is a scene, or a folder in it holds none.
+    """
     captures = find_captures(path)
     if captures[0].path != path:
         for inner in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")):
             if not any(capture.path.is_relative_to(inner) for capture in captures):
                 find_captures(inner)  # says what is wrong with it
-    return [capture.load(PrepareSettings()) for capture in captures]
+    return captures
+
+
+def _finished(data: Video3DLLMData, scene_id: str, names: tuple[str, ...]) -> Scene:
+    return _upright(data.scene(scene_id, annotations=names))
+
+
+def _opened(capture: Capture) -> Scene:
+    return _upright(capture.load(PrepareSettings()))
 
 
 def _upright(scene: Scene) -> Scene:

@@ -20,6 +20,7 @@ from transformers import (
 
 from stereopsis.data.batch import Batch
 from stereopsis.errors import CheckpointError
+from stereopsis.models.dataset import EvenSampler, PackDataset
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import HEADS_FILE, SPATIAL_FILE, load_tensors, save_model
 from stereopsis.training.optimizer import build_optimizer
@@ -94,6 +95,7 @@ class SpatialTrainer(Trainer):
         model: with objectives.
         args: the Trainer's arguments.
         head_rate: learning rate of what starts untrained (grounding head, objectives' heads).
+        vision_rate: learning rate of the vision tower, where it is trained; None = the backbone's.
         optimizer: "adamw" or "muon".
         options: the Trainer's other arguments.
     """
@@ -104,14 +106,16 @@ class SpatialTrainer(Trainer):
         args: TrainingArguments,
         *,
         head_rate: float,
+        vision_rate: float | None = None,
         optimizer: str = "adamw",
         **options: Any,
     ) -> None:
         super().__init__(model=model, args=args, **options)
-        self.head_rate = head_rate
+        self.head_rate, self.vision_rate = head_rate, vision_rate
         self.optimizer_name = optimizer
         self.model_accepts_loss_kwargs = True  # losses are already divided by the step's global counts
         self.optimizer: torch.optim.Optimizer | None
+        self._even_sampler: EvenSampler | None = None
         self._pass = 0
         self._pass_step = -1
         self._sums: dict[str, float] = {}
@@ -130,6 +134,7 @@ class SpatialTrainer(Trainer):
                 name=self.optimizer_name,
                 learning_rate=self.args.learning_rate,
                 head_rate=self.head_rate,
+                vision_rate=self.vision_rate,
                 weight_decay=self.args.weight_decay,
                 betas=(self.args.adam_beta1, self.args.adam_beta2),
             )
@@ -156,6 +161,20 @@ class SpatialTrainer(Trainer):
         if self.accelerator.num_processes > 1:
             counts = self.accelerator.reduce(counts.to(device), reduction="sum").cpu()
         return batches, dict(zip(due, counts.tolist(), strict=True))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        """The Trainer's own, or one that keeps the recipe's share of vision-only items everywhere."""
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if not isinstance(dataset, PackDataset) or dataset.vision_only is None:
+            return super()._get_train_sampler(train_dataset)
+        self._even_sampler = EvenSampler(dataset, self.args.data_seed or self.args.seed)
+        return self._even_sampler
+
+    def _run_epoch(self, *args: Any, epoch: int, **options: Any) -> Any:
+        # told here, because accelerate's wrappers do not pass an epoch on to every sampler that they skip or share
+        if self._even_sampler is not None:
+            self._even_sampler.set_epoch(epoch)
+        return super()._run_epoch(*args, epoch=epoch, **options)
 
     def floating_point_ops(self, inputs: Batch) -> int:
         """Not counted: the Trainer's estimate knows nothing of packed scenes."""

@@ -6,7 +6,6 @@ do not name), the later ones get "#2", "#3" at the end, in the order of the file
 """
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from stereopsis.benchmarks.annotation_files import (
@@ -14,7 +13,6 @@ from stereopsis.benchmarks.annotation_files import (
     Box,
     Entry,
     entries,
-    read_json,
     unknown_format,
     without_duplicates,
 )
@@ -29,15 +27,6 @@ DEFAULT_SPLIT = "val"
 FILES = ("multi3drefer_{split}.json", "multi3drefer_{split}_llava_style.json")
 
 
-def read(path: Path, *, split: str | None = None) -> tuple[AnnotationRecord, ...]:
-    """Read a file of the authors or a llava-style one.
-
-    Raises:
-        StereopsisError: the file is missing, damaged or of another form, or a description is there twice.
-    """
-    return parse(read_json(path), str(path), split=split)
-
-
 def parse(content: Any, where: str, *, split: str | None = None) -> tuple[AnnotationRecord, ...]:
     """Annotations of content that was read from `where`.
 
@@ -47,7 +36,7 @@ def parse(content: Any, where: str, *, split: str | None = None) -> tuple[Annota
         split: not needed here.
 
     Raises:
-        StereopsisError: see `read`.
+        StereopsisError: the content has another form, an entry is damaged, or a description is there twice.
     """
     listed = entries(content, where)
     if is_llava_style(content):

@@ -4,25 +4,15 @@ For evaluation there is one annotation per object, "SCENE|OBJECT", whose referen
 training one per description, "SCENE|OBJECT|ANNOTATION".
 """
 
-from pathlib import Path
 from typing import Any
 
-from stereopsis.benchmarks.annotation_files import AnnotationRecord, Entry, entries, read_json, without_duplicates
+from stereopsis.benchmarks.annotation_files import AnnotationRecord, Entry, entries, without_duplicates
 from stereopsis.benchmarks.llava_style import is_llava_style, llava_record
 from stereopsis.benchmarks.scanrefer.reader import Description, descriptions, eval_type
 from stereopsis.scenes.annotations import Annotation
 
 DEFAULT_SPLIT = "val"
 FILES = ("ScanRefer_filtered_{split}.json", "scan2cap_{split}_llava_style.json")
-
-
-def read(path: Path, *, split: str | None = None) -> tuple[AnnotationRecord, ...]:
-    """Read a file of ScanRefer (see `stereopsis.benchmarks.scanrefer.reader`) or a llava-style one of Scan2Cap.
-
-    Raises:
-        StereopsisError: the file is missing, damaged or of another form, or an id is there twice.
-    """
-    return parse(read_json(path), str(path), split=split)
 
 
 def parse(content: Any, where: str, *, split: str | None = None) -> tuple[AnnotationRecord, ...]:
@@ -34,7 +24,7 @@ def parse(content: Any, where: str, *, split: str | None = None) -> tuple[Annota
         split: "train" gives one annotation per description of ScanRefer's file, everything else one per object.
 
     Raises:
-        StereopsisError: see `read`.
+        StereopsisError: the content has another form, an entry is damaged, or an id is there twice.
     """
     if is_llava_style(content):
         return without_duplicates((entry.place, _llava(entry)) for entry in entries(content, where))

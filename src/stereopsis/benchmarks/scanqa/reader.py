@@ -1,13 +1,11 @@
 """ScanQA's annotation files: ``ScanQA_v1.0_*.json``, or Video-3D-LLM's ``scanqa_*_llava_style.json``."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 from stereopsis.benchmarks.annotation_files import (
     AnnotationRecord,
     entries,
-    read_json,
     unknown_format,
     without_duplicates,
 )
@@ -33,17 +31,10 @@ def question_type(question: str) -> str:
     return next((name for name, phrases in _TYPES if any(phrase in question for phrase in phrases)), "other")
 
 
-def read(path: Path, *, split: str | None = None) -> tuple[AnnotationRecord, ...]:
-    """Read a file of the authors or a llava-style one; the test splits have no answers and cannot be scored.
-
-    Raises:
-        StereopsisError: the file is missing, damaged or of another form, or an id is there twice.
-    """
-    return parse(read_json(path), str(path), split=split)
-
-
 def parse(content: Any, where: str, *, split: str | None = None) -> tuple[AnnotationRecord, ...]:
     """Annotations of content that was read from `where`; ids are the authors' question ids in both forms.
+
+    The test splits have no answers and cannot be scored.
 
     Args:
         content: a list of records.
@@ -51,7 +42,7 @@ def parse(content: Any, where: str, *, split: str | None = None) -> tuple[Annota
         split: not needed here.
 
     Raises:
-        StereopsisError: see `read`.
+        StereopsisError: the content has another form, an entry is damaged, or an id is there twice.
     """
     if is_llava_style(content):
         return _parse_llava(content, where)

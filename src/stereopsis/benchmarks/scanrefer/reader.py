@@ -4,7 +4,6 @@ Ids are "SCENE|OBJECT|ANNOTATION" in all of them.
 """
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from stereopsis.benchmarks.annotation_files import (
@@ -12,7 +11,6 @@ from stereopsis.benchmarks.annotation_files import (
     Box,
     Entry,
     entries,
-    read_json,
     unknown_format,
     without_duplicates,
 )
@@ -53,15 +51,6 @@ class Description:
     names: tuple[str, ...] = ()
 
 
-def read(path: Path, *, split: str | None = None) -> tuple[AnnotationRecord, ...]:
-    """Read one file of any of the three forms.
-
-    Raises:
-        StereopsisError: the file is missing, damaged or of another form, or an id is there twice.
-    """
-    return parse(read_json(path), str(path), split=split)
-
-
 def parse(content: Any, where: str, *, split: str | None = None) -> tuple[AnnotationRecord, ...]:
     """Annotations of content that was read from `where`.
 
@@ -71,7 +60,7 @@ def parse(content: Any, where: str, *, split: str | None = None) -> tuple[Annota
         split: not needed here.
 
     Raises:
-        StereopsisError: see `read`.
+        StereopsisError: the content has another form, an entry is damaged, or an id is there twice.
     """
     if is_llava_style(content):
         return without_duplicates((entry.place, _llava(entry)) for entry in entries(content, where))

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from stereopsis.errors import SceneError
+from stereopsis.errors import check_ranges
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,4 @@ class Front3DConfig:
             "horizontal_fov_degrees": (20.0, 150.0),
             "seed": (0, 2**32 - 1),
         }
-        for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise SceneError(f"Front3DConfig.{name} is {value}, expected {low} to {high}; change that setting")
+        check_ranges(self, ranges)

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from stereopsis.errors import SceneError
 from stereopsis.scenes.alignment import with_birdseye
-from stereopsis.scenes.formats import detect_format, open_scene, scene_paths
+from stereopsis.scenes.formats import FoundScenes, detect_format, open_scene, scenes_at
 from stereopsis.scenes.prepare.settings import PrepareSettings
 from stereopsis.scenes.scene import Scene
 
@@ -139,18 +139,22 @@ def find_captures(root: str | Path, *, format: str | None = None) -> list[Captur
     found = _search(root, set(), 0, reasons)
     if not found:
         raise reasons[0]
-    names = collections.Counter(path.name for path in found)
-    return [Capture(path=path, rename=_distinct(path, root) if names[path.name] > 1 else None) for path in found]
+    names = collections.Counter(path.name for source in found for path in source.paths)
+    return [
+        Capture(path=path, format=source.format, rename=_distinct(path, root) if names[path.name] > 1 else None)
+        for source in found
+        for path in source.paths
+    ]
 
 
-def _search(folder: Path, seen: set[Path], depth: int, reasons: list[SceneError]) -> list[Path]:
+def _search(folder: Path, seen: set[Path], depth: int, reasons: list[SceneError]) -> list[FoundScenes]:
     # os.path.realpath and isdir, as a link that leads to itself is then no folder and no error
     here = Path(os.path.realpath(folder))
     if here in seen:
         return []
     seen.add(here)
     try:
-        return scene_paths(folder)
+        return [scenes_at(folder)]
     except SceneError as error:
         reasons.append(error)
     if depth == MAX_DEPTH or not os.path.isdir(folder):
@@ -160,16 +164,16 @@ def _search(folder: Path, seen: set[Path], depth: int, reasons: list[SceneError]
     except OSError as error:
         reasons.append(SceneError(f"{folder}: cannot be listed: {error}; check its permissions"))
         return []
-    return [path for name in inner for path in _search(folder / name, seen, depth + 1, reasons)]
+    return [source for name in inner for source in _search(folder / name, seen, depth + 1, reasons)]
 
 
 def _named(root: Path, format: str) -> list[Capture]:
     """The root, if the layout's reader recognises it or nothing lies below it, else the folders in it."""
     if not root.is_dir():
-        return [Capture(path=path, format=format) for path in scene_paths(root, format=format)]
+        return [Capture(path=path, format=format) for path in scenes_at(root, format=format).paths]
     try:
         if detect_format(root) == format:
-            return [Capture(path=path, format=format) for path in scene_paths(root, format=format)]
+            return [Capture(path=path, format=format) for path in scenes_at(root, format=format).paths]
     except SceneError:
         pass
     inner = []

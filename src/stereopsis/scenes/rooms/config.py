@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from stereopsis.errors import SceneError
+from stereopsis.errors import check_ranges
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,4 @@ class RoomConfig:
             "min_side": (3.0, 12.0),
             "max_side": (self.min_side, 12.0),
         }
-        for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise SceneError(f"RoomConfig.{name} is {value}, expected {low} to {high}; change that setting")
+        check_ranges(self, ranges)

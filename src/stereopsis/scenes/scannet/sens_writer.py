@@ -1,9 +1,6 @@
 """Writer of ScanNet's ``.sens`` container, for captures that other tools shall read (layout: `sens`)."""
 
-import contextlib
 import dataclasses
-import os
-import secrets
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +12,7 @@ from jaxtyping import Float, UInt16
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import Intrinsics
 from stereopsis.scenes.bad_frames import check_frame, check_intrinsics
-from stereopsis.scenes.images import MILLIMETRES, decode_colour, depth_units, encode_colour, write_failure
+from stereopsis.scenes.images import MILLIMETRES, decode_colour, depth_units, encode_colour, replacing
 from stereopsis.scenes.scannet.sens import (
     COLOUR_COMPRESSIONS,
     DEPTH_COMPRESSIONS,
@@ -109,18 +106,8 @@ def write_sens(
         sensor=sensor,
     )
     _check_settings(path, settings)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            _write(file, path, records, settings)
-        os.replace(temporary, path)
-    except OSError as error:
-        _remove(temporary)
-        raise SceneError(write_failure(path, error)) from error
-    except BaseException:
-        _remove(temporary)
-        raise
+    with replacing(path) as file:
+        _write(file, path, records, settings)
     return path
 
 
@@ -217,8 +204,3 @@ def _write_record(file: BinaryIO, record: SensRecord, compression: Literal["raw"
     file.write(FRAME.pack(*record.T_world_camera.ravel(), *times, len(record.colour), len(depth)))
     file.write(record.colour)
     file.write(depth)
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()

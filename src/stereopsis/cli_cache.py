@@ -1,0 +1,83 @@
+"""The command line's part for caches: make what training will read from disk."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from stereopsis.training.packing import CacheReport
+
+console = Console()
+DEFAULT = Path("data/cache")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(
+        epilog="Examples: stereopsis cache stereopsis-tiny -s teachers.cache=data/cache   |   stereopsis cache my.yaml "
+        "-s teachers.features=hf:weights/dinov2 --device cuda"
+    )(cache)
+
+
+def cache(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one in recipes/.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", "-s", help="Override a recipe key; may be repeated.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Where teachers run; left out, a GPU where there is one.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Make answers anew that are there.")] = False,
+) -> None:
+    """Make every teacher's answer that a recipe's training will ask for, and keep it on disk.
+
+    They go to the recipe's teachers.cache (data/cache where it names none). Start it again to go on: what is there
+    is kept.
+    """
+    from stereopsis.training.packing import fill_cache
+    from stereopsis.training.recipe import load_recipe
+
+    plan = load_recipe(recipe, overrides or [])
+    if plan.teachers.cache is None:
+        plan = load_recipe(recipe, [*(overrides or []), f"teachers.cache={DEFAULT}"])
+    show(fill_cache(plan, device=device, overwrite=overwrite, console=console))
+    if plan.teachers.cache == DEFAULT:
+        console.print(f"Train with it: -s teachers.cache={DEFAULT}", highlight=False, soft_wrap=True)
+
+
+def answer_prepared(
+    scenes: Path, features: Sequence[str], latents: Sequence[str], student: str, root: Path, *, overwrite: bool = False
+) -> None:
+    """Ask teachers about prepared scenes, on the views and at the size that a student's recipe asks for.
+
+    Args:
+        scenes: a folder of prepared scenes.
+        features: feature teachers, as recipes name them.
+        latents: latent teachers, likewise.
+        student: the recipe.
+        root: the cache folder.
+        overwrite: make answers anew that are there.
+
+    Raises:
+        StereopsisError: a teacher or the recipe is unknown, or a scene cannot be used.
+    """
+    from stereopsis.training.packing import fill_cache
+    from stereopsis.training.recipe import load_recipe, parse_recipe
+
+    content = load_recipe(student).model_dump(mode="json")
+    content["data"]["sources"] = [{"path": str(scenes)}]
+    content["teachers"] |= {"cache": str(root), "online": True}
+    plan = parse_recipe(content, student)
+    show(fill_cache(plan, features=features, latents=latents, overwrite=overwrite, console=console))
+
+
+def show(report: "CacheReport") -> None:
+    """Print what a cache holds."""
+    table = Table("what", "scenes", "MB", "folder")
+    for folder in report.folders:
+        table.add_row(folder.what, str(folder.scenes), f"{folder.bytes / 1e6:.1f}", folder.path.name)
+    console.print(table)
+    if report.folders:
+        console.print(f"Cache: [bold]{report.root.resolve()}[/bold]", highlight=False, soft_wrap=True)

@@ -1,0 +1,138 @@
+"""The command line's part for the 3D-awareness probe."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from stereopsis.errors import StereopsisError
+
+if TYPE_CHECKING:
+    from stereopsis.probing.subjects import Subject
+
+console = Console()
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(
+        epilog="Examples: stereopsis probe runs/first data/mine -o probes/first   |   stereopsis probe tiny --rooms 20 "
+        "--voxel 0.4 -o probes/base   |   stereopsis probe tiny --rooms 20 --teacher rooms_geometry -o probes/teacher "
+        "  |   stereopsis probe runs/first --rooms 50 --evaluation runs/first/evaluation -o probes/first"
+    )(probe)
+
+
+def probe(
+    model: Annotated[str, typer.Argument(help="A run folder, a model folder, or 'tiny' (the shipped base).")],
+    scenes: Annotated[list[Path] | None, typer.Argument(help="Scenes, or folders of scenes.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for probe.json, probe.html, sheets.")] = Path(
+        "probe"
+    ),
+    rooms: Annotated[int, typer.Option(help="So many unseen test rooms (instead of scenes).")] = 0,
+    teacher: Annotated[
+        str | None, typer.Option(help="Probe this feature teacher on the model's views and grid instead.")
+    ] = None,
+    layers: Annotated[str, typer.Option(help="'all', or numbers: 0 = input, -1 = last, e.g. 0,3,-1.")] = "all",
+    voxel: Annotated[float, typer.Option(help="Edge of a spot, metres; coarse tokens want larger ones.")] = 0.1,
+    views: Annotated[int, typer.Option(help="Views per scene.")] = 8,
+    positions: Annotated[
+        str | None, typer.Option(help="depth, noisy or none, instead of the model's: none tells what it sees itself.")
+    ] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="An evaluation folder on the same scenes: quartiles and correlations.")
+    ] = None,
+    against: Annotated[
+        list[Path] | None, typer.Option("--against", help="Other probes with evaluations, for the scatter over models.")
+    ] = None,
+    cache: Annotated[Path, typer.Option(help="Folder for generated rooms.")] = Path("data/rooms"),
+    sheets: Annotated[int, typer.Option(help="Draw and make clickable so many scenes.")] = 3,
+) -> None:
+    """How much do visual tokens know of 3D? Correspondence across views layer by layer, retrieval, linear readouts."""
+    from stereopsis.probing import ProbeSettings, probe_scenes, write_probe
+    from stereopsis.probing.report import add_downstream, add_models
+    from stereopsis.report.probe_page import write_probe_page
+
+    subject = _subject(model, teacher, layers, views, positions)
+    found = _scenes(scenes or [], rooms, cache)
+    result = probe_scenes(subject, found, ProbeSettings(voxel=voxel), console=console)
+    if evaluation is not None:
+        add_downstream(result, evaluation)
+    if against:
+        add_models(result, against)
+    drawn = _sheets(subject, found[:sheets], output, voxel)
+    write_probe(output, result)
+    page = write_probe_page(output, result, drawn)
+    console.print(_table(result))
+    console.print(f"Page: [bold]{page.resolve()}[/bold]", highlight=False, soft_wrap=True)
+
+
+def _subject(model: str, teacher: str | None, layers: str, views: int, positions: str | None) -> "Subject":
+    from stereopsis.models.packs import PackConfig
+    from stereopsis.models.storage import load_model
+    from stereopsis.probing.subjects import ModelSubject, TeacherSubject
+    from stereopsis.teachers.features import load_feature_teacher
+    from stereopsis.training.build import TINY_BASE
+    from stereopsis.training.run import MODEL_FOLDER, RECIPE_FILE
+
+    folder = TINY_BASE if model == "tiny" else Path(model)
+    if (folder / RECIPE_FILE).is_file():
+        folder = folder / MODEL_FOLDER
+    changes: dict[str, Any] = {} if positions is None else {"positions": positions}
+    opened = load_model(folder, **changes)
+    config = PackConfig.for_model(opened, views=views)
+    if teacher is not None:
+        return TeacherSubject(load_feature_teacher(teacher), config)
+    try:
+        chosen = None if layers == "all" else tuple(int(part) for part in layers.split(","))
+    except ValueError as error:
+        raise StereopsisError(f"--layers must be 'all' or numbers with commas between, found '{layers}'") from error
+    return ModelSubject(opened, config, layers=chosen, name=model)
+
+
+def _scenes(folders: list[Path], rooms: int, cache: Path) -> list[Any]:
+    from stereopsis.training.sections import SourceSection
+    from stereopsis.training.sources import scenes_of
+
+    if bool(folders) == bool(rooms):
+        raise StereopsisError("name scenes to probe, or --rooms N for unseen procedural rooms (one of the two)")
+    sources = [SourceSection(path=path) for path in folders] or [SourceSection(rooms=rooms, split="test")]
+    return [scene for source in sources for scene in scenes_of(source, cache, console=console)]
+
+
+def _sheets(subject: "Subject", scenes: list[Any], output: Path, voxel: float) -> list[Any]:
+    """Similarity sheets beside the page, and what the page makes clickable."""
+    from PIL import Image
+
+    from stereopsis.report.similarity import clickable, similarity_sheet, spread_picks
+
+    drawn = []
+    output.mkdir(parents=True, exist_ok=True)
+    for scene in scenes:
+        seen = subject.features(scene)
+        features = list(seen.layers.values())[-1]
+        picks = spread_picks(seen)
+        if picks:
+            sheet = similarity_sheet(seen, features, picks)
+            Image.fromarray(sheet).save(output / f"similarity-{scene.id.replace('/', '_')}.png")
+        drawn.append(clickable(seen, features, voxel))
+    return drawn
+
+
+def _table(result: dict[str, Any]) -> Table:
+    table = Table(title=f"{result['subject']['name']}, voxel {result['settings']['voxel']} m")
+    ks = result["settings"]["ks"]
+    for column in ("layer", "score", "baseline", "gap", *(f"recall@{k}" for k in ks), "depth R²", "normal R²"):
+        table.add_column(column, justify="left" if column == "layer" else "right")
+    for name, layer in result["layers"].items():
+        figures = [layer["score"], layer["random"], layer["gap"]]
+        recalls = [layer["recall"][str(k)] for k in ks]
+        readouts = [layer["readouts"].get(quantity) for quantity in ("depth", "normal")]
+        table.add_row(
+            name,
+            *(f"{f['mean']:.3f}" if f else "-" for f in figures),
+            *(f"{100 * r['mean']:.1f}" if r else "-" for r in recalls),
+            *(f"{r['r2']:.2f}" if r else "-" for r in readouts),
+        )
+    return table

@@ -1,0 +1,231 @@
+"""Official checkpoints into model folders of this package, and back, a tensor at a time."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from stereopsis.data.pack import COORD_TOKEN, GROUND_TOKEN
+from stereopsis.errors import CheckpointError, RunFolderError
+from stereopsis.models.released.config import (
+    INSTRUCTION,
+    huggingface_config,
+    read_config,
+    released_config,
+    view_grid,
+)
+from stereopsis.models.released.keys import Kind, kind_of, our_name, released_name
+from stereopsis.models.storage import CONFIG_FILE, HEADS_FILE, SCHEMA, SPATIAL_FILE
+from stereopsis.weights import SHARD_BYTES, Shard, ShardWriter, shards_of, write_json
+
+IMAGE_TOKEN = "<image>"
+ORIGINAL_CONFIG = "released_config.json"
+_TABLES = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
+_POST_NORM = ("vision_tower.post_layernorm.weight", "vision_tower.post_layernorm.bias")
+_CROPPED = "crop"
+_SQUASHED = "squash"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Converted:
+    """What a conversion did.
+
+    Attributes:
+        kind: which official model.
+        backbone: number of backbone weights.
+        grounding: number of grounding-head weights.
+        heads: number of training-head weights.
+        dropped: official weights that nothing uses, by name.
+        added: names of weights or rows that the source lacks and the target needs, with what they were set to.
+    """
+
+    kind: Kind
+    backbone: int = 0
+    grounding: int = 0
+    heads: int = 0
+    dropped: tuple[str, ...] = ()
+    added: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def convert_from_released(
+    source: str | Path, target: str | Path, *, vision_tower: str | Path | None = None, shard_bytes: int = SHARD_BYTES
+) -> Converted:
+    """Make a model folder of this package (which plain transformers can open) from an official checkpoint.
+
+    Every weight is accounted for. Memory holds about one output shard.
+
+    Args:
+        source: the official folder: config.json, tokenizer, weights in .safetensors or .bin, sharded or not.
+        target: the folder to make.
+        vision_tower: folder of the SigLIP model, where the config's ``mm_vision_tower`` is no known name.
+        shard_bytes: size of the output's shards.
+
+    Raises:
+        CheckpointError: a file is unreadable, a weight unknown or missing, or the vision tower not known.
+        RunFolderError: the target is not empty.
+    """
+    source, target = Path(source), Path(target)
+    config = read_config(source) | ({} if vision_tower is None else {"mm_vision_tower": str(vision_tower)})
+    shards = shards_of(source)
+    names = [name for shard in shards for name in shard.names]
+    places = {name: our_name(name) for name in names}
+    kind = kind_of(names)
+    shapes = {name: shape for shard in shards for name, shape in shard.shapes().items()}
+    tokenizer, image_token_id = _tokenizer(source)
+    rows = max(shapes["model.embed_tokens.weight"][0], len(tokenizer)) if "model.embed_tokens.weight" in shapes else 0
+    settings = huggingface_config(config, shapes, image_token_id, rows)
+    _require_all(settings, places.values())
+    _empty(target)
+    added: dict[str, str] = {}
+    small: dict[str, dict[str, Tensor]] = {"grounding": {}, "heads": {}}
+    with _writing(target, shard_bytes) as writer:
+        for name, tensor in _all(shards):
+            place = places[name]
+            if place.part in small:
+                small[place.part][place.name] = tensor.clone()
+            elif place.part == "backbone":
+                if place.name in _TABLES and len(tensor) < rows:
+                    added[place.name] = f"{rows - len(tensor)} rows for new tokens, set to the mean of the others"
+                    mean = tensor.float().mean(0, keepdim=True).to(tensor)
+                    tensor = torch.cat([tensor, mean.expand(rows - len(tensor), -1)])
+                writer.add(place.name, tensor)
+        for name in _POST_NORM:
+            if all(place.name != name for place in places.values()):
+                width = settings.vision_config.hidden_size
+                writer.add(name, torch.ones(width) if name.endswith("weight") else torch.zeros(width))
+                added[name] = "the identity; the released models do not apply this norm"
+    for part, file in (("grounding", SPATIAL_FILE), ("heads", HEADS_FILE)):
+        if small[part]:
+            save_file({key: value.contiguous() for key, value in small[part].items()}, target / file)
+    tokenizer.save_pretrained(target)
+    settings.architectures = ["LlavaOnevisionForConditionalGeneration"]
+    settings.save_pretrained(target)
+    write_json(target / CONFIG_FILE, _spatial_record(kind, config, settings))
+    write_json(target / ORIGINAL_CONFIG, {**config, "converted_from": kind})
+    dropped = tuple(name for name, place in places.items() if place.part == "dropped")
+    return _report(kind, [place.part for place in places.values()], dropped, added)
+
+
+def convert_to_released(source: str | Path, target: str | Path, *, shard_bytes: int = SHARD_BYTES) -> Converted:
+    """Write a model folder of the LLaVA-OneVision family as the official code reads it.
+
+    Raises:
+        CheckpointError: a weight has no counterpart there.
+        RunFolderError: the target is not empty.
+    """
+    source, target = Path(source), Path(target)
+    shards = [(shard, "backbone") for shard in shards_of(source)]
+    for part, file in (("grounding", SPATIAL_FILE), ("heads", HEADS_FILE)):
+        if (source / file).is_file():
+            with safe_open(source / file, framework="pt") as stored:
+                shards.append((Shard(path=source / file, names=tuple(stored.keys())), part))
+    places: dict[tuple[str, str], str] = {}
+    for shard, part in shards:
+        for name in shard.names:
+            places[part, name] = released_name(part, name)  # type: ignore[arg-type]
+    _empty(target)
+    with _writing(target, shard_bytes) as writer:
+        for shard, part in shards:
+            for name, tensor in shard.tensors():
+                writer.add(places[part, name], tensor)
+    AutoTokenizer.from_pretrained(source).save_pretrained(target)
+    original = source / ORIGINAL_CONFIG
+    if original.is_file():
+        config = json.loads(original.read_text())
+        config.pop("converted_from", None)
+    else:
+        config = released_config(json.loads((source / "config.json").read_text()))
+    write_json(target / "config.json", config)
+    return _report(kind_of(places.values()), [part for part, _ in places])
+
+
+def _report(
+    kind: Kind, parts: list[str], dropped: tuple[str, ...] = (), added: Mapping[str, str] | None = None
+) -> Converted:
+    return Converted(
+        kind=kind,
+        backbone=parts.count("backbone"),
+        grounding=parts.count("grounding"),
+        heads=parts.count("heads"),
+        dropped=dropped,
+        added=added or {},
+    )
+
+
+@contextlib.contextmanager
+def _writing(target: Path, limit: int) -> Iterator[ShardWriter]:
+    """A writer whose files stay only if all goes well."""
+    target.mkdir(parents=True, exist_ok=True)
+    writer = ShardWriter(target, limit)
+    try:
+        yield writer
+        writer.close()
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+def _all(shards: Iterable[Shard]) -> Iterator[tuple[str, Tensor]]:
+    for shard in shards:
+        yield from shard.tensors()
+
+
+def _tokenizer(source: Path) -> tuple[Any, int]:
+    """The tokenizer with <image>, <coord> and <ground>, and the id of the first."""
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{source}: no tokenizer that transformers can read ({error}); copy its files") from error
+    missing = [t for t in (IMAGE_TOKEN, COORD_TOKEN, GROUND_TOKEN) if t not in tokenizer.get_vocab()]
+    if missing:
+        tokenizer.add_special_tokens({"additional_special_tokens": missing}, replace_extra_special_tokens=False)
+    return tokenizer, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+
+
+def _require_all(settings: Any, places: Iterable[Any]) -> None:
+    """Refuse a checkpoint that lacks a weight of the architecture, before anything is written."""
+    from transformers import LlavaOnevisionForConditionalGeneration
+
+    with torch.device("meta"):
+        model = LlavaOnevisionForConditionalGeneration(settings)
+    wanted = {released_name("backbone", name) for name in model.state_dict()}
+    if settings.tie_word_embeddings:
+        wanted.discard("lm_head.weight")
+    wanted -= {released_name("backbone", name) for name in _POST_NORM}
+    have = {released_name("backbone", place.name) for place in places if place.part == "backbone"}
+    lacking = sorted(wanted - have)
+    unknown = sorted(have - wanted - {released_name("backbone", name) for name in _POST_NORM})
+    if lacking or unknown:
+        raise CheckpointError(
+            f"the checkpoint does not fit its config.json: {len(lacking)} weights are missing {lacking[:3]}, "
+            f"{len(unknown)} have no place {unknown[:3]}; copy the checkpoint again"
+        )
+
+
+def _empty(target: Path) -> None:
+    if target.exists() and any(target.iterdir()):
+        raise RunFolderError(f"{target} is not empty; choose another folder for the converted model")
+
+
+def _spatial_record(kind: Kind, config: Mapping[str, Any], settings: Any) -> dict[str, Any]:
+    """spatial_config.json; 3DRS squashes images, and its candidates are made of the last layer, too."""
+    tower = settings.vision_config
+    return {
+        "schema": SCHEMA,
+        "family": "llava_onevision",
+        "view_grid": view_grid(config, tower.image_size // tower.patch_size),
+        "positions": "none" if kind == "llava_video" else "depth",
+        "encoding_scale": 1.0,
+        "fit": _SQUASHED if kind == "3drs" else _CROPPED,
+        "object_features": "mean" if kind == "3drs" else "encoder",
+        "instruction": INSTRUCTION,
+        "train_vision": False,
+    }

@@ -1,0 +1,27 @@
+"""How much a model's visual tokens know of 3D: correspondence across views, linear readouts, and what follows."""
+
+from stereopsis.probing.correspondence import Correspondence, Retrieval, correspondence, retrieval
+from stereopsis.probing.downstream import Quartiles, correlate, quartile_table
+from stereopsis.probing.readouts import Readout, RidgeProbe
+from stereopsis.probing.run import PROBE_FILE, ProbeSettings, probe_scenes, read_probe, write_probe
+from stereopsis.probing.subjects import ModelSubject, Subject, TeacherSubject
+
+__all__ = [
+    "PROBE_FILE",
+    "Correspondence",
+    "ModelSubject",
+    "ProbeSettings",
+    "Quartiles",
+    "Readout",
+    "Retrieval",
+    "RidgeProbe",
+    "Subject",
+    "TeacherSubject",
+    "correlate",
+    "correspondence",
+    "probe_scenes",
+    "quartile_table",
+    "read_probe",
+    "retrieval",
+    "write_probe",
+]

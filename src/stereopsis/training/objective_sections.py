@@ -1,0 +1,106 @@
+"""The recipe's ``objectives:`` section: one class per objective, with its keys and their bounds."""
+
+from typing import Literal
+
+import pydantic
+
+from stereopsis.training.sections import Section
+
+
+class ObjectiveSection(Section):
+    """What every objective can set: its weight, and that it is active every n-th optimiser step."""
+
+    weight: float = 1.0
+    every: int = pydantic.Field(default=1, ge=1)
+
+
+class TextSection(ObjectiveSection):
+    """Next-token loss; ``average`` weighs every token or every answer alike."""
+
+    average: Literal["token", "answer"] = "token"
+
+
+class ReconstructionSection(ObjectiveSection):
+    """What every reconstruction objective can set.
+
+    Attributes:
+        latents: "sample" the teacher's posterior anew in every pass (as released), or take its "mean"; a teacher that
+            has no spread always gives its one answer.
+        grounding: "skip" scenes all of whose conversations in a pass point (as released), or "include" them.
+    """
+
+    latents: Literal["sample", "mean"] = "sample"
+    grounding: Literal["include", "skip"] = "include"
+
+
+class VanillaSection(ReconstructionSection):
+    """Reconstruct a share of the views from their own tokens."""
+
+    ratio: float = pydantic.Field(default=0.25, gt=0, le=1)
+
+
+class CrossViewSection(ReconstructionSection):
+    """Reconstruct hidden views from the others (Ross3D)."""
+
+    every: int = pydantic.Field(default=4, ge=1)
+    ratio: float = pydantic.Field(default=0.25, gt=0, lt=1)
+    conditioning: Literal["released", "masked_positions", "pose"] = "masked_positions"
+    repeats: int | None = pydantic.Field(default=None, ge=1)
+
+
+class BirdsEyeSection(ReconstructionSection):
+    """Reconstruct the view from above (Ross3D)."""
+
+    repeats: int = pydantic.Field(default=1, ge=1)
+    conditioning: Literal["released", "pose"] = "released"
+
+
+class AlignmentSection(ObjectiveSection):
+    """Align visual tokens to a 3D teacher's features (3DRS)."""
+
+    distance: Literal["squared", "cosine", "l2"] = "squared"
+    layers: tuple[int, ...] = pydantic.Field(default=(-1,), min_length=1)
+
+
+class ContrastiveSection(ObjectiveSection):
+    """Tokens of one spot attract each other across views, tokens of other spots repel (3DRS)."""
+
+    voxel: float = pydantic.Field(default=0.1, gt=0)
+    samples: int = pydantic.Field(default=256, ge=2)
+    temperature: float = pydantic.Field(default=0.07, gt=0)
+    hard_negatives: int = pydantic.Field(default=0, ge=0)
+    radius: float = pydantic.Field(default=0.5, gt=0)
+    width: int = pydantic.Field(default=128, ge=2)
+
+
+class ConsistencySection(ObjectiveSection):
+    """Tokens of one spot say the same in every view (3DRS), with a guard against collapse."""
+
+    voxel: float = pydantic.Field(default=0.1, gt=0)
+    guard: float = pydantic.Field(default=1.0, ge=0)
+    width: int = pydantic.Field(default=128, ge=2)
+
+
+class RelationalSection(ObjectiveSection):
+    """Tokens resemble each other as the 3D teacher's features do."""
+
+    samples: int = pydantic.Field(default=256, ge=2)
+    width: int = pydantic.Field(default=128, ge=2)
+
+
+class ObjectivesSection(Section):
+    """Which objectives train the model; an objective that is left out is off."""
+
+    text: TextSection | None = None
+    grounding: ObjectiveSection | None = None
+    vanilla: VanillaSection | None = None
+    cross_view: CrossViewSection | None = None
+    birds_eye: BirdsEyeSection | None = None
+    alignment: AlignmentSection | None = None
+    contrastive: ContrastiveSection | None = None
+    consistency: ConsistencySection | None = None
+    relational: RelationalSection | None = None
+
+    def active(self) -> dict[str, ObjectiveSection]:
+        """The objectives that are on, by name."""
+        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}

@@ -1,0 +1,231 @@
+"""The sections of a recipe: model, data, teachers, denoiser, training, evaluation."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from stereopsis.scenes.annotations import TASKS, Task
+
+
+class Section(pydantic.BaseModel):
+    """Frozen, and an unknown key is an error."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSection(Section):
+    """Which model is tuned, and how its visual tokens learn where they look.
+
+    Attributes:
+        base: "tiny" (shipped with the package), or a model folder.
+        positions: depth | noisy | none; see `stereopsis.models.spatial.SpatialConfig`.
+        view_grid: rows and cols of a view's tokens; left out, the base's own.
+        encoding_scale: factor of the 3D encoding; left out, the base's own.
+        fit: how images become square: "crop" (Video-3D-LLM, Ross3D) or "squash" (3DRS); left out, the base's own.
+        object_features: what grounding candidates are made of; see `stereopsis.models.spatial.SpatialConfig`.
+        instruction: words before every question.
+        train_vision: whether the vision tower is trained.
+        blind: train and answer without looking (one grey view, no coordinates): the language-prior baseline.
+    """
+
+    base: str = "tiny"
+    positions: Literal["depth", "noisy", "none"] = "depth"
+    view_grid: tuple[pydantic.PositiveInt, pydantic.PositiveInt] | None = None
+    encoding_scale: float | None = None
+    object_features: Literal["encoder", "last_layer", "mean"] | None = None
+    fit: Literal["crop", "squash"] | None = None
+    instruction: str = ""
+    train_vision: bool = False
+    blind: bool = False
+
+
+class SourceSection(Section):
+    """Where scenes come from: ``rooms`` (how many procedural rooms) or ``path`` (a scene, or a folder of scenes).
+
+    Attributes:
+        rooms: number of procedural rooms.
+        split: which of the rooms' seed ranges.
+        offset: how many rooms of the split to pass over.
+        path: a scene folder, or a folder of scene folders.
+        annotations: names of processed files of Video-3D-LLM ("scanqa_train", ...): then ``path`` is that system's data
+            folder, and the source is every scene that they speak of, with boxes and detections.
+        text: False = vision only, whatever annotations the scenes have.
+    """
+
+    rooms: int | None = pydantic.Field(default=None, ge=1)
+    split: Literal["train", "val", "test"] = "train"
+    offset: int = pydantic.Field(default=0, ge=0)
+    path: Path | None = None
+    annotations: tuple[str, ...] = ()
+    text: bool = True
+
+    @pydantic.model_validator(mode="after")
+    def _one_source(self) -> "SourceSection":
+        if (self.rooms is None) == (self.path is None):
+            raise ValueError("give exactly one of 'rooms' and 'path'")
+        if self.annotations and self.path is None:
+            raise ValueError("'annotations' are files in a data folder of Video-3D-LLM; give its 'path'")
+        return self
+
+
+class DataSection(Section):
+    """Scenes, views and how conversations are packed.
+
+    Attributes:
+        sources: where scenes come from.
+        views: views per scene.
+        selection: "uniform" over the frame list, "coverage" (those that together see most of the room), or "random"
+            subsets (``subsets`` of them per scene and epoch; evaluation takes uniform views then).
+        coverage: with "coverage", stop as soon as this share of the room is covered (Video-3D-LLM: 0.95 or 0.9).
+        subsets: number of random subsets.
+        tasks: which benchmarks' conversations to train on.
+        conversations: at most this many conversations behind one visual prefix.
+        text_share: share of the scenes with words that keep them in training, exact to one scene; the others are seen
+            without.
+        vision_only: share of the training samples that are vision-only passes, exact to one sample; left out, what the
+            scenes give.
+        cache: folder for generated rooms and for the order in which "coverage" takes views.
+    """
+
+    sources: tuple[SourceSection, ...] = pydantic.Field(default=(SourceSection(rooms=200),), min_length=1)
+    views: int = pydantic.Field(default=8, ge=1)
+    selection: Literal["uniform", "coverage", "random"] = "uniform"
+    coverage: float = pydantic.Field(default=1.0, gt=0, le=1)
+    subsets: int = pydantic.Field(default=64, ge=1)
+    tasks: tuple[Task, ...] = TASKS
+    conversations: int = pydantic.Field(default=12, ge=1)
+    text_share: float = pydantic.Field(default=1.0, ge=0, le=1)
+    vision_only: float | None = pydantic.Field(default=None, ge=0, le=1)
+    cache: Path = Path("data/rooms")
+
+    @pydantic.model_validator(mode="after")
+    def _coverage_has_a_use(self) -> "DataSection":
+        if self.coverage != 1.0 and self.selection != "coverage":
+            raise ValueError(f"'coverage' needs 'selection: coverage', found 'selection: {self.selection}'")
+        return self
+
+    @property
+    def view_options(self) -> dict[str, Any]:
+        """How `stereopsis.models.packs.PackConfig` chooses views under this recipe."""
+        if self.selection != "coverage":
+            return {"selection": "uniform"}
+        return {"selection": "coverage", "coverage": self.coverage, "view_cache": self.cache / "views"}
+
+
+class TeachersSection(Section):
+    """Frozen teachers whose answers the objectives ask for.
+
+    Attributes:
+        latent: latent tokenizer of the reconstruction objectives: "rooms", "pixels", "taef1:PATH", "flux:PATH", ...
+        view_size: side at which views are encoded, pixels.
+        birdseye_size: side at which bird's-eye views are encoded, pixels.
+        features: 3D feature teacher of the alignment objective.
+        cache: folder in which teachers' answers, views and the frozen tower's output are kept, so that host memory
+            stays flat; left out, everything is in memory.
+        online: whether teachers may answer now; false: only what the cache holds, and what it lacks is refused.
+    """
+
+    latent: str = "rooms"
+    view_size: int = pydantic.Field(default=96, ge=1)
+    birdseye_size: int = pydantic.Field(default=128, ge=1)
+    features: str = "point_map"
+    cache: Path | None = None
+    online: bool = True
+
+    @pydantic.model_validator(mode="after")
+    def _somebody_answers(self) -> "TeachersSection":
+        if self.cache is None and not self.online:
+            raise ValueError("'online: false' needs a 'cache' to read from, or nobody answers")
+        return self
+
+
+class DenoiserSection(Section):
+    """The denoiser that the reconstruction objectives share; the released one is 1024 wide, 3 deep, 16 heads.
+
+    Attributes:
+        width: of the transformer; divisible by 4 and by the heads.
+        depth: transformer blocks.
+        heads: attention heads.
+        diffusion: "cosine" predicts the noise of 1000 cosine steps (as released); "flow" the velocity of rectified
+            flow.
+        times: how "flow" draws times: "uniform", or "logit_normal", which dwells on the middle.
+        dropout: share of the targets that are trained without a condition, for guidance; released: none.
+        init: file or folder with a released denoiser to start from (Ross3D's, or Ross's two-dimensional one).
+    """
+
+    width: int = pydantic.Field(default=128, ge=4)
+    depth: int = pydantic.Field(default=2, ge=1)
+    heads: int = pydantic.Field(default=4, ge=1)
+    diffusion: Literal["cosine", "flow"] = "cosine"
+    times: Literal["uniform", "logit_normal"] = "uniform"
+    dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    init: Path | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _divisible(self) -> "DenoiserSection":
+        if self.width % self.heads or self.width % 4:
+            raise ValueError(f"width {self.width} must be divisible by 4 and by heads ({self.heads})")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _times_have_a_use(self) -> "DenoiserSection":
+        if self.times != "uniform" and self.diffusion != "flow":
+            raise ValueError(f"'times: {self.times}' needs 'diffusion: flow', found 'diffusion: {self.diffusion}'")
+        return self
+
+
+class TrainingSection(Section):
+    """Optimisation.
+
+    Attributes:
+        steps: optimiser steps.
+        scenes: scenes per pass and process.
+        accumulation: passes per optimiser step.
+        optimizer: "adamw", or "muon" for the hidden matrices with AdamW for the rest.
+        learning_rate: peak rate of the backbone.
+        head_rate: peak rate of everything that starts untrained (grounding head, objectives' heads).
+        vision_rate: peak rate of the vision tower, where it is trained; left out, the backbone's.
+        weight_decay: AdamW's.
+        warmup: share of the steps spent warming up.
+        schedule: name of a transformers schedule.
+        clip: largest gradient norm.
+        precision: "bf16" autocast or "fp32".
+        log_every: steps between log lines.
+        save_every: steps between checkpoints; 0 = only the final model.
+        keep: how many checkpoints stay; at least 2, so that a kill while one is written leaves a whole one.
+        threads: CPU threads; 0 = torch's default.
+        cache_vision: keep the frozen tower's output in memory instead of computing it in every step.
+    """
+
+    steps: int = pydantic.Field(default=300, ge=1)
+    scenes: int = pydantic.Field(default=8, ge=1)
+    accumulation: int = pydantic.Field(default=1, ge=1)
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = pydantic.Field(default=1e-3, ge=0)
+    head_rate: float = pydantic.Field(default=1e-3, ge=0)
+    vision_rate: float | None = pydantic.Field(default=None, ge=0)
+    weight_decay: float = pydantic.Field(default=0.0, ge=0)
+    warmup: float = pydantic.Field(default=0.03, ge=0, lt=1)
+    schedule: Literal["cosine", "linear", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"] = "cosine"
+    clip: float = pydantic.Field(default=1.0, ge=0)
+    precision: Literal["bf16", "fp32"] = "bf16"
+    log_every: int = pydantic.Field(default=10, ge=1)
+    save_every: int = pydantic.Field(default=0, ge=0)
+    keep: int = pydantic.Field(default=2, ge=2)
+    threads: int = pydantic.Field(default=0, ge=0)
+    cache_vision: bool = True
+
+
+class EvaluationSection(Section):
+    """What `stereopsis evaluate` and `demo` measure.
+
+    Attributes:
+        sources: scenes to evaluate on.
+        tasks: which benchmarks.
+        proposals: boxes that grounding chooses from: the detector stand-in, or ground truth.
+    """
+
+    sources: tuple[SourceSection, ...] = pydantic.Field(default=(SourceSection(rooms=50, split="test"),), min_length=1)
+    tasks: tuple[Task, ...] = TASKS
+    proposals: Literal["detector", "objects"] = "detector"
