@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def load_model(
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} is not a model folder: it has no config.json; give a folder made by 'train'")
-    config = _read_config(folder, changes)
+    config = read_settings(folder, changes)
     family = _family(folder)
     if family != config.family:
         raise CheckpointError(
@@ -186,7 +187,12 @@ def _family(folder: Path) -> str:
     return str(_read_json(folder / "config.json").get("model_type"))
 
 
-def _read_config(folder: Path, changes: dict[str, Any]) -> SpatialConfig:
+def read_settings(folder: Path, changes: Mapping[str, Any]) -> SpatialConfig:
+    """What a model folder's ``spatial_config.json`` says, or a plain backbone's defaults, with some changes.
+
+    Raises:
+        CheckpointError: another schema, an unknown family or an unknown change.
+    """
     known = {f.name for f in dataclasses.fields(SpatialConfig)}
     record: dict[str, Any] = {}
     if (folder / CONFIG_FILE).is_file():
@@ -200,7 +206,15 @@ def _read_config(folder: Path, changes: dict[str, Any]) -> SpatialConfig:
     for key in record.keys() - known:
         raise CheckpointError(f"unknown model option '{key}'{did_you_mean(key, known)}")
     if "view_grid" not in record:
-        family = _adapter_class(record["family"])
-        record["view_grid"] = family.default_grid(AutoConfig.from_pretrained(folder))
+        record["view_grid"] = fresh_grid(AutoConfig.from_pretrained(folder))
     record["view_grid"] = tuple(record["view_grid"])
     return SpatialConfig(**record)
+
+
+def fresh_grid(config: Any) -> tuple[int, int]:
+    """Rows and cols of a view's tokens in a plain backbone of this configuration.
+
+    Raises:
+        CheckpointError: no adapter speaks for its family.
+    """
+    return _adapter_class(config.model_type).default_grid(config)

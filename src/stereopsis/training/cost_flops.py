@@ -1,0 +1,405 @@
+"""Floating-point operations of one training pass, counted from the model's own modules and the batch's lengths.
+
+A matrix of m entries costs 2 m operations per token forwards, as many for the gradient of its input, and as many for
+its own gradient where it is trained. Attention costs 4 x width per pair of tokens that may see each other forwards,
+twice that backwards. Norms, activations, rotary positions, softmax and the losses themselves are left out: they are
+memory traffic rather than arithmetic. So are the pairwise similarities of the contrastive, consistency and
+relational objectives, which compare a few hundred tokens.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from stereopsis.data.batch import Batch
+from stereopsis.models.spatial import SpatialModel
+from stereopsis.objectives.denoiser import Denoiser
+from stereopsis.objectives.plan import kept_views
+from stereopsis.objectives.reconstruction import BirdsEye, CrossView, VanillaReconstruction
+
+Attention = Literal["masked", "dense"]
+_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SceneLoad:
+    """What one packed scene of a pass holds.
+
+    Attributes:
+        views: how many.
+        prefix: tokens that all conversations share, those of the views included.
+        conversations: tokens of each conversation.
+        labelled: tokens that the language-model head scores.
+        queries: <ground> tokens.
+        proposals: boxes that they choose from.
+    """
+
+    views: int
+    prefix: int
+    conversations: tuple[int, ...] = ()
+    labelled: int = 0
+    queries: int = 0
+    proposals: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Length of its row, without padding."""
+        return self.prefix + sum(self.conversations)
+
+
+def scene_loads(batch: Batch) -> list[SceneLoad]:
+    """What the scenes of a batch hold."""
+    views = torch.bincount(batch.layout.scene, minlength=len(batch.scene_ids)).tolist()
+    queries = torch.bincount(batch.query_scene, minlength=len(batch.scene_ids)).tolist()
+    labelled = (batch.labels != -100).sum(1).tolist()
+    loads = []
+    for row, segments in enumerate(batch.segments):
+        lengths = torch.bincount(segments[segments >= 0]).tolist()
+        loads.append(
+            SceneLoad(
+                views=views[row],
+                prefix=lengths[0],
+                conversations=tuple(lengths[1:]),
+                labelled=labelled[row],
+                queries=queries[row],
+                proposals=len(batch.proposals[row].boxes),
+            )
+        )
+    return loads
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flops:
+    """Operations of one part.
+
+    Attributes:
+        forward: of the forward pass.
+        backward: of the backward pass.
+        recompute: of the parts of the forward pass that checkpointing does twice.
+    """
+
+    forward: float = 0.0
+    backward: float = 0.0
+    recompute: float = 0.0
+
+    def __add__(self, other: "Flops") -> "Flops":
+        return Flops(
+            forward=self.forward + other.forward,
+            backward=self.backward + other.backward,
+            recompute=self.recompute + other.recompute,
+        )
+
+    def __mul__(self, factor: float) -> "Flops":
+        return Flops(
+            forward=self.forward * factor, backward=self.backward * factor, recompute=self.recompute * factor
+        )
+
+    @property
+    def model(self) -> float:
+        """What the result needs: forwards and backwards. Model FLOPs utilisation divides this by time and peak."""
+        return self.forward + self.backward
+
+    @property
+    def executed(self) -> float:
+        """What is computed: `model` and what is computed twice."""
+        return self.model + self.recompute
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepFlops:
+    """Operations of one pass, by part.
+
+    Attributes:
+        parts: "vision tower", "projector", "language model", "attention", "logits", "grounding", and every objective
+            that has a head.
+        full_precision: names of the parts that are computed in float32 whatever the training precision.
+    """
+
+    parts: Mapping[str, Flops]
+    full_precision: frozenset[str] = frozenset()
+
+    @property
+    def total(self) -> Flops:
+        """All parts together."""
+        return sum(self.parts.values(), Flops())
+
+
+def step_flops(
+    model: SpatialModel,
+    scenes: Sequence[SceneLoad],
+    *,
+    due: Mapping[str, float] | None = None,
+    vision: bool = True,
+    checkpointing: bool = False,
+    attention: Attention = "masked",
+) -> StepFlops:
+    """Operations of one pass over packed scenes, forwards and backwards.
+
+    Args:
+        model: on any device, also the meta device; what requires a gradient decides about the backward pass.
+        scenes: what the pass holds (`scene_loads` of a batch).
+        due: objectives and the share of passes in which each is active; None = all of the model's, as often as their
+            ``every`` says.
+        vision: whether the vision tower runs (False: its output is cached).
+        checkpointing: whether the layers are computed again for the backward pass.
+        attention: "masked" counts pairs that may see each other; "dense" every pair of a padded row, which is what
+            attention with a dense mask computes.
+    """
+    views, tokens = sum(s.views for s in scenes), sum(s.tokens for s in scenes)
+    if attention == "dense":
+        tokens = len(scenes) * max(s.tokens for s in scenes)
+    parts: dict[str, Flops] = {}
+    if vision:
+        parts["vision tower"] = _tower(model, views, checkpointing)
+    parts["projector"] = _projector(model, views)
+    layers = matrices_cost(matrices_of(decoder_layers(model)), tokens, input_gradient=True)
+    parts["language model"] = _twice(layers, checkpointing)
+    parts["attention"] = _twice(_attention(model, scenes, attention), checkpointing)
+    head = model.backbone.get_output_embeddings()  # type: ignore[operator]
+    parts["logits"] = matrices_cost(
+        [(head.weight, head.weight.requires_grad)], sum(s.labelled for s in scenes), input_gradient=True
+    )
+    parts["grounding"] = _grounding(model, scenes)
+    full_precision = set()
+    for name, member in model.objectives or ():
+        share = (1 / member.every) if due is None else due.get(name, 0.0)
+        cost = _objective(model, member, scenes) * share
+        if cost.forward:
+            parts[name] = cost
+            if isinstance(member, (VanillaReconstruction, CrossView, BirdsEye)):
+                if member.denoiser.config.compute_dtype == "float32":
+                    full_precision.add(name)
+    return StepFlops(parts=parts, full_precision=frozenset(full_precision))
+
+
+# ---- matrices
+
+
+def matrices_of(modules: Iterable[nn.Module]) -> list[tuple[torch.Tensor, bool]]:
+    """The weights that multiply tokens in some modules, in order, and whether each is trained."""
+    found = []
+    for module in modules:
+        for part in module.modules():
+            for name, parameter in part.named_parameters(recurse=False):
+                linear = name == "weight" and isinstance(part, (nn.Linear, *_CONVOLUTIONS))
+                if linear or name.endswith("projection_weight"):
+                    found.append((parameter, parameter.requires_grad))
+    return found
+
+
+def matrices_cost(
+    matrices: Sequence[tuple[torch.Tensor, bool]], tokens: float, *, input_gradient: bool
+) -> Flops:
+    """Cost of matrices that all see the same number of tokens, one after another.
+
+    Args:
+        matrices: as `matrices_of` gives them.
+        tokens: how many each multiplies.
+        input_gradient: whether a gradient is wanted of what goes into the first one.
+    """
+    forward = backward = 0.0
+    flows = input_gradient
+    for weight, trained in matrices:
+        cost = 2.0 * weight.numel() * tokens
+        forward += cost
+        backward += cost * (flows + trained)
+        flows = flows or trained
+    return Flops(forward=forward, backward=backward)
+
+
+def _twice(cost: Flops, checkpointing: bool) -> Flops:
+    return dataclasses.replace(cost, recompute=cost.forward) if checkpointing else cost
+
+
+def decoder_layers(model: SpatialModel) -> list[nn.Module]:
+    """The layers of the language model."""
+    return list(model.backbone.get_decoder().layers)  # type: ignore[operator]
+
+
+# ---- the vision tower and the projector
+
+
+def tower_tokens(model: SpatialModel) -> tuple[int, int]:
+    """Tokens of one view inside the tower (class token included), and how many of them merge into one."""
+    vision = model.adapter.model.config.vision_config
+    patch = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
+    side = model.adapter.image_size // patch
+    classes = sum(name.endswith(("cls_token", "class_embedding")) for name, _ in model.adapter.vision_tower.named_parameters())
+    merge = getattr(vision, "spatial_merge_size", 1)
+    return side * side + classes, merge * merge
+
+
+def _tower(model: SpatialModel, views: int, checkpointing: bool) -> Flops:
+    tokens, merge = tower_tokens(model)
+    whole, merged = [], []
+    for name, module in model.adapter.vision_tower.named_modules():
+        own = matrices_of([module]) if not list(module.children()) else []
+        if name.startswith("head."):
+            continue  # SigLIP's pooling head is never asked
+        (merged if "merger" in name else whole).extend(own)
+    trained = any(p.requires_grad for p in model.adapter.vision_tower.parameters())
+    cost = matrices_cost(whole, tokens * views, input_gradient=False)
+    cost += matrices_cost(merged, tokens // merge * views, input_gradient=trained)
+    pairs, width = _tower_pairs(model, tokens)
+    forward = 4.0 * width * pairs * views
+    cost += Flops(forward=forward, backward=2 * forward * trained)
+    return _twice(cost, checkpointing and trained)
+
+
+def _tower_pairs(model: SpatialModel, tokens: int) -> tuple[int, int]:
+    """Pairs of tokens that see each other in one view, over all layers, and the attention's width."""
+    vision: Any = model.adapter.model.config.vision_config
+    width = getattr(vision, "embed_dim", None) or vision.hidden_size
+    layers = getattr(vision, "depth", None) or vision.num_hidden_layers
+    whole = getattr(vision, "fullatt_block_indexes", None)
+    if whole is None:
+        return layers * tokens**2, width
+    cells, merge = model.adapter.view_grid[0], vision.spatial_merge_size
+    window = vision.window_size // merge // vision.patch_size
+    sides = [min(window, cells - start) * merge for start in range(0, cells, window)]
+    windowed = sum(side**2 for side in sides) ** 2
+    return len(whole) * tokens**2 + (layers - len(whole)) * windowed, width
+
+
+def _projector(model: SpatialModel, views: int) -> Flops:
+    """Everything of the base that belongs neither to the tower nor to the language model."""
+    tower = {id(module) for module in model.adapter.vision_tower.modules()}
+    text = {id(module) for module in model.backbone.get_decoder().modules()}  # type: ignore[operator]
+    own = [m for m in model.adapter.base.modules() if id(m) not in tower | text and not list(m.children())]
+    holders = [m for m in model.adapter.base.modules() if id(m) not in tower | text and list(m.children())]
+    direct = [(p, p.requires_grad) for m in holders for n, p in m.named_parameters(recurse=False) if n.endswith("projection_weight")]
+    rows, cols = model.adapter.encoder_grid
+    trained = any(p.requires_grad for p in model.adapter.vision_tower.parameters())
+    return matrices_cost([*matrices_of(own), *direct], views * rows * cols, input_gradient=trained)
+
+
+# ---- attention of the language model
+
+
+def seen_pairs(scene: SceneLoad, window: int | None = None, view: int = 0) -> int:
+    """Pairs of a token and one that it may see in a packed scene.
+
+    Args:
+        scene: its lengths.
+        window: how many positions a token looks back, itself included; None = all.
+        view: cells of a view that see each other in both directions; 0 = causal.
+    """
+    pairs = _causal(0, scene.prefix, window)
+    pairs += sum(_causal(scene.prefix, length, window) for length in scene.conversations)
+    if view:
+        later = view * (view - 1) // 2
+        near = view if window is None else min(window, view)
+        # a window hides the farther half of what lies behind within a view; its view shows it again
+        behind = 0 if near == view else (view - near) * (view - near + 1) // 2
+        pairs += scene.views * (later + behind)
+    return pairs
+
+
+def _causal(before: int, tokens: int, window: int | None) -> int:
+    """Pairs of ``tokens`` tokens that see themselves and everything before within a window."""
+    if window is None or before + tokens <= window:
+        return tokens * before + tokens * (tokens + 1) // 2
+    growing = max(0, min(tokens, window - before))
+    return _causal(before, growing, None) + (tokens - growing) * window
+
+
+def _attention(model: SpatialModel, scenes: Sequence[SceneLoad], attention: Attention) -> Flops:
+    text = model.adapter.model.config.get_text_config()
+    width = text.num_attention_heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+    kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
+    cells = math.prod(model.adapter.view_grid) if model.adapter.views_see_themselves else 0
+    longest = max(s.tokens for s in scenes)
+    forward = 0.0
+    for kind in kinds:
+        window = text.sliding_window if kind == "sliding_attention" else None
+        pairs = sum(longest**2 if attention == "dense" else seen_pairs(s, window, cells) for s in scenes)
+        forward += 4.0 * width * pairs
+    return Flops(forward=forward, backward=2 * forward)
+
+
+# ---- heads
+
+
+def _grounding(model: SpatialModel, scenes: Sequence[SceneLoad]) -> Flops:
+    asked = [s for s in scenes if s.queries]
+    if not asked:
+        return Flops()
+    widest = max(s.proposals for s in scenes) + 1  # the zero target
+    cost = matrices_cost(matrices_of([model.grounding.objects]), widest * len(scenes), input_gradient=True)
+    cost += matrices_cost(matrices_of([model.grounding.query]), sum(s.queries for s in asked), input_gradient=True)
+    rows, cols = model.adapter.encoder_grid
+    averaged = 2.0 * model.adapter.dim * rows * cols * sum(s.proposals * s.views for s in scenes)
+    return cost + Flops(forward=averaged, backward=averaged)
+
+
+def _objective(model: SpatialModel, member: nn.Module, scenes: Sequence[SceneLoad]) -> Flops:
+    """Heads of one objective where it is active."""
+    per_view = math.prod(model.adapter.view_grid)
+    if isinstance(member, VanillaReconstruction):
+        chosen = sum(member._chosen(s.views) for s in scenes)
+        return _denoising(member.denoiser, "view", targets=chosen, rows=chosen, tokens=per_view)
+    if isinstance(member, CrossView):
+        cost = Flops()
+        for scene in scenes:
+            hidden = scene.views - kept_views(scene.views, member.ratio)
+            if not hidden:
+                continue
+            own = member.conditioning == "masked_positions"
+            cost += _denoising(
+                member.denoiser,
+                "view",
+                targets=hidden * member._repeats(scene.views, hidden),
+                rows=hidden if own else 1,
+                tokens=per_view if own else per_view * (scene.views - hidden),
+                queries=hidden if member.conditioning == "pose" else 1,
+            )
+            cost += _placed(member.pose, per_view * scene.views)
+        return cost
+    if isinstance(member, BirdsEye):
+        cost = Flops()
+        for scene in scenes:
+            cost += _denoising(
+                member.denoiser, "birdseye", targets=member.repeats, rows=1, tokens=per_view * scene.views
+            )
+            cost += _placed(member.place, per_view * scene.views)
+        return cost
+    return matrices_cost(matrices_of([member]), per_view * sum(s.views for s in scenes), input_gradient=True)
+
+
+def _placed(module: nn.Module | None, tokens: int) -> Flops:
+    """Codes of places and rays, which are computed for every token of every view."""
+    return Flops() if module is None else matrices_cost(matrices_of([module]), tokens, input_gradient=False)
+
+
+def _denoising(
+    denoiser: Denoiser,
+    kind: Literal["view", "birdseye"],
+    *,
+    targets: int,
+    rows: int,
+    tokens: int,
+    queries: int = 1,
+) -> Flops:
+    """The condition pooler over ``rows`` rows of tokens, and the network over its targets.
+
+    ``queries`` sets of queries, one per cell each, ask every row.
+    """
+    cells, width = math.prod(denoiser.grid(kind)), denoiser.config.width
+    pooler = denoiser.pooler(kind)
+    cost = matrices_cost(matrices_of([pooler.proj, pooler.k, pooler.v]), rows * tokens, input_gradient=True)
+    cost += matrices_cost(matrices_of([pooler.linear]), rows * cells * queries, input_gradient=True)
+    cost += _full_attention(width, rows * cells * queries * tokens)
+    embed = denoiser.x_embedder_view if kind == "view" else denoiser.x_embedder_bev
+    cost += matrices_cost(matrices_of([embed]), targets * cells, input_gradient=False)
+    cost += matrices_cost(matrices_of([denoiser.t_embedder]), targets, input_gradient=False)
+    network = matrices_of([denoiser.blocks, denoiser.final_layer])
+    cost += matrices_cost(network, targets * cells, input_gradient=True)
+    return cost + _full_attention(width, denoiser.config.depth * targets * cells**2)
+
+
+def _full_attention(width: int, pairs: float) -> Flops:
+    return Flops(forward=4.0 * width * pairs, backward=8.0 * width * pairs)
