@@ -17,6 +17,7 @@ from torch import nn
 
 from stereopsis.data.batch import Batch
 from stereopsis.models.spatial import SpatialModel
+from stereopsis.objectives.alignment import FeatureAlignment
 from stereopsis.objectives.denoiser import Denoiser
 from stereopsis.objectives.plan import kept_views
 from stereopsis.objectives.reconstruction import BirdsEye, CrossView, VanillaReconstruction
@@ -165,15 +166,27 @@ def step_flops(
     )
     parts["grounding"] = _grounding(model, scenes)
     full_precision = set()
-    for name, member in model.objectives or ():
-        share = (1 / member.every) if due is None else due.get(name, 0.0)
-        cost = _objective(model, member, scenes) * share
+    members = dict(model.objectives or ())
+    shares = {name: (1 / m.every) if due is None else due.get(name, 0.0) for name, m in members.items()}
+    visible = [dataclasses.replace(s, views=s.views - _hidden(members, s)) for s in scenes]
+    masking = shares.get("cross_view", 0.0)
+    for name, member in members.items():
+        cost = _objective(model, member, scenes)
+        if masking and isinstance(member, (BirdsEye, FeatureAlignment)):  # what is hidden takes no part
+            cost = cost * (1 - masking) + _objective(model, member, visible) * masking
+        cost = cost * shares[name]
         if cost.forward:
             parts[name] = cost
             if isinstance(member, (VanillaReconstruction, CrossView, BirdsEye)):
                 if member.denoiser.config.compute_dtype == "float32":
                     full_precision.add(name)
     return StepFlops(parts=parts, full_precision=frozenset(full_precision))
+
+
+def _hidden(members: Mapping[str, nn.Module], scene: SceneLoad) -> int:
+    """Views of a scene that the cross-view objective hides where it is active."""
+    member = members.get("cross_view")
+    return scene.views - kept_views(scene.views, member.ratio) if isinstance(member, CrossView) else 0
 
 
 # ---- matrices
@@ -192,7 +205,7 @@ def matrices_of(modules: Iterable[nn.Module]) -> list[tuple[torch.Tensor, bool]]
 
 
 def matrices_cost(
-    matrices: Sequence[tuple[torch.Tensor, bool]], tokens: float, *, input_gradient: bool
+    matrices: Sequence[tuple[torch.Tensor, bool]], tokens: int, *, input_gradient: bool
 ) -> Flops:
     """Cost of matrices that all see the same number of tokens, one after another.
 
@@ -269,12 +282,16 @@ def _projector(model: SpatialModel, views: int) -> Flops:
     """Everything of the base that belongs neither to the tower nor to the language model."""
     tower = {id(module) for module in model.adapter.vision_tower.modules()}
     text = {id(module) for module in model.backbone.get_decoder().modules()}  # type: ignore[operator]
-    own = [m for m in model.adapter.base.modules() if id(m) not in tower | text and not list(m.children())]
-    holders = [m for m in model.adapter.base.modules() if id(m) not in tower | text and list(m.children())]
-    direct = [(p, p.requires_grad) for m in holders for n, p in m.named_parameters(recurse=False) if n.endswith("projection_weight")]
+    own = [m for m in model.adapter.base.modules() if id(m) not in tower | text]
+    found = [part for m in own if not list(m.children()) for part in matrices_of([m])]
+    direct = [(n, p) for m in own if list(m.children()) for n, p in m.named_parameters(recurse=False)]
+    found += [(p, p.requires_grad) for n, p in direct if n.endswith("projection_weight")]
+    leaves = [m for m in own if not list(m.children()) and list(m.parameters())]
+    normed = bool(leaves) and not matrices_of(leaves[:1])  # a norm stands first, and wants a gradient if it is trained
+    wanted = normed and any(p.requires_grad for p in leaves[0].parameters())
+    wanted = wanted or any(p.requires_grad for p in model.adapter.vision_tower.parameters())
     rows, cols = model.adapter.encoder_grid
-    trained = any(p.requires_grad for p in model.adapter.vision_tower.parameters())
-    return matrices_cost([*matrices_of(own), *direct], views * rows * cols, input_gradient=trained)
+    return matrices_cost(found, views * rows * cols, input_gradient=wanted)
 
 
 # ---- attention of the language model
@@ -345,7 +362,7 @@ def _objective(model: SpatialModel, member: nn.Module, scenes: Sequence[SceneLoa
     if isinstance(member, CrossView):
         cost = Flops()
         for scene in scenes:
-            hidden = scene.views - kept_views(scene.views, member.ratio)
+            hidden = _hidden({"cross_view": member}, scene)
             if not hidden:
                 continue
             own = member.conditioning == "masked_positions"
@@ -401,5 +418,5 @@ def _denoising(
     return cost + _full_attention(width, denoiser.config.depth * targets * cells**2)
 
 
-def _full_attention(width: int, pairs: float) -> Flops:
+def _full_attention(width: int, pairs: int) -> Flops:
     return Flops(forward=4.0 * width * pairs, backward=8.0 * width * pairs)
