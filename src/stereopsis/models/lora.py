@@ -16,6 +16,8 @@ from stereopsis.errors import CheckpointError, MissingExtraError, RecipeError
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
 NAME = "default"
+_KEPT = ("lm_head", "vision_tower", "visual", "vision_model", "multi_modal_projector", "connector")
+"""Parts that are not quantised: all but the language model's layers."""
 _PREFIX = "base_model.model."
 """What PEFT writes before the names of a wrapped model's parts."""
 
@@ -66,6 +68,9 @@ def add_lora(backbone: Any, config: LoraConfig, *, base: Path, tokens: tuple[int
         base_model_name_or_path=str(base.resolve()),
     )
     peft.inject_adapter_in_model(settings, backbone, NAME)
+    for name, parameter in backbone.named_parameters():
+        if "lora_" in name:  # peft gives them the base's precision, in which small updates would be rounded away
+            parameter.data = parameter.data.float()
     backbone.peft_config = {NAME: settings}
 
 
@@ -137,9 +142,13 @@ def quantization(bits: str, dtype: torch.dtype) -> Any:
     except ImportError as error:
         raise MissingExtraError("bitsandbytes", "bnb", f"'model.load_in: {bits}'") from error
     if bits == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(_KEPT))
     return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_use_double_quant=True,
+        llm_int8_skip_modules=list(_KEPT),
     )
 
 

@@ -8,7 +8,7 @@ gated MLP four times its width. Everything else, down to rotary tables, is left 
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -21,7 +21,7 @@ from stereopsis.objectives.plan import kept_views
 from stereopsis.objectives.reconstruction import BirdsEye, CrossView, VanillaReconstruction
 from stereopsis.training.cost_flops import Attention, SceneLoad, decoder_layers, matrices_of, tower_tokens
 from stereopsis.training.cost_gpus import GIB
-from stereopsis.training.optimizer import EIGHT_BIT
+from stereopsis.training.optimizer import EIGHT_BIT, is_hidden_matrix
 
 Sharding = Literal["none", "zero2", "zero3"]
 RESERVE = 1.5 * GIB
@@ -98,8 +98,8 @@ def step_memory(model: SpatialModel, scenes: Sequence[SceneLoad], options: Memor
     """
     shared = options.processes if options.sharding == "zero3" else 1
     divided = options.processes if options.sharding != "none" else 1
-    trained = [p for p in model.parameters() if p.requires_grad]
-    gradients = float(sum(p.numel() * p.element_size() for p in trained))
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    gradients = float(sum(p.numel() * p.element_size() for p in trained.values()))
     buckets = 2 if options.processes > 1 and options.sharding == "none" else 1  # DDP's own copy
     update = 0.0 if options.optimizer in EIGHT_BIT else gradients / divided
     kept = saved_activations(model, scenes, options)
@@ -118,16 +118,10 @@ def step_memory(model: SpatialModel, scenes: Sequence[SceneLoad], options: Memor
 def _weights(model: SpatialModel, load_in: str | None) -> float:
     quantised = set()
     if load_in is not None:
-        head = model.backbone.get_output_embeddings()  # type: ignore[operator]
-        quantised = {
-            id(m.weight)
-            for m in model.backbone.modules()
-            if isinstance(m, nn.Linear) and m is not head and not m.weight.requires_grad
-        }
-    return sum(
-        p.numel() * (_BITS[load_in] if load_in is not None and id(p) in quantised else p.element_size())
-        for p in model.parameters()
-    )
+        linear = [m for m in model.backbone.get_decoder().modules() if isinstance(m, nn.Linear)]  # type: ignore[operator]
+        quantised = {id(m.weight) for m in linear if not m.weight.requires_grad}
+    bits = 0.0 if load_in is None else _BITS[load_in]
+    return sum((p.numel() * (bits if id(p) in quantised else p.element_size()) for p in model.parameters()), 0.0)
 
 
 def _copies(model: SpatialModel, options: MemoryOptions) -> float:
@@ -144,16 +138,16 @@ def _copies(model: SpatialModel, options: MemoryOptions) -> float:
     return 2.0 * sum(w.numel() for w, _ in wide)
 
 
-def _optimizer(trained: Sequence[nn.Parameter], name: str) -> float:
+def _optimizer(trained: Mapping[str, nn.Parameter], name: str) -> float:
     """Bytes of the state; a paged one is on the host where the GPU is full, and counts nothing."""
     if name == "paged_adamw8bit":
         return 0.0
     total = 0.0
-    for parameter in trained:
+    for key, parameter in trained.items():
         if name == "adamw8bit":
             total += parameter.numel() * (2.0 + 8 / 256 if parameter.numel() >= 4096 else 8.0)
         else:
-            states = 1 if name == "muon" and parameter.ndim == 2 else 2
+            states = 1 if name == "muon" and is_hidden_matrix(key, parameter) else 2
             total += states * parameter.numel() * parameter.element_size()
     return total
 
@@ -169,7 +163,7 @@ def saved_activations(model: SpatialModel, scenes: Sequence[SceneLoad], options:
     layers = [layer_activations(layer, model, options) * tokens for layer in decoder_layers(model)]
     if options.attention == "dense":  # every layer rounds the mask for itself
         layers = [layer + options.computed * rows * longest**2 * options.autocast for layer in layers]
-    ends = tokens * dim * (2.0 * wide + 8) + _projected(model, scenes, options)  # embeddings, last norm
+    ends = tokens * dim * (wide + 4.0) + _projected(model, scenes, options)  # last norm
     ends += wide * rows * longest**2 if options.attention == "dense" else 0
     heads = _heads(model, scenes, options)
     vocabulary = model.backbone.get_output_embeddings().weight.shape[0]  # type: ignore[operator]

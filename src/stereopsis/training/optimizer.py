@@ -92,7 +92,7 @@ def build_optimizer(
     groups: dict[tuple[bool, str], list[nn.Parameter]] = {}
     for key, parameter in model.named_parameters():
         if parameter.requires_grad:
-            hidden = parameter.ndim == 2 and not any(part in key for part in _NOT_HIDDEN)
+            hidden = is_hidden_matrix(key, parameter)
             part = "heads" if key.startswith(HEAD_PARTS) else "vision" if id(parameter) in tower else "backbone"
             groups.setdefault((hidden, part), []).append(parameter)
     made = {
@@ -108,6 +108,11 @@ def build_optimizer(
     if name == "muon":
         return MuonWithAdamW(matrices, others, betas=betas)
     return adamw_of(name)([*matrices, *others], betas=betas)
+
+
+def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether Muon would step a parameter, by its name in the model: a matrix that is no table and no output head."""
+    return parameter.ndim == 2 and not any(part in name for part in _NOT_HIDDEN)
 
 
 def adamw_of(name: str) -> Callable[..., torch.optim.Optimizer]:
