@@ -19,7 +19,7 @@ ATTENTIONS = ("masked", "dense")
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
     app.command(
-        epilog="Examples: stereopsis info   |   stereopsis info stereopsis-tiny   |   stereopsis info data/kitchen/SCENE"
+        epilog="Examples: stereopsis info   |   stereopsis info stereopsis-tiny   |   stereopsis info data/room/SCENE"
         "   |   stereopsis info ross3d-7b --gpu A100-80 --processes 8 --sharding zero3"
     )(info)
 
@@ -30,7 +30,9 @@ def info(
         list[str] | None,
         typer.Option("--set", "-s", help="Override a recipe key, e.g. -s training.steps=50; may be repeated."),
     ] = None,
-    gpu: Annotated[str | None, typer.Option(help="Recipes: predict for this GPU, e.g. H100, A6000-48, RTX4090.")] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="Recipes: predict for this GPU, e.g. H100, A6000-48, RTX4090.")
+    ] = None,
     processes: Annotated[int, typer.Option(help="Recipes: GPUs that share the work.")] = 1,
     sharding: Annotated[str, typer.Option(help="Recipes: what they divide: none, zero2, zero3 (FSDP).")] = "none",
     utilisation: Annotated[float, typer.Option(help="Recipes: share of the GPU's peak that is reached.")] = 0.4,

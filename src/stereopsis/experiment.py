@@ -306,7 +306,5 @@ def describe(
         "recipe": recipe.name,
         "base": recipe.model.base,
         "objectives": ", ".join(recipe.objectives.active()),
-        "views per scene": prediction.scene.views,
-        "tokens per view": prediction.tokens_per_view,
         **cost_facts(prediction, gpu),
     }

@@ -18,6 +18,25 @@ from stereopsis.training.recipe import load_recipe
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").rglob("*.yaml"))
 EIGHT = Assumptions(processes=8, sharding="zero3")
+DENSE = Assumptions(attention="dense")
+MEANT_FOR = {
+    "ross3d+3drs-7b-lora-48gb": [("A6000-48", 256, Assumptions()), ("L40S", 256, DENSE)],
+    "ross3d+3drs-7b-lora-24gb": [("RTX4090", 256, Assumptions()), ("RTX3090", 256, DENSE)],
+    "video3dllm-7b": [("A100-80", 16, EIGHT)],
+    "3drs-7b": [("A100-80", 16, EIGHT)],
+    **{
+        name: [("A100-80", 256, EIGHT)]
+        for name in (
+            "ross3d-7b",
+            "ross3d+3drs-7b",
+            "qwen2.5-vl-3b",
+            "qwen2.5-vl-7b",
+            "qwen3-vl-8b",
+            "internvl3-8b",
+        )
+    },
+}
+"""Where recipes must fit, with the batch that they were published with."""
 PUBLISHED = {
     "LLaVA-Video-7B-Qwen2": 8_030_348_832,
     "Qwen2-VL-7B-Instruct": 8_291_375_616,
@@ -72,50 +91,36 @@ def test_adapters_are_planned_as_they_are_trained(make_recipe):
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_shipped_recipe_is_predicted_without_its_base(path, monkeypatch, tmp_path):
+def test_every_shipped_recipe_is_predicted_without_its_base_and_fits_where_it_is_meant_for(path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     if "lora" in path.stem:
         pytest.importorskip("peft")
-    told = describe(str(path), [], gpu="H200")
-    assert told["recipe"] == path.stem
+    recipe = load_recipe(path)
+    model = planned_model(recipe)
+    told = facts(predict(recipe, model=model), "H200")
     assert "GiB predicted" in told["memory per GPU"]
     assert float(told["TFLOP per step and GPU"].split()[0]) > 0
+    meant = MEANT_FOR.get(path.stem, [])
+    assert bool(meant) == (recipe.model.base != "tiny")
+    for gpu, batch, assumptions in meant:
+        prediction = predict(recipe, assumptions, model=model)
+        assert prediction.gpus[gpu].fits, gpu
+        assert prediction.conversations_per_step == batch
+        assert recipe.training.steps == pytest.approx(223_128 / batch, abs=1)  # one epoch of the published samples
 
 
-@pytest.mark.parametrize(
-    ("name", "gpu", "assumptions"),
-    [
-        ("ross3d+3drs-7b-lora-48gb", "A6000-48", Assumptions()),
-        ("ross3d+3drs-7b-lora-48gb", "L40S", Assumptions(attention="dense")),
-        ("ross3d+3drs-7b-lora-24gb", "RTX4090", Assumptions()),
-        ("ross3d+3drs-7b-lora-24gb", "RTX3090", Assumptions(attention="dense")),
-        *((name, "A100-80", EIGHT) for name in ("video3dllm-7b", "ross3d-7b", "3drs-7b", "ross3d+3drs-7b")),
-        *((name, "A100-80", EIGHT) for name in ("qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen3-vl-8b", "internvl3-8b")),
-    ],
-)
-def test_a_recipe_fits_where_it_is_meant_for(name, gpu, assumptions):
-    if "lora" in name:
-        pytest.importorskip("peft")
-    assert predict(load_recipe(name), assumptions).gpus[gpu].fits
+def test_a_recipe_is_described_with_its_cost(make_recipe, tmp_path):
+    told = describe("baseline-tiny", [], gpu="h100")
+    assert told["recipe"] == "baseline-tiny"
+    assert told["visual tokens per scene"] == 8 * int(told["tokens per view"].split()[0])
+    assert [key for key in told if key.startswith("on ")] == ["on H100"]
+    assert told["on H100"].startswith("fits in 79 GiB: yes, ")
 
 
 def test_full_tuning_of_seven_billion_parameters_fits_no_single_card():
     prediction = predict(load_recipe("ross3d-7b"))
     assert not any(on.fits for name, on in prediction.gpus.items() if name != "H200")
     assert prediction.memory.weights + prediction.memory.optimizer > 80e9
-
-
-@pytest.mark.parametrize(("name", "batch"), [("ross3d-7b", 256), ("3drs-7b", 16), ("video3dllm-7b", 16)])
-def test_eight_processes_make_the_published_batch(name, batch):
-    recipe = load_recipe(name)
-    assert predict(recipe, EIGHT).conversations_per_step == batch
-    assert recipe.training.steps == pytest.approx(223_128 / batch, abs=1)
-
-
-def test_the_adapters_recipes_keep_the_published_batch_on_one_card():
-    pytest.importorskip("peft")
-    for size in ("48", "24"):
-        assert predict(load_recipe(f"ross3d+3drs-7b-lora-{size}gb")).conversations_per_step == 256
 
 
 def test_time_is_operations_over_peak_and_utilisation(make_recipe):
@@ -138,7 +143,11 @@ def test_accumulation_multiplies_operations_and_leaves_memory(make_recipe):
 def test_what_is_not_at_hand_is_told_and_what_is_unknown_refused(make_recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = make_recipe(
-        "text", "alignment", "vanilla", model={"base": "models/Qwen2.5-VL-3B-Instruct"}, teachers={"latent": "kl:x", "features": "hf:y"}
+        "text",
+        "alignment",
+        "vanilla",
+        model={"base": "models/Qwen2.5-VL-3B-Instruct"},
+        teachers={"latent": "kl:x", "features": "hf:y"},
     )
     told = facts(predict(recipe))["not at hand"]
     assert "sizes of 'Qwen2.5-VL-3B-Instruct' as published" in told
@@ -166,7 +175,7 @@ def test_a_folder_of_ours_is_planned_with_its_own_settings(make_recipe, tmp_path
 
 
 def test_wrong_questions_are_refused():
-    with pytest.raises(RecipeError, match="no figures of a GPU 'H10' .did you mean 'H100'"):
+    with pytest.raises(RecipeError, match=r"no figures of a GPU 'H10' \(did you mean 'H100'"):
         gpu_named("H10")
     assert gpu_named("rtx4090").memory < 24
     with pytest.raises(RecipeError, match="utilisation must lie in"):

@@ -10,10 +10,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stereopsis.data.batch import SceneProposals
 from stereopsis.data.pack import Conversation, ScenePack
-from stereopsis.objectives import BirdsEye, CrossView, Denoiser, DenoiserConfig, FeatureAlignment, GroundingLoss, TextLoss
+from stereopsis.objectives import (
+    BirdsEye,
+    CrossView,
+    Denoiser,
+    DenoiserConfig,
+    FeatureAlignment,
+    GroundingLoss,
+    TextLoss,
+)
 from stereopsis.objectives.reconstruction import VanillaReconstruction
 from stereopsis.objectives.set import ObjectiveSet
-from stereopsis.training.cost_flops import SceneLoad, StepFlops, scene_loads, seen_pairs, step_flops
+from stereopsis.training.cost_flops import seen_pairs, step_flops
+from stereopsis.training.cost_units import SceneLoad, StepFlops, scene_loads
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 TALK = (
@@ -31,9 +40,7 @@ def words():
 
 def objectives(*names: str, conditioning: str = "released") -> ObjectiveSet:
     denoiser = Denoiser(
-        DenoiserConfig(
-            condition_dim=48, channels=4, width=16, depth=2, heads=2, view_grid=(2, 2), birdseye_grid=(3, 3)
-        )
+        DenoiserConfig(condition_dim=48, channels=4, width=16, depth=2, heads=2, view_grid=(2, 2), birdseye_grid=(3, 3))
     )
     made = {
         "text": lambda: TextLoss(),

@@ -8,7 +8,7 @@ import torch
 from test_training_cost_flops import TALK, objectives, pack
 
 from stereopsis.models.lora import LoraConfig, add_lora
-from stereopsis.training.cost_flops import SceneLoad, decoder_layers, scene_loads
+from stereopsis.training.cost_flops import decoder_layers
 from stereopsis.training.cost_memory import (
     RESERVE,
     MemoryOptions,
@@ -17,6 +17,7 @@ from stereopsis.training.cost_memory import (
     saved_activations,
     step_memory,
 )
+from stereopsis.training.cost_units import SceneLoad, scene_loads
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 SIZES = {"hidden_size": 48, "intermediate_size": 192, "num_attention_heads": 4, "head_dim": 12}
@@ -79,9 +80,7 @@ def test_heads_are_predicted_within_a_quarter(words, due):
 
 
 def test_a_trained_tower_is_predicted_within_a_quarter(words):
-    (model, batch), (plain, bare) = (
-        ready("llava_onevision", words, "text", train_vision=on) for on in (True, False)
-    )
+    (model, batch), (plain, bare) = (ready("llava_onevision", words, "text", train_vision=on) for on in (True, False))
     options = MemoryOptions(autocast=False, attention="dense")
     found = measured(model, batch, ("text",), autocast=False) - measured(plain, bare, ("text",), autocast=False)
     predicted = saved_activations(model, scene_loads(batch), options)

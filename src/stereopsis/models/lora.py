@@ -55,10 +55,14 @@ def add_lora(backbone: Any, config: LoraConfig, *, base: Path, tokens: tuple[int
     peft = _peft("'model.lora'")
     decoder = backbone.get_decoder()
     place = next(name for name, module in backbone.named_modules() if module is decoder)
-    known = {name.rpartition(".")[2] for name, module in decoder.layers.named_modules() if isinstance(module, nn.Linear)}
+    known = {
+        name.rpartition(".")[2] for name, module in decoder.layers.named_modules() if isinstance(module, nn.Linear)
+    }
     for target in config.targets:
         if target not in known:
-            raise RecipeError(f"model.lora.targets: the language model has no matrix '{target}'; it has {sorted(known)}")
+            raise RecipeError(
+                f"model.lora.targets: the language model has no matrix '{target}'; it has {sorted(known)}"
+            )
     settings = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
@@ -97,7 +101,9 @@ def restore_lora(backbone: Any, folder: Path) -> None:
     peft = _peft("reading adapters")
     stored = {key.removeprefix(_PREFIX): value for key, value in load_file(folder / ADAPTER_FILE).items()}
     own = peft.get_peft_model_state_dict(backbone, adapter_name=NAME)
-    wrong = sorted(k for k in own.keys() | stored.keys() if k not in own or k not in stored or own[k].shape != stored[k].shape)
+    wrong = sorted(
+        k for k in own.keys() | stored.keys() if k not in own or k not in stored or own[k].shape != stored[k].shape
+    )
     if wrong:
         raise CheckpointError(f"{folder / ADAPTER_FILE} belongs to other adapters than this recipe's: {wrong[:3]}")
     peft.set_peft_model_state_dict(backbone, stored, adapter_name=NAME)

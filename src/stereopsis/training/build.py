@@ -62,9 +62,7 @@ def build_model(recipe: Recipe) -> SpatialModel:
     if not folder.is_dir():
         raise CheckpointError(f"base '{section.base}': no such folder; give 'tiny' or a folder with config.json")
     torch.manual_seed(recipe.seed)
-    model = load_model(
-        folder, dtype=getattr(torch, section.dtype), load_in=section.load_in, **model_changes(recipe)
-    )
+    model = load_model(folder, dtype=getattr(torch, section.dtype), load_in=section.load_in, **model_changes(recipe))
     return made_ready(model, recipe)
 
 
@@ -92,9 +90,7 @@ def made_ready(model: SpatialModel, recipe: Recipe) -> SpatialModel:
     section = recipe.model.lora
     if section is not None:
         ids = model.tokenizer.convert_tokens_to_ids([COORD_TOKEN, GROUND_TOKEN])  # these may start untrained
-        add_lora(
-            model.backbone, LoraConfig(**section.model_dump()), base=base_folder(recipe), tokens=tuple(ids)
-        )
+        add_lora(model.backbone, LoraConfig(**section.model_dump()), base=base_folder(recipe), tokens=tuple(ids))
     model.grounding.float()
     if recipe.training.checkpointing:
         with warnings.catch_warnings():

@@ -14,18 +14,11 @@ from stereopsis.data.prompt import chat_template
 from stereopsis.errors import RecipeError
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.training.build import ParameterCount, count_parameters
-from stereopsis.training.cost_flops import (
-    Attention,
-    Flops,
-    SceneLoad,
-    StepFlops,
-    matrices_cost,
-    scene_loads,
-    step_flops,
-)
+from stereopsis.training.cost_flops import Attention, step_flops
 from stereopsis.training.cost_gpus import GIB, GPUS, Gpu, gpu_named
 from stereopsis.training.cost_memory import MemoryOptions, Sharding, StepMemory, step_memory
 from stereopsis.training.cost_plan import StandInTokenizer, assumed_shapes, planned_model
+from stereopsis.training.cost_units import Flops, SceneLoad, StepFlops, scene_loads
 from stereopsis.training.recipe import Recipe
 
 __all__ = [
@@ -37,7 +30,7 @@ __all__ = [
     "Prediction",
     "SceneLoad",
     "StepFlops",
-    "matrices_cost",
+    "planned_model",
     "predict",
     "scene_loads",
     "step_flops",
@@ -112,6 +105,7 @@ class Prediction:
         recipe: its name.
         parameters: by part.
         scene: tokens of one packed scene.
+        view_grid: rows and columns of a view's tokens.
         tokens_per_view: separators included.
         conversations_per_step: over all processes.
         flops: of one optimiser step of one process.
@@ -124,6 +118,7 @@ class Prediction:
     recipe: str
     parameters: ParameterCount
     scene: SceneLoad
+    view_grid: tuple[int, int]
     tokens_per_view: int
     conversations_per_step: int
     flops: StepFlops
@@ -143,26 +138,27 @@ class Prediction:
         return plain
 
 
-def predict(recipe: Recipe, assumptions: Assumptions | None = None) -> Prediction:
+def predict(recipe: Recipe, assumptions: Assumptions | None = None, *, model: SpatialModel | None = None) -> Prediction:
     """Predict what training a recipe will cost.
 
     Args:
         recipe: what would be trained; its base need not be there if it is a known one.
         assumptions: what the recipe does not say.
+        model: its `planned_model`, where several predictions share it; None = made here.
 
     Raises:
         CheckpointError: the base's sizes are not known.
         MissingExtraError: the recipe asks for adapters, and peft is not installed.
     """
     assumed = assumptions or Assumptions()
-    model, training = planned_model(recipe), recipe.training
+    model, training = model or planned_model(recipe), recipe.training
     scene = planned_scene(recipe, model, assumed)
     scenes = [scene] * training.scenes
     vision = recipe.model.train_vision or not training.cache_vision
-    one = step_flops(
-        model, scenes, vision=vision, checkpointing=training.checkpointing, attention=assumed.attention
+    one = step_flops(model, scenes, vision=vision, checkpointing=training.checkpointing, attention=assumed.attention)
+    flops = dataclasses.replace(
+        one, parts={name: part * float(training.accumulation) for name, part in one.parts.items()}
     )
-    flops = dataclasses.replace(one, parts={name: part * float(training.accumulation) for name, part in one.parts.items()})
     options = MemoryOptions(
         optimizer=training.optimizer,
         autocast=training.precision == "bf16",
@@ -178,11 +174,9 @@ def predict(recipe: Recipe, assumptions: Assumptions | None = None) -> Predictio
         recipe=recipe.name,
         parameters=count_parameters(model),
         scene=scene,
+        view_grid=model.settings.view_grid,
         tokens_per_view=len(model.adapter.view_template(model.tokenizer).token_ids),
-        conversations_per_step=training.scenes
-        * training.accumulation
-        * assumed.processes
-        * len(scene.conversations),
+        conversations_per_step=training.scenes * training.accumulation * assumed.processes * len(scene.conversations),
         flops=flops,
         memory=memory,
         gpus={
@@ -203,7 +197,7 @@ def planned_scene(recipe: Recipe, model: SpatialModel, assumed: Assumptions) -> 
     else:
         chat = chat_template(model.tokenizer, model.adapter.image_token, recipe.model.instruction)
         around = len(chat.before_views) + len(chat.after_views)
-    samples = {task: TRAINING_SAMPLES[task] for task in recipe.data.tasks}
+    samples: dict[str, int] = {task: TRAINING_SAMPLES[task] for task in recipe.data.tasks}
     pointing = sum(samples.get(task, 0) for task in POINTING) / max(1, sum(samples.values()))
     worded = any(source.text for source in recipe.data.sources)
     count = recipe.data.conversations if worded and samples else 0
@@ -230,9 +224,7 @@ def step_seconds(flops: StepFlops, memory: StepMemory, gpu: Gpu, utilisation: fl
     return arithmetic / utilisation + moved / (gpu.bandwidth * 1e9)
 
 
-def _on(
-    gpu: Gpu, flops: StepFlops, memory: StepMemory, steps: int, utilisation: float, autocast: bool
-) -> OnGpu:
+def _on(gpu: Gpu, flops: StepFlops, memory: StepMemory, steps: int, utilisation: float, autocast: bool) -> OnGpu:
     seconds = step_seconds(flops, memory, gpu, utilisation, autocast=autocast)
     return OnGpu(
         name=gpu.name,
@@ -258,6 +250,8 @@ def facts(prediction: Prediction, gpu: str | None = None) -> dict[str, Any]:
     per_step = {name: _tera(f.model) for name, f in sorted(p.flops.parts.items(), key=lambda item: -item[1].model)}
     kept = {field.name: _gib(getattr(p.memory, field.name)) for field in dataclasses.fields(p.memory)}
     lines: dict[str, Any] = {
+        "views per scene": p.scene.views,
+        "tokens per view": f"{p.tokens_per_view} ({p.view_grid[0]} x {p.view_grid[1]} cells)",
         "visual tokens per scene": p.tokens_per_view * p.scene.views,
         "tokens per packed scene": f"{p.scene.tokens} with {len(p.scene.conversations)} conversations",
         "conversations per step": f"{p.conversations_per_step} on {p.assumptions.processes} GPU(s)",
@@ -265,7 +259,9 @@ def facts(prediction: Prediction, gpu: str | None = None) -> dict[str, Any]:
         "TFLOP per step and GPU": f"{_tera(total.model)} (forward {_tera(total.forward)}, backward "
         f"{_tera(total.backward)}" + (f"; {_tera(total.recompute)} more computed again)" if total.recompute else ")"),
         "of that": ", ".join(f"{name} {value}" for name, value in per_step.items()),
-        "memory per GPU": f"{_gib(p.memory.total)} GiB predicted (" + ", ".join(f"{n} {v}" for n, v in kept.items()) + ")",
+        "memory per GPU": f"{_gib(p.memory.total)} GiB predicted ("
+        + ", ".join(f"{n} {v}" for n, v in kept.items())
+        + ")",
     }
     for name in chosen:
         on = p.gpus[name]

@@ -9,124 +9,19 @@ relational objectives, which compare a few hundred tokens.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
-from stereopsis.data.batch import Batch
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.objectives.alignment import FeatureAlignment
-from stereopsis.objectives.denoiser import Denoiser
-from stereopsis.objectives.plan import kept_views
-from stereopsis.objectives.reconstruction import BirdsEye, CrossView, VanillaReconstruction
+from stereopsis.objectives.denoising import Reconstruction
+from stereopsis.objectives.reconstruction import BirdsEye
+from stereopsis.training.cost_heads import grounding_cost, hidden_views, objective_cost
+from stereopsis.training.cost_units import Flops, Matrix, SceneLoad, StepFlops, matrices_cost, matrices_of
 
 Attention = Literal["masked", "dense"]
-_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SceneLoad:
-    """What one packed scene of a pass holds.
-
-    Attributes:
-        views: how many.
-        prefix: tokens that all conversations share, those of the views included.
-        conversations: tokens of each conversation.
-        labelled: tokens that the language-model head scores.
-        queries: <ground> tokens.
-        proposals: boxes that they choose from.
-    """
-
-    views: int
-    prefix: int
-    conversations: tuple[int, ...] = ()
-    labelled: int = 0
-    queries: int = 0
-    proposals: int = 0
-
-    @property
-    def tokens(self) -> int:
-        """Length of its row, without padding."""
-        return self.prefix + sum(self.conversations)
-
-
-def scene_loads(batch: Batch) -> list[SceneLoad]:
-    """What the scenes of a batch hold."""
-    views = torch.bincount(batch.layout.scene, minlength=len(batch.scene_ids)).tolist()
-    queries = torch.bincount(batch.query_scene, minlength=len(batch.scene_ids)).tolist()
-    labelled = (batch.labels != -100).sum(1).tolist()
-    loads = []
-    for row, segments in enumerate(batch.segments):
-        lengths = torch.bincount(segments[segments >= 0]).tolist()
-        loads.append(
-            SceneLoad(
-                views=views[row],
-                prefix=lengths[0],
-                conversations=tuple(lengths[1:]),
-                labelled=labelled[row],
-                queries=queries[row],
-                proposals=len(batch.proposals[row].boxes),
-            )
-        )
-    return loads
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Flops:
-    """Operations of one part.
-
-    Attributes:
-        forward: of the forward pass.
-        backward: of the backward pass.
-        recompute: of the parts of the forward pass that checkpointing does twice.
-    """
-
-    forward: float = 0.0
-    backward: float = 0.0
-    recompute: float = 0.0
-
-    def __add__(self, other: "Flops") -> "Flops":
-        return Flops(
-            forward=self.forward + other.forward,
-            backward=self.backward + other.backward,
-            recompute=self.recompute + other.recompute,
-        )
-
-    def __mul__(self, factor: float) -> "Flops":
-        return Flops(
-            forward=self.forward * factor, backward=self.backward * factor, recompute=self.recompute * factor
-        )
-
-    @property
-    def model(self) -> float:
-        """What the result needs: forwards and backwards. Model FLOPs utilisation divides this by time and peak."""
-        return self.forward + self.backward
-
-    @property
-    def executed(self) -> float:
-        """What is computed: `model` and what is computed twice."""
-        return self.model + self.recompute
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StepFlops:
-    """Operations of one pass, by part.
-
-    Attributes:
-        parts: "vision tower", "projector", "language model", "attention", "logits", "grounding", and every objective
-            that has a head.
-        full_precision: names of the parts that are computed in float32 whatever the training precision.
-    """
-
-    parts: Mapping[str, Flops]
-    full_precision: frozenset[str] = frozenset()
-
-    @property
-    def total(self) -> Flops:
-        """All parts together."""
-        return sum(self.parts.values(), Flops())
 
 
 def step_flops(
@@ -164,64 +59,22 @@ def step_flops(
     parts["logits"] = matrices_cost(
         [(head.weight, head.weight.requires_grad)], sum(s.labelled for s in scenes), input_gradient=True
     )
-    parts["grounding"] = _grounding(model, scenes)
+    parts["grounding"] = grounding_cost(model, scenes)
     full_precision = set()
     members = dict(model.objectives or ())
     shares = {name: (1 / m.every) if due is None else due.get(name, 0.0) for name, m in members.items()}
-    visible = [dataclasses.replace(s, views=s.views - _hidden(members, s)) for s in scenes]
+    visible = [dataclasses.replace(s, views=s.views - hidden_views(members, s)) for s in scenes]
     masking = shares.get("cross_view", 0.0)
     for name, member in members.items():
-        cost = _objective(model, member, scenes)
+        cost = objective_cost(model, member, scenes)
         if masking and isinstance(member, (BirdsEye, FeatureAlignment)):  # what is hidden takes no part
-            cost = cost * (1 - masking) + _objective(model, member, visible) * masking
+            cost = cost * (1 - masking) + objective_cost(model, member, visible) * masking
         cost = cost * shares[name]
         if cost.forward:
             parts[name] = cost
-            if isinstance(member, (VanillaReconstruction, CrossView, BirdsEye)):
-                if member.denoiser.config.compute_dtype == "float32":
-                    full_precision.add(name)
+            if isinstance(member, Reconstruction) and member.denoiser.config.compute_dtype == "float32":
+                full_precision.add(name)
     return StepFlops(parts=parts, full_precision=frozenset(full_precision))
-
-
-def _hidden(members: Mapping[str, nn.Module], scene: SceneLoad) -> int:
-    """Views of a scene that the cross-view objective hides where it is active."""
-    member = members.get("cross_view")
-    return scene.views - kept_views(scene.views, member.ratio) if isinstance(member, CrossView) else 0
-
-
-# ---- matrices
-
-
-def matrices_of(modules: Iterable[nn.Module]) -> list[tuple[torch.Tensor, bool]]:
-    """The weights that multiply tokens in some modules, in order, and whether each is trained."""
-    found = []
-    for module in modules:
-        for part in module.modules():
-            for name, parameter in part.named_parameters(recurse=False):
-                linear = name == "weight" and isinstance(part, (nn.Linear, *_CONVOLUTIONS))
-                if linear or name.endswith("projection_weight"):
-                    found.append((parameter, parameter.requires_grad))
-    return found
-
-
-def matrices_cost(
-    matrices: Sequence[tuple[torch.Tensor, bool]], tokens: int, *, input_gradient: bool
-) -> Flops:
-    """Cost of matrices that all see the same number of tokens, one after another.
-
-    Args:
-        matrices: as `matrices_of` gives them.
-        tokens: how many each multiplies.
-        input_gradient: whether a gradient is wanted of what goes into the first one.
-    """
-    forward = backward = 0.0
-    flows = input_gradient
-    for weight, trained in matrices:
-        cost = 2.0 * weight.numel() * tokens
-        forward += cost
-        backward += cost * (flows + trained)
-        flows = flows or trained
-    return Flops(forward=forward, backward=backward)
 
 
 def _twice(cost: Flops, checkpointing: bool) -> Flops:
@@ -241,14 +94,17 @@ def tower_tokens(model: SpatialModel) -> tuple[int, int]:
     vision = model.adapter.model.config.vision_config
     patch = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
     side = model.adapter.image_size // patch
-    classes = sum(name.endswith(("cls_token", "class_embedding")) for name, _ in model.adapter.vision_tower.named_parameters())
+    classes = sum(
+        name.endswith(("cls_token", "class_embedding")) for name, _ in model.adapter.vision_tower.named_parameters()
+    )
     merge = getattr(vision, "spatial_merge_size", 1)
     return side * side + classes, merge * merge
 
 
 def _tower(model: SpatialModel, views: int, checkpointing: bool) -> Flops:
     tokens, merge = tower_tokens(model)
-    whole, merged = [], []
+    whole: list[Matrix] = []
+    merged: list[Matrix] = []
     for name, module in model.adapter.vision_tower.named_modules():
         own = matrices_of([module]) if not list(module.children()) else []
         if name.startswith("head."):
@@ -336,87 +192,3 @@ def _attention(model: SpatialModel, scenes: Sequence[SceneLoad], attention: Atte
         pairs = sum(longest**2 if attention == "dense" else seen_pairs(s, window, cells) for s in scenes)
         forward += 4.0 * width * pairs
     return Flops(forward=forward, backward=2 * forward)
-
-
-# ---- heads
-
-
-def _grounding(model: SpatialModel, scenes: Sequence[SceneLoad]) -> Flops:
-    asked = [s for s in scenes if s.queries]
-    if not asked:
-        return Flops()
-    widest = max(s.proposals for s in scenes) + 1  # the zero target
-    cost = matrices_cost(matrices_of([model.grounding.objects]), widest * len(scenes), input_gradient=True)
-    cost += matrices_cost(matrices_of([model.grounding.query]), sum(s.queries for s in asked), input_gradient=True)
-    rows, cols = model.adapter.encoder_grid
-    averaged = 2.0 * model.adapter.dim * rows * cols * sum(s.proposals * s.views for s in scenes)
-    return cost + Flops(forward=averaged, backward=averaged)
-
-
-def _objective(model: SpatialModel, member: nn.Module, scenes: Sequence[SceneLoad]) -> Flops:
-    """Heads of one objective where it is active."""
-    per_view = math.prod(model.adapter.view_grid)
-    if isinstance(member, VanillaReconstruction):
-        chosen = sum(member._chosen(s.views) for s in scenes)
-        return _denoising(member.denoiser, "view", targets=chosen, rows=chosen, tokens=per_view)
-    if isinstance(member, CrossView):
-        cost = Flops()
-        for scene in scenes:
-            hidden = _hidden({"cross_view": member}, scene)
-            if not hidden:
-                continue
-            own = member.conditioning == "masked_positions"
-            cost += _denoising(
-                member.denoiser,
-                "view",
-                targets=hidden * member._repeats(scene.views, hidden),
-                rows=hidden if own else 1,
-                tokens=per_view if own else per_view * (scene.views - hidden),
-                queries=hidden if member.conditioning == "pose" else 1,
-            )
-            cost += _placed(member.pose, per_view * scene.views)
-        return cost
-    if isinstance(member, BirdsEye):
-        cost = Flops()
-        for scene in scenes:
-            cost += _denoising(
-                member.denoiser, "birdseye", targets=member.repeats, rows=1, tokens=per_view * scene.views
-            )
-            cost += _placed(member.place, per_view * scene.views)
-        return cost
-    return matrices_cost(matrices_of([member]), per_view * sum(s.views for s in scenes), input_gradient=True)
-
-
-def _placed(module: nn.Module | None, tokens: int) -> Flops:
-    """Codes of places and rays, which are computed for every token of every view."""
-    return Flops() if module is None else matrices_cost(matrices_of([module]), tokens, input_gradient=False)
-
-
-def _denoising(
-    denoiser: Denoiser,
-    kind: Literal["view", "birdseye"],
-    *,
-    targets: int,
-    rows: int,
-    tokens: int,
-    queries: int = 1,
-) -> Flops:
-    """The condition pooler over ``rows`` rows of tokens, and the network over its targets.
-
-    ``queries`` sets of queries, one per cell each, ask every row.
-    """
-    cells, width = math.prod(denoiser.grid(kind)), denoiser.config.width
-    pooler = denoiser.pooler(kind)
-    cost = matrices_cost(matrices_of([pooler.proj, pooler.k, pooler.v]), rows * tokens, input_gradient=True)
-    cost += matrices_cost(matrices_of([pooler.linear]), rows * cells * queries, input_gradient=True)
-    cost += _full_attention(width, rows * cells * queries * tokens)
-    embed = denoiser.x_embedder_view if kind == "view" else denoiser.x_embedder_bev
-    cost += matrices_cost(matrices_of([embed]), targets * cells, input_gradient=False)
-    cost += matrices_cost(matrices_of([denoiser.t_embedder]), targets, input_gradient=False)
-    network = matrices_of([denoiser.blocks, denoiser.final_layer])
-    cost += matrices_cost(network, targets * cells, input_gradient=True)
-    return cost + _full_attention(width, denoiser.config.depth * targets * cells**2)
-
-
-def _full_attention(width: int, pairs: int) -> Flops:
-    return Flops(forward=4.0 * width * pairs, backward=8.0 * width * pairs)

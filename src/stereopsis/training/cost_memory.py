@@ -19,8 +19,9 @@ from stereopsis.objectives.alignment import FeatureAlignment
 from stereopsis.objectives.denoising import Reconstruction
 from stereopsis.objectives.plan import kept_views
 from stereopsis.objectives.reconstruction import BirdsEye, CrossView, VanillaReconstruction
-from stereopsis.training.cost_flops import Attention, SceneLoad, decoder_layers, matrices_of, tower_tokens
+from stereopsis.training.cost_flops import Attention, decoder_layers, tower_tokens
 from stereopsis.training.cost_gpus import GIB
+from stereopsis.training.cost_units import SceneLoad, matrices_of
 from stereopsis.training.optimizer import EIGHT_BIT, is_hidden_matrix
 
 Sharding = Literal["none", "zero2", "zero3"]
@@ -132,7 +133,8 @@ def _copies(model: SpatialModel, options: MemoryOptions) -> float:
         return 2.0 * (2 * max(sizes) + 2 * embedding)  # this layer and the next, table and head, in bfloat16
     if not options.autocast or options.load_in is not None:
         return 0.0
-    wide = [(w, on) for w, on in matrices_of([*layers, model.backbone.get_output_embeddings()]) if w.element_size() == 4]  # type: ignore[operator]
+    head: nn.Module = model.backbone.get_output_embeddings()  # type: ignore[operator]
+    wide = [(weight, on) for weight, on in matrices_of([*layers, head]) if weight.element_size() == 4]
     if options.checkpointing:  # copies of frozen matrices go with their layer; those of trained ones stay in the cache
         return 2.0 * max(sum(w.numel() for w, on in wide if on), max(sizes) if wide else 0)
     return 2.0 * sum(w.numel() for w, _ in wide)
@@ -232,7 +234,9 @@ def _heads(model: SpatialModel, scenes: Sequence[SceneLoad], options: MemoryOpti
         elif isinstance(member, FeatureAlignment):
             for weight, _ in matrices_of([member]):
                 total += tokens * (weight.shape[1] * (options.computed + 0.0) + weight.shape[0] * options.computed)
-            total += tokens * 12.0 * sum(head.get_parameter("2.bias").numel() for head in (member.head, *member.more_heads))
+            total += (
+                tokens * 12.0 * sum(head.get_parameter("2.bias").numel() for head in (member.head, *member.more_heads))
+            )
         else:
             total += sum(tokens * options.computed * sum(w.shape) for w, _ in matrices_of([member]))
     return total
@@ -246,10 +250,10 @@ def _denoised(model: SpatialModel, member: Reconstruction, scene: SceneLoad) -> 
         hidden = scene.views - kept_views(scene.views, member.ratio)
         if not hidden:
             return 0.0
-        targets = hidden * member._repeats(scene.views, hidden)
+        targets = hidden * member.repeats_of(scene.views, hidden)
         views = hidden if member.conditioning == "masked_positions" else scene.views - hidden
     elif isinstance(member, VanillaReconstruction):
-        targets = views = member._chosen(scene.views)
+        targets = views = member.chosen_views(scene.views)
     else:
         assert isinstance(member, BirdsEye)
         targets, views = member.repeats, scene.views

@@ -153,8 +153,18 @@ def assumed_shapes(recipe: Recipe) -> list[str]:
     if not (folder / "config.json").is_file():
         found.append(f"sizes of '{folder.name}' as published; its folder is not here")
     for name, spec, kinds, users in (
-        ("latent", recipe.teachers.latent, (*_LATENT_CHANNELS, "rooms", "pixels"), ("vanilla", "cross_view", "birds_eye")),
-        ("feature", recipe.teachers.features, (*_FEATURE_CHANNELS, "point_map", "rooms_geometry"), ("alignment", "relational")),
+        (
+            "latent",
+            recipe.teachers.latent,
+            (*_LATENT_CHANNELS, "rooms", "pixels"),
+            ("vanilla", "cross_view", "birds_eye"),
+        ),
+        (
+            "feature",
+            recipe.teachers.features,
+            (*_FEATURE_CHANNELS, "point_map", "rooms_geometry"),
+            ("alignment", "relational"),
+        ),
     ):
         if any(user in active for user in users) and spec.partition(":")[0] not in kinds:
             number = _ASSUMED_LATENT_CHANNELS if name == "latent" else _ASSUMED_FEATURE_CHANNELS

@@ -45,8 +45,8 @@ class ModelSection(Section):
         instruction: words before every question.
         train_vision: whether the vision tower is trained.
         blind: train and answer without looking (one grey view, no coordinates): the language-prior baseline.
-        dtype: how the backbone's weights are kept while training. "bfloat16" halves weights and gradients; small updates
-            may be rounded away, so it is meant for frozen weights under LoRA, or where memory leaves no choice.
+        dtype: how the backbone's weights are kept while training. "bfloat16" halves weights and gradients; small
+            updates may be rounded away, so it is meant for frozen weights under LoRA, or where memory leaves no choice.
         lora: train low-rank adapters; left out, the whole backbone is trained.
         load_in: keep the frozen matrices of the backbone in 8 or 4 bits (package bitsandbytes, a GPU; with ``lora``).
     """
@@ -67,7 +67,9 @@ class ModelSection(Section):
     @pydantic.model_validator(mode="after")
     def _frozen_weights_stay_frozen(self) -> "ModelSection":
         if self.load_in is not None and self.lora is None:
-            raise ValueError(f"'load_in: {self.load_in}' freezes the backbone; add 'lora: {{}}' to train adapters on it")
+            raise ValueError(
+                f"'load_in: {self.load_in}' freezes the backbone; add 'lora: {{}}' to train adapters on it"
+            )
         if self.lora is not None and self.train_vision:
             raise ValueError("'lora' trains the language model's adapters; a trained tower needs full tuning: drop one")
         return self
