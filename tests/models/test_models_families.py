@@ -322,8 +322,10 @@ def test_what_candidates_are_made_of(words, kind):
         "encoder": mean(visual.projected, pack.proposals.cells),
         "last_layer": mean(outputs.visual, pack.proposals.token_cells),
     }
-    parts["mean"] = (parts["encoder"] + parts["last_layer"]) / 2
-    expected = parts[kind] + model.encoding(pack.proposals.boxes[:, :3])
+    place = model.encoding(pack.proposals.boxes[:, :3])
+    placed = {name: part + place for name, part in parts.items()}
+    placed["mean"] = (placed["encoder"] + parts["last_layer"]) / 2
+    expected = placed[kind]
     torch.testing.assert_close(model.objects(visual, batch, outputs.visual)[0], expected, rtol=1e-4, atol=1e-4)
     found = EnteredScene(model, pack).score_proposals([TALK[3]])[0]
     temperature = model.grounding.temperature

@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import json
+import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,10 @@ from stereopsis.models.released.config import (
     huggingface_config,
     read_config,
     released_config,
+    unused_layer,
     view_grid,
 )
-from stereopsis.models.released.keys import Kind, kind_of, our_name, released_name
+from stereopsis.models.released.keys import Kind, Place, kind_of, our_name, released_name
 from stereopsis.models.storage import CONFIG_FILE, HEADS_FILE, SCHEMA, SPATIAL_FILE
 from stereopsis.weights import SHARD_BYTES, Shard, ShardWriter, shards_of, write_json
 
@@ -78,8 +81,13 @@ def convert_from_released(
     names = [name for shard in shards for name in shard.names]
     places = {name: our_name(name) for name in names}
     kind = kind_of(names)
-    shapes = {name: shape for shard in shards for name, shape in shard.shapes().items()}
-    tokenizer, image_token_id = _tokenizer(source)
+    spare = unused_layer(config, names)
+    if spare is not None:
+        places |= {name: Place(part="dropped") for name in names if name.startswith(spare)}
+    shapes = {
+        name: shape for shard in shards for name, shape in shard.shapes().items() if places[name].part != "dropped"
+    }
+    tokenizer, image_token_id = _tokenizer(source, config)
     rows = max(shapes["model.embed_tokens.weight"][0], len(tokenizer)) if "model.embed_tokens.weight" in shapes else 0
     settings = huggingface_config(config, shapes, image_token_id, rows)
     _require_all(settings, places.values())
@@ -178,15 +186,33 @@ def _all(shards: Iterable[Shard]) -> Iterator[tuple[str, Tensor]]:
         yield from shard.tensors()
 
 
-def _tokenizer(source: Path) -> tuple[Any, int]:
-    """The tokenizer with <image>, <coord> and <ground>, and the id of the first."""
+def _tokenizer(source: Path, config: Mapping[str, Any]) -> tuple[Any, int]:
+    """The tokenizer with <image>, <coord> and <ground>, and the id of the first.
+
+    Raises:
+        CheckpointError: it cannot be read, or it and config.json disagree about the ids.
+    """
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(source)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # transformers looks at config.json, which has old names
+            tokenizer: Any = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{source}: no tokenizer that transformers can read ({error}); copy its files") from error
-    missing = [t for t in (IMAGE_TOKEN, COORD_TOKEN, GROUND_TOKEN) if t not in tokenizer.get_vocab()]
+    trained = {
+        token: config[key][0]
+        for token, key in ((GROUND_TOKEN, "ground_token_ids"), (COORD_TOKEN, "coord_token_ids"))
+        if config.get(key)
+    }
+    wanted = sorted((IMAGE_TOKEN, COORD_TOKEN, GROUND_TOKEN), key=lambda token: trained.get(token, math.inf))
+    missing = [token for token in wanted if token not in tokenizer.get_vocab()]
     if missing:
         tokenizer.add_special_tokens({"additional_special_tokens": missing}, replace_extra_special_tokens=False)
+    for token, trained_id in trained.items():
+        if tokenizer.convert_tokens_to_ids(token) != trained_id:
+            raise CheckpointError(
+                f"{source}: config.json gives {token} the id {trained_id}, its tokenizer "
+                f"{tokenizer.convert_tokens_to_ids(token)}; copy the tokenizer that belongs to this checkpoint"
+            )
     return tokenizer, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
 
 
