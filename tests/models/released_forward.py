@@ -199,9 +199,15 @@ class ReleasedForward:
 
     # the row ----------------------------------------------------------------------------------------------------------
 
-    def visual_sequence(self, images: Tensor, points: Tensor) -> Tensor:
-        """[length dim]: views one after the other, in each the rows of tokens, behind every row the newline."""
-        tokens = self.pool(self.project(self.tower(images))) + self.encode(self.patch_coordinates(points))
+    def visual_sequence(self, images: Tensor, points: Tensor, hidden: tuple[int, ...] = ()) -> Tensor:
+        """[length dim]: views one after the other, in each the rows of tokens, behind every row the newline.
+
+        Ross3D's hidden views are the mask token in every cell, and keep their encodings.
+        """
+        tokens = self.pool(self.project(self.tower(images)))
+        for view in hidden:
+            tokens[view] = self.weights["model.mask_token"]
+        tokens = tokens + self.encode(self.patch_coordinates(points))
         found, count = [], self.sizes.tokens
         for view in tokens:
             for row in range(count):

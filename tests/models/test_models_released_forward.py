@@ -8,6 +8,7 @@ import pytest
 import torch
 from official import write_official
 from released_forward import ReleasedForward, Sizes, random_release
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -18,8 +19,9 @@ from stereopsis.errors import CheckpointError
 from stereopsis.models.inference import EnteredScene
 from stereopsis.models.packs import TOKEN_SHARE
 from stereopsis.models.released import convert_from_released
-from stereopsis.models.storage import load_model
-from stereopsis.objectives import GroundingLoss
+from stereopsis.models.storage import HEADS_FILE, load_model
+from stereopsis.objectives import CrossView, Denoiser, DenoiserConfig, GroundingLoss
+from stereopsis.objectives.set import ObjectiveSet
 
 VIEWS = 3
 SPOKEN = ("where is the chair? Answer the question simply.", "on the table")
@@ -270,6 +272,32 @@ def test_in_single_precision_a_hundred_thousandth(released):
     torch.testing.assert_close(outputs.text_logits, logits, rtol=1e-5, atol=1e-5 * float(logits.abs().max()))
     scores = torch.stack([one.scores for one in expected[2:]]).float()
     torch.testing.assert_close(outputs.grounding.logits * 0.07, scores * 0.07, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_hidden_views_are_the_released_ones(tmp_path, in_double):
+    """Ross3D's mask token, in the views that the objective has drawn, before the encoding."""
+    sizes, words = Sizes(), qwen_tokenizer()
+    tensors = random_release(sizes) | {"model.mask_token": torch.randn(sizes.width)}
+    told = convert_from_released(official(tmp_path / "official", tensors, sizes, words), tmp_path / "ours")
+    assert told.kind == "ross3d"
+    model = load_model(tmp_path / "ours", dtype=torch.float64)
+    in_double(model.backbone)
+    denoiser = Denoiser(
+        DenoiserConfig(condition_dim=sizes.width, channels=4, width=16, depth=1, heads=2, view_grid=(2, 2))
+    )
+    hide = CrossView(denoiser, ratio=0.5, dim=sizes.width)
+    hide.mask_token.data = load_file(tmp_path / "ours" / HEADS_FILE)["members.cross_view.mask_token"].double()
+    model.objectives = ObjectiveSet({"cross_view": hide}, denoiser)
+    scene = seen_scene(sizes)
+    pack = pack_of(scene, sizes, TALK[0]).replace(view_targets={"view_latents": torch.zeros(VIEWS, 2, 2, 4)})
+    outputs = model.outputs(model.collator()([pack]), ("cross_view",), torch.Generator().manual_seed(0), layers=(0,))
+    hidden = tuple(outputs.hidden.nonzero().flatten().tolist())
+    assert 0 < len(hidden) < VIEWS
+    count = sizes.tokens
+    expected = ReleasedForward(tensors, sizes).visual_sequence(scene.images, scene.points, hidden)
+    expected = expected.view(VIEWS, count, count + 1, -1)[:, :, :count]
+    torch.testing.assert_close(outputs.at(0), expected, rtol=0, atol=1e-9)
 
 
 def test_what_the_tower_does_not_use_is_left_out_and_told(released):
