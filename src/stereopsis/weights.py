@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from stereopsis.errors import CheckpointError
+from stereopsis.files import write_whole
 
 SHARD_BYTES = 2 * 1024**3
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -328,6 +329,4 @@ def _writes(path: Path) -> Iterator[None]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
+    write_whole(path, json.dumps(content, indent=2) + "\n")
