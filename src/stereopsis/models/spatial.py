@@ -4,13 +4,16 @@ import dataclasses
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from stereopsis.data.batch import Batch, SceneProposals
 from stereopsis.data.collate import Collator, attention_allowed
 from stereopsis.data.prompt import ChatTemplate, chat_template
 from stereopsis.models.adapter import Adapter
+from stereopsis.models.attention import PackedRows
+from stereopsis.models.attention_flex import FlexAttention
+from stereopsis.models.attention_split import SplitAttention
 from stereopsis.models.grounding import GroundingHead, object_features
 from stereopsis.models.position import PositionEncoding3D
 from stereopsis.objectives.base import Corruption, ObjectiveLoss, SpatialOutputs
@@ -131,14 +134,19 @@ class SpatialModel(nn.Module):
         return embeddings
 
     def attention(self, batch: Batch, dtype: torch.dtype) -> Any:
-        """Who sees whom in a packed batch, in the form that the family takes."""
-        same_view = None
-        if self.adapter.views_see_themselves:
-            views = torch.full_like(batch.segments, -1).flatten()
-            cells = batch.layout.index.flatten(1)
-            views[cells] = torch.arange(len(cells), device=views.device)[:, None].expand_as(cells)
-            views = views.view_as(batch.segments)
-            same_view = (views[:, :, None] == views[:, None, :]) & (views[:, :, None] >= 0)
+        """Who sees whom in a packed batch, in the form that the family (or a packed attention) takes."""
+        views = _view_of_tokens(batch) if self.adapter.views_see_themselves else None
+        how = self.adapter.attention_on(batch.segments.device)
+        if how in ("flex", "split"):
+            window = self.adapter.window
+            rows = PackedRows(
+                segments=batch.segments,
+                views=views,
+                positions=None if window is None else batch.position_ids,
+                window=window,
+            )
+            return FlexAttention.of(rows) if how == "flex" else SplitAttention.of(rows, dtype)
+        same_view = None if views is None else (views[:, :, None] == views[:, None, :]) & (views[:, :, None] >= 0)
         return self.adapter.mask(
             attention_allowed(batch.segments),
             query_positions=batch.position_ids,
@@ -270,3 +278,11 @@ class SpatialModel(nn.Module):
         from stereopsis.models.storage import load_model
 
         return load_model(folder, **options)
+
+
+def _view_of_tokens(batch: Batch) -> Int64[Tensor, "batch tokens"]:
+    """Which view each token is a cell of; -1 for all others."""
+    views = torch.full_like(batch.segments, -1).flatten()
+    cells = batch.layout.index.flatten(1)
+    views[cells] = torch.arange(len(cells), device=views.device)[:, None].expand_as(cells)
+    return views.view_as(batch.segments)

@@ -26,6 +26,8 @@ class ModelSection(Section):
         object_features: what grounding candidates are made of; see `stereopsis.models.spatial.SpatialConfig`.
         instruction: words before every question.
         train_vision: whether the vision tower is trained.
+        attention: how packed rows are attended: "flex" (GPU) and "split" pass over what conversations do not see of
+            each other, "sdpa" and "eager" take a dense mask; "auto" is "flex" on a GPU and "split" elsewhere.
         blind: train and answer without looking (one grey view, no coordinates): the language-prior baseline.
     """
 
@@ -37,6 +39,7 @@ class ModelSection(Section):
     fit: Literal["crop", "squash"] | None = None
     instruction: str = ""
     train_vision: bool = False
+    attention: Literal["auto", "flex", "split", "sdpa", "eager"] = "auto"
     blind: bool = False
 
 
