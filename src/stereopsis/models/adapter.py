@@ -122,6 +122,11 @@ class Adapter(abc.ABC):
         return "flex" if compiles and head >= LEAST_DIM else "split"
 
     @property
+    def vocabulary(self) -> int:
+        """Words that the language-model head scores."""
+        return self.model.config.get_text_config().vocab_size
+
+    @property
     @abc.abstractmethod
     def image_size(self) -> int:
         """Side of the images that the vision tower takes, pixels."""

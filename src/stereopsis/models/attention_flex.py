@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import typing
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -49,12 +50,12 @@ class FlexAttention(PackedAttention):
         if query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad:
             raise ValueError("FlexAttention has no gradients on a CPU; set model.attention to 'split'")
         mask = self.windowed if windowed and self.windowed is not None else self.full
-        attend = flex_attention if query.device.type == "cpu" else _compiled()
+        attend: Callable[..., Any] = flex_attention if query.device.type == "cpu" else _compiled()
         return attend(query, key, value, block_mask=mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1])
 
 
 @functools.cache
-def _compiled() -> Callable[..., Tensor]:
+def _compiled() -> Callable[..., Any]:
     """The kernel; without compilation FlexAttention computes all pairs."""
     return torch.compile(flex_attention)
 

@@ -16,7 +16,7 @@ from stereopsis.models.attention_flex import FlexAttention
 from stereopsis.models.attention_split import SplitAttention
 from stereopsis.models.grounding import GroundingHead, object_features
 from stereopsis.models.position import PositionEncoding3D
-from stereopsis.objectives.base import Corruption, ObjectiveLoss, SpatialOutputs
+from stereopsis.objectives.base import Corruption, ObjectiveLoss, SpatialOutputs, TextStates
 from stereopsis.objectives.set import ObjectiveSet
 from stereopsis.scenes.scene import Scene
 
@@ -200,8 +200,8 @@ class SpatialModel(nn.Module):
         """One pass through the model.
 
         1. encode, project, pool the views; 2. let the due objectives hide what they hide; 3. add 3D encodings;
-        4. run the language model over prefix and conversations; 5. read text logits at the labelled positions
-        only, and grounding scores at the <ground> tokens.
+        4. run the language model over prefix and conversations; 5. pick the labelled tokens' states, and read
+        grounding scores at the <ground> tokens.
 
         Args:
             batch: packed scenes.
@@ -234,8 +234,12 @@ class SpatialModel(nn.Module):
         return SpatialOutputs(
             visual=last,
             hidden=corruption.hidden,
-            text_logits=self.adapter.logits(flat[labelled]),
-            text_targets=batch.labels.flatten()[labelled],
+            text=TextStates(
+                states=flat[labelled],
+                targets=batch.labels.flatten()[labelled],
+                head=self.adapter.logits,
+                vocabulary=self.adapter.vocabulary,
+            ),
             grounding=grounding,
             layers={number: batch.layout.gather(states) for number, states in decoded.layers.items()},
         )

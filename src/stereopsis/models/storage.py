@@ -52,14 +52,14 @@ def save_model(model: SpatialModel, folder: str | Path) -> None:
 
 
 def load_model(
-    folder: str | Path, *, dtype: torch.dtype = torch.float32, attention: Attention = "auto", **changes: Any
+    folder: str | Path, *, dtype: torch.dtype = torch.float32, attention: Attention = "sdpa", **changes: Any
 ) -> SpatialModel:
     """Open a model folder for inference.
 
     Args:
         folder: written by `save_model`, or a plain Hugging Face multimodal LLM (its spatial parts start fresh).
         dtype: of the parameters.
-        attention: how packed rows are attended.
+        attention: how packed rows are attended; see `stereopsis.models.attention.Attention`.
         changes: fields of `SpatialConfig` to change (for example ``positions="none"``).
 
     Raises:

@@ -25,7 +25,7 @@ class Gemma3Adapter(Adapter):
         return side, side
 
     @property
-    def window(self) -> int | None:
+    def window(self) -> int:
         """How far back the local layers look, tokens."""
         return self.model.config.text_config.sliding_window
 
