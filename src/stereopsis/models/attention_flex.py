@@ -50,7 +50,7 @@ class FlexAttention(PackedAttention):
         if query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad:
             raise ValueError("FlexAttention has no gradients on a CPU; set model.attention to 'split'")
         mask = self.windowed if windowed and self.windowed is not None else self.full
-        attend: Callable[..., Any] = flex_attention if query.device.type == "cpu" else _compiled()
+        attend: Any = flex_attention if query.device.type == "cpu" else _compiled()
         return attend(query, key, value, block_mask=mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1])
 
 

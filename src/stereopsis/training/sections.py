@@ -88,6 +88,7 @@ class DataSection(Section):
             without.
         vision_only: share of the training samples that are vision-only passes, exact to one sample; left out, what the
             scenes give.
+        group_by_length: put samples of like length into the same optimiser step, so that less is padded.
         cache: folder for generated rooms and for the order in which "coverage" takes views.
     """
 
@@ -100,6 +101,7 @@ class DataSection(Section):
     conversations: int = pydantic.Field(default=12, ge=1)
     text_share: float = pydantic.Field(default=1.0, ge=0, le=1)
     vision_only: float | None = pydantic.Field(default=None, ge=0, le=1)
+    group_by_length: bool = False
     cache: Path = Path("data/rooms")
 
     @pydantic.model_validator(mode="after")
