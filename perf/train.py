@@ -44,7 +44,7 @@ ALL = ("text", "birds_eye", "cross_view", "alignment")
 ANSWERS = ("two", "a brown chair", "on the left of the desk", "yes")
 FEATURES = 256
 SMALL = Shapes(
-    dim=128, layers=2, mlp=384, kv=128, views=32, width=64, depth=2, heads=4, encoder_dim=64, channels=16, words=0
+    dim=64, layers=2, mlp=192, kv=64, views=32, width=64, depth=2, heads=4, encoder_dim=64, channels=16, words=0
 )
 """For a CPU: the paper's views, cells and view from above, a narrow and shallow model."""
 TINY = dataclasses.replace(SMALL, dim=64, layers=1, mlp=64, kv=64, views=4, grid=4, birdseye=5, width=16, depth=1)
