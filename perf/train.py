@@ -272,20 +272,19 @@ def measure(trainer: Trainer) -> dict[str, Any]:
 def figure(record: dict[str, Any]) -> str:
     """Cost per sample over conversations and over views, both axes logarithmic."""
     by_k, by_views = record["by_conversations"], record["by_views"]
-    alone = by_k[0]["seconds_per_sample"]
+    cost_by_k = tuple((float(e["conversations"]), e["seconds_per_sample"]) for e in by_k)
+    alone = cost_by_k[0][0] * cost_by_k[0][1]
 
     def line(name: str, key: str) -> Series:
-        return Series(name=name, points=tuple((e["views"], e[key]["seconds_per_sample"]) for e in by_views))
+        return Series(name=name, points=tuple((float(e["views"]), e[key]["seconds_per_sample"]) for e in by_views))
 
     conversations = Panel(
         title=f"{record['arguments']['views']} views: cost per sample",
         across="conversations behind one prefix",
         up="seconds per sample",
         series=(
-            Series(name="packed", points=tuple((e["conversations"], e["seconds_per_sample"]) for e in by_k)),
-            Series(
-                name="alone / K", dashed=True, points=tuple((k, alone / k) for k in (e["conversations"] for e in by_k))
-            ),
+            Series(name="packed", points=cost_by_k),
+            Series(name="alone / K", dashed=True, points=tuple((k, alone / k) for k, _ in cost_by_k)),
         ),
     )
     views = Panel(
