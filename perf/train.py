@@ -55,12 +55,9 @@ LOSS_TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
 def model_of(args: argparse.Namespace, shapes: Shapes) -> SpatialModel:
     """The backbone of random weights with its heads, on its device, as it is trained."""
     dtype = DTYPES[args.dtype]
-    if args.random == "qwen2-7b":
-        model = random_7b(dtype, args.device)
-    else:
-        model = small_model(shapes).to(device=args.device, dtype=dtype)
+    model = random_7b(dtype, args.device) if args.random == "qwen2-7b" else small_model(shapes)
+    model = model.to(device=args.device, dtype=dtype)
     model.adapter.attend(args.attention)
-    model.grounding.to(device=args.device, dtype=dtype)
     if args.lora:
         add_lora(model, args.lora)
     torch.manual_seed(0)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from families import BUILDERS, TEXT, family_tokenizer, tiny_model
 from test_models_families import TALK, run, scene
-from torch.nn.attention.flex_attention import create_block_mask
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from stereopsis.data.collate import attention_allowed
+from stereopsis.models import attention_flex
 from stereopsis.models.attention import IMPLEMENTATION, PackedRows, packed_attention
 from stereopsis.models.attention_flex import FlexAttention, block_mask
 from stereopsis.models.attention_split import SplitAttention
@@ -106,6 +107,26 @@ def test_flex_is_dense(model):
         (found.grounding.logits, expected.grounding.logits),
     ):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_flex_under_autocast(words, monkeypatch):
+    """Rotary positions leave queries in float32 beside values in bfloat16; the kernel gets one dtype."""
+    model = tiny_model("llava_onevision", words)
+    batch = ragged(model)
+    given: set[torch.dtype] = set()
+
+    def seen(*tensors, **options):
+        given.update(tensor.dtype for tensor in tensors)
+        return flex_attention(*tensors, **options)
+
+    monkeypatch.setattr(attention_flex, "flex_attention", seen)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = run(model, batch)
+        model.adapter.attend("flex")
+        found = run(model, batch)
+    assert given == {torch.bfloat16}
+    torch.testing.assert_close(found.visual, expected.visual, rtol=0.1, atol=0.1)
 
 
 @torch.no_grad()

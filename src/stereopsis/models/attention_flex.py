@@ -51,7 +51,15 @@ class FlexAttention(PackedAttention):
             raise ValueError("FlexAttention has no gradients on a CPU; set model.attention to 'split'")
         mask = self.windowed if windowed and self.windowed is not None else self.full
         attend: Any = flex_attention if query.device.type == "cpu" else _compiled()
-        return attend(query, key, value, block_mask=mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1])
+        options = {"block_mask": mask, "scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
+        return attend(*_in_one_dtype(query, key, value), **options)
+
+
+def _in_one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """As autocast would cast them for plain attention, which it does not know FlexAttention to be."""
+    kind = tensors[0].device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensors[-1].dtype
+    return tuple(tensor.to(dtype) for tensor in tensors)
 
 
 @functools.cache
