@@ -8,8 +8,8 @@ sides are then timed in turns. Besides, the packed cost per sample as K grows (1
 On a CPU the backbone is scaled down, the visual tokens are not (32 views of 14 x 15 are 6 720):
     python perf/train.py
 On a GPU a LLaVA-Video-7B-shaped model of random weights, with the objectives of Ross3D and 3DRS:
-    python perf/train.py --random qwen2-7b --device cuda --dtype bf16 --lora 64 --optimizer adamw --checkpointing
-    python perf/train.py --random qwen2-7b --device cuda --dtype bf16 --optimizer adamw8bit --checkpointing
+    python perf/train.py --random qwen2-7b --device cuda --dtype bf16 --gpu H200 --checkpointing --lora 64
+All weights instead of low-rank adapters: --optimizer adamw8bit instead of --lora 64.
 """
 
 import argparse
@@ -207,6 +207,29 @@ def packed_against_loop(trainer: Trainer, due: tuple[str, ...], *, cached: bool)
         "peak_gib": {name: trainer.peak(batches, due) for name, batches in sides.items()},
         "faster": statistics.median(ratios),
         "faster_range": [min(ratios), max(ratios)],
+        "utilisation": {
+            name: utilisation(trainer, batches, due, statistics.median(times[name]), cached=cached)
+            for name, batches in sides.items()
+        },
+    }
+
+
+def utilisation(
+    trainer: Trainer, batches: Sequence[Batch], due: tuple[str, ...], seconds: float, *, cached: bool
+) -> dict[str, float] | None:
+    """Model FLOPs of a step (forward and backward, pairs that see each other, nothing twice) over time and peak."""
+    if trainer.args.gpu is None:
+        return None
+    from stereopsis.training.cost_flops import scene_loads, step_flops
+    from stereopsis.training.cost_gpus import GPUS
+
+    active = dict.fromkeys(due, 1.0)
+    passes = [step_flops(trainer.model, scene_loads(batch), due=active, vision=not cached) for batch in batches]
+    operations = sum(each.total.model for each in passes)
+    return {
+        "model_tflop": operations / 1e12,
+        "tflop_per_second": operations / 1e12 / seconds,
+        "share_of_peak": operations / 1e12 / seconds / GPUS[trainer.args.gpu].bf16,
     }
 
 
@@ -302,7 +325,9 @@ def show(found: dict[str, Any]) -> None:
     for name in ("packed", "loop"):
         seconds, speed, peak = (found[key][name] for key in ("seconds_per_step", "samples_per_second", "peak_gib"))
         memory = "" if peak is None else f"{peak:>8.1f} GiB"
-        print(f"  {name:<8}{seconds:>9.3f} s a step{speed:>10.2f} samples/s{memory}")
+        used = found["utilisation"][name]
+        share = "" if used is None else f"{100 * used['share_of_peak']:>7.1f} % of peak"
+        print(f"  {name:<8}{seconds:>9.3f} s a step{speed:>10.2f} samples/s{memory}{share}")
     low, high = found["faster_range"]
     print(f"  {found['faster']:.1f} times as fast ({low:.1f} to {high:.1f})", flush=True)
 
@@ -332,6 +357,9 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--lora", type=int, default=0, metavar="RANK", help="train low-rank adapters only")
     parser.add_argument("--optimizer", choices=("none", "adamw", "adamw8bit"), default="none")
     parser.add_argument("--checkpointing", action="store_true", help="compute layers again in the backward pass")
+    parser.add_argument(
+        "--gpu", help="name in stereopsis.training.cost_gpus, for model FLOPs utilisation: H200, H100, ..."
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sweep-repeats", type=int, default=2)
     parser.add_argument("--sweep-conversations", type=numbers, default=(1, 2, 4, 8, 16, 32, 64))

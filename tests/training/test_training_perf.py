@@ -66,6 +66,22 @@ def test_adapters_checkpointing_and_an_optimizer(script, tmp_path, monkeypatch):
     assert not (tmp_path / "lora.svg").exists()
 
 
+def test_utilisation_counts_what_the_step_needs(script):
+    """Packed and loop sum the same words; the loop's views are counted as often as they are computed."""
+    pytest.importorskip("stereopsis.training.cost_flops")
+    args = script.parsed([*FEW, "--gpu", "H200", "--only-step"])
+    trainer = script.Trainer(args, script.TINY)
+    found = {
+        name: script.utilisation(
+            trainer, trainer.batches(4, 4, packed=name == "packed", cached=True), script.WORDS, 2.0, cached=True
+        )
+        for name in ("packed", "loop")
+    }
+    assert found["packed"]["tflop_per_second"] == found["packed"]["model_tflop"] / 2
+    assert found["packed"]["share_of_peak"] == pytest.approx(found["packed"]["tflop_per_second"] / 989.4)
+    assert 1.5 < found["loop"]["model_tflop"] / found["packed"]["model_tflop"] < 4
+
+
 def test_other_losses_are_refused(script):
     assert script.same_loss({"text": 2.0}, {"text": 2.0001}, 1e-3) == pytest.approx(5e-5, rel=1e-3)
     with pytest.raises(RuntimeError, match=r"differ by 1\.0e-01"):

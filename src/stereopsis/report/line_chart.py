@@ -8,7 +8,9 @@ from xml.sax.saxutils import escape
 from stereopsis.report.style import arm_hex
 
 WIDTH, HEIGHT = 400.0, 290.0
-LEFT, RIGHT, TOP, BOTTOM = 58.0, 14.0, 30.0, 40.0
+LEFT, RIGHT, TOP, BOTTOM = 58.0, 14.0, 46.0, 40.0
+LETTER = 6.0
+"""Width that a letter of a legend is given."""
 GREY, FAINT = "#5b6877", "#d5dbe2"
 
 
@@ -97,6 +99,7 @@ def _panel(panel: Panel) -> list[str]:
         f'{escape(panel.across)}</text><text transform="translate(13 {middle:g}) rotate(-90)" fill="{GREY}" '
         f'text-anchor="middle">{escape(panel.up)}</text>'
     )
+    legend = 0.0
     for number, line in enumerate(panel.series):
         path = "M" + "L".join(f"{x_of(x):.1f} {y_of(y):.1f}" for x, y in line.points)
         dash = ' stroke-dasharray="5 4"' if line.dashed else ""
@@ -106,11 +109,8 @@ def _panel(panel: Panel) -> list[str]:
                 f'<circle cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="3.5" fill="{arm_hex(number)}">'
                 f"<title>{escape(line.name)}: {x:g}, {y:.3g}</title></circle>"
             )
-        height = TOP + 12 + 15 * number
-        parts.append(
-            f'<text x="{WIDTH - RIGHT - 6:g}" y="{height:g}" fill="{arm_hex(number)}" text-anchor="end">'
-            f"{escape(line.name)}</text>"
-        )
+        parts.append(f'<text x="{LEFT + legend:g}" y="34" fill="{arm_hex(number)}">{escape(line.name)}</text>')
+        legend += LETTER * len(line.name) + 18
     return parts
 
 
