@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from stereopsis.data.pack import COORD_TOKEN, GROUND_TOKEN
 from stereopsis.errors import CheckpointError, did_you_mean
 from stereopsis.models.adapter import Adapter
+from stereopsis.models.attention import Attention
 from stereopsis.models.families import FAMILIES
 from stereopsis.models.spatial import SpatialConfig, SpatialModel
 
@@ -50,12 +51,15 @@ def save_model(model: SpatialModel, folder: str | Path) -> None:
     (folder / CONFIG_FILE).write_text(json.dumps(record, indent=2) + "\n")
 
 
-def load_model(folder: str | Path, *, dtype: torch.dtype = torch.float32, **changes: Any) -> SpatialModel:
+def load_model(
+    folder: str | Path, *, dtype: torch.dtype = torch.float32, attention: Attention = "sdpa", **changes: Any
+) -> SpatialModel:
     """Open a model folder for inference.
 
     Args:
         folder: written by `save_model`, or a plain Hugging Face multimodal LLM (its spatial parts start fresh).
         dtype: of the parameters.
+        attention: how packed rows are attended; see `stereopsis.models.attention.Attention`.
         changes: fields of `SpatialConfig` to change (for example ``positions="none"``).
 
     Raises:
@@ -83,6 +87,7 @@ def load_model(folder: str | Path, *, dtype: torch.dtype = torch.float32, **chan
     model = SpatialModel(
         backbone=backbone, adapter=adapter_for(backbone, config.view_grid), tokenizer=tokenizer, config=config
     )
+    model.adapter.attend(attention)
     model.grounding.to(dtype)
     if (folder / SPATIAL_FILE).is_file():
         load_tensors(model.grounding, folder / SPATIAL_FILE)

@@ -61,7 +61,7 @@ def build_model(recipe: Recipe) -> SpatialModel:
         if getattr(section, key) is not None:
             changes[key] = getattr(section, key)
     torch.manual_seed(recipe.seed)
-    return load_model(folder, **changes)
+    return load_model(folder, attention=section.attention, **changes)
 
 
 def build_teachers(recipe: Recipe) -> Teachers:

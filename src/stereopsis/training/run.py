@@ -137,6 +137,7 @@ def train(
         text_share=recipe.data.text_share,
         vision_only=recipe.data.vision_only,
         seed=recipe.seed,
+        measure=model.collator() if recipe.data.group_by_length else None,
     )
     probe = model.collator()([dataset[0]])
     model.objectives = build_objectives(recipe, model.adapter.dim, probe.targets)
