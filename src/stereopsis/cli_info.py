@@ -13,7 +13,6 @@ from rich.table import Table
 from stereopsis.errors import StereopsisError
 
 SHARDINGS = ("none", "zero2", "zero3")
-ATTENTIONS = ("masked", "dense")
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +35,6 @@ def info(
     processes: Annotated[int, typer.Option(help="Recipes: GPUs that share the work.")] = 1,
     sharding: Annotated[str, typer.Option(help="Recipes: what they divide: none, zero2, zero3 (FSDP).")] = "none",
     utilisation: Annotated[float, typer.Option(help="Recipes: share of the GPU's peak that is reached.")] = 0.4,
-    attention: Annotated[str, typer.Option(help="Recipes: masked (block-sparse) or dense.")] = "masked",
     question_tokens: Annotated[int, typer.Option(help="Recipes: tokens of an average question.")] = 40,
     answer_tokens: Annotated[int, typer.Option(help="Recipes: tokens of an average answer.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print plain data.")] = False,
@@ -49,16 +47,14 @@ def info(
     from stereopsis.training.cost import Assumptions, predict
     from stereopsis.training.recipe import load_recipe
 
-    for name, value, known in (("--sharding", sharding, SHARDINGS), ("--attention", attention, ATTENTIONS)):
-        if value not in known:
-            raise StereopsisError(f"{name} must be one of {', '.join(known)}, found '{value}'")
+    if sharding not in SHARDINGS:
+        raise StereopsisError(f"--sharding must be one of {', '.join(SHARDINGS)}, found '{sharding}'")
     assumptions = Assumptions(
         question=question_tokens,
         answer=answer_tokens,
         utilisation=utilisation,
         processes=processes,
         sharding=cast(Any, sharding),
-        attention=cast(Any, attention),
     )
     if as_json and what is not None and not Path(what).is_dir():
         found = predict(load_recipe(what, overrides or []), assumptions).to_json()

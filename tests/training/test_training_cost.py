@@ -17,11 +17,10 @@ from stereopsis.training.packing import build_packs
 from stereopsis.training.recipe import load_recipe
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").rglob("*.yaml"))
-EIGHT = Assumptions(processes=8, sharding="zero3")
-DENSE = Assumptions(attention="dense")
+ONE, EIGHT = Assumptions(), Assumptions(processes=8, sharding="zero3")
 MEANT_FOR = {
-    "ross3d+3drs-7b-lora-48gb": [("A6000-48", 256, Assumptions()), ("L40S", 256, DENSE)],
-    "ross3d+3drs-7b-lora-24gb": [("RTX4090", 256, Assumptions()), ("RTX3090", 256, DENSE)],
+    "ross3d+3drs-7b-lora-48gb": [("A6000-48", 256, ONE), ("L40S", 256, ONE)],
+    "ross3d+3drs-7b-lora-24gb": [("RTX4090", 256, ONE), ("RTX3090", 256, ONE)],
     "video3dllm-7b": [("A100-80", 16, EIGHT)],
     "3drs-7b": [("A100-80", 16, EIGHT)],
     **{
@@ -132,6 +131,12 @@ def test_time_is_operations_over_peak_and_utilisation(make_recipe):
     assert half.gpus["A100-80"].step_seconds == pytest.approx(seconds)
     assert half.gpus["A100-80"].run_hours == pytest.approx(100 * seconds / 3600)
     assert half.gpus["A100-80"].step_seconds - moved == pytest.approx(2 * (whole.gpus["A100-80"].step_seconds - moved))
+
+
+def test_a_dense_mask_costs_operations_and_memory(make_recipe):
+    packed, dense = (predict(make_recipe("text", model__attention=how)) for how in ("auto", "sdpa"))
+    assert dense.flops.parts["attention"].forward > packed.flops.parts["attention"].forward
+    assert dense.memory.activations > packed.memory.activations
 
 
 def test_accumulation_multiplies_operations_and_leaves_memory(make_recipe):

@@ -103,7 +103,7 @@ def test_every_familys_step_costs_what_pytorch_counts(words, family, train_visio
     due = ("text", "grounding", "cross_view", "birds_eye", "alignment")
     torch.manual_seed(0)
     model = tiny_model(family, words, objectives=objectives(*due), train_vision=train_vision)
-    model.backbone.set_attn_implementation("eager")  # matrix products, whose backward pass is twice the forward one
+    model.adapter.attend("eager")  # matrix products, whose backward pass is twice the forward one
     batch = model.collator()([pack(model), pack(model, TALK[:1])])
     forward, backward = counted(model, batch, due)
     cost = predicted(model, batch, due)

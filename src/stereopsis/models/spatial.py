@@ -4,16 +4,19 @@ import dataclasses
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from stereopsis.data.batch import Batch, SceneProposals
 from stereopsis.data.collate import Collator, attention_allowed
 from stereopsis.data.prompt import ChatTemplate, chat_template
 from stereopsis.models.adapter import Adapter
+from stereopsis.models.attention import PackedRows
+from stereopsis.models.attention_flex import FlexAttention
+from stereopsis.models.attention_split import SplitAttention
 from stereopsis.models.grounding import GroundingHead, object_features
 from stereopsis.models.position import PositionEncoding3D
-from stereopsis.objectives.base import Corruption, ObjectiveLoss, SpatialOutputs
+from stereopsis.objectives.base import Corruption, ObjectiveLoss, SpatialOutputs, TextStates
 from stereopsis.objectives.set import ObjectiveSet
 from stereopsis.scenes.scene import Scene
 
@@ -136,14 +139,19 @@ class SpatialModel(nn.Module):
         return embeddings
 
     def attention(self, batch: Batch, dtype: torch.dtype) -> Any:
-        """Who sees whom in a packed batch, in the form that the family takes."""
-        same_view = None
-        if self.adapter.views_see_themselves:
-            views = torch.full_like(batch.segments, -1).flatten()
-            cells = batch.layout.index.flatten(1)
-            views[cells] = torch.arange(len(cells), device=views.device)[:, None].expand_as(cells)
-            views = views.view_as(batch.segments)
-            same_view = (views[:, :, None] == views[:, None, :]) & (views[:, :, None] >= 0)
+        """Who sees whom in a packed batch, in the form that the family (or a packed attention) takes."""
+        views = _view_of_tokens(batch) if self.adapter.views_see_themselves else None
+        how = self.adapter.attention_on(batch.segments.device)
+        if how in ("flex", "split"):
+            window = self.adapter.window
+            rows = PackedRows(
+                segments=batch.segments,
+                views=views,
+                positions=None if window is None else batch.position_ids,
+                window=window,
+            )
+            return FlexAttention.of(rows) if how == "flex" else SplitAttention.of(rows, dtype)
+        same_view = None if views is None else (views[:, :, None] == views[:, None, :]) & (views[:, :, None] >= 0)
         return self.adapter.mask(
             attention_allowed(batch.segments),
             query_positions=batch.position_ids,
@@ -159,7 +167,10 @@ class SpatialModel(nn.Module):
         last: Float[Tensor, "views rows cols dim"],
         hidden: Bool[Tensor, "views"] | None = None,
     ) -> list[Float[Tensor, "_ dim"]]:
-        """Per scene, the proposals' features: mean token of the cells that see them + 3D encoding of the box centre.
+        """Per scene, the proposals' features: mean token of the cells that see them, and 3D encoding of the box centre.
+
+        The encoding is added to the encoder's tokens; 3DRS's mean of both kinds of tokens is taken after that, so that
+        there it counts by half.
 
         Args:
             visual: the encoded views.
@@ -173,23 +184,23 @@ class SpatialModel(nn.Module):
             views = batch.layout.scene == number
             if hidden is not None:
                 proposals = proposals.without(hidden[views])
-            seen = self._object_tokens(visual.projected[views], last[views], proposals)
-            features.append(seen + self.encoding(proposals.boxes[:, :3]).to(seen.dtype))
+            features.append(self._object_features(visual.projected[views], last[views], proposals))
         return features
 
-    def _object_tokens(self, projected: Tensor, last: Tensor, proposals: SceneProposals) -> Float[Tensor, "_ dim"]:
+    def _object_features(self, projected: Tensor, last: Tensor, proposals: SceneProposals) -> Float[Tensor, "_ dim"]:
         kind = self.settings.object_features
-        parts = []
-        if kind != "last_layer":
-            parts.append(object_features(projected, proposals.cells))
-        if kind != "encoder":
-            if proposals.token_cells is None:
-                raise ValueError(
-                    f"object_features='{kind}' needs the proposals' cells on the token grid; build the pack with "
-                    "PackConfig.for_model of this model"
-                )
-            parts.append(object_features(last, proposals.token_cells))
-        return torch.stack(parts).mean(0) if len(parts) > 1 else parts[0]
+        place = self.encoding(proposals.boxes[:, :3]).to(projected.dtype)
+        if kind == "encoder":
+            return object_features(projected, proposals.cells) + place
+        if proposals.token_cells is None:
+            raise ValueError(
+                f"object_features='{kind}' needs the proposals' cells on the token grid; build the pack with "
+                "PackConfig.for_model of this model"
+            )
+        outputs = object_features(last, proposals.token_cells)
+        if kind == "last_layer":
+            return outputs + place
+        return (object_features(projected, proposals.cells) + place + outputs) / 2
 
     def outputs(
         self, batch: Batch, due: tuple[str, ...], generator: torch.Generator, *, layers: tuple[int, ...] = ()
@@ -197,8 +208,8 @@ class SpatialModel(nn.Module):
         """One pass through the model.
 
         1. encode, project, pool the views; 2. let the due objectives hide what they hide; 3. add 3D encodings;
-        4. run the language model over prefix and conversations; 5. read text logits at the labelled positions
-        only, and grounding scores at the <ground> tokens.
+        4. run the language model over prefix and conversations; 5. pick the labelled tokens' states, and read
+        grounding scores at the <ground> tokens.
 
         Args:
             batch: packed scenes.
@@ -231,8 +242,12 @@ class SpatialModel(nn.Module):
         return SpatialOutputs(
             visual=last,
             hidden=corruption.hidden,
-            text_logits=self.adapter.logits(flat[labelled]),
-            text_targets=batch.labels.flatten()[labelled],
+            text=TextStates(
+                states=flat[labelled],
+                targets=batch.labels.flatten()[labelled],
+                head=self.adapter.logits,
+                vocabulary=self.adapter.vocabulary,
+            ),
             grounding=grounding,
             layers={number: batch.layout.gather(states) for number, states in decoded.layers.items()},
         )
@@ -275,3 +290,11 @@ class SpatialModel(nn.Module):
         from stereopsis.models.storage import load_model
 
         return load_model(folder, **options)
+
+
+def _view_of_tokens(batch: Batch) -> Int64[Tensor, "batch tokens"]:
+    """Which view each token is a cell of; -1 for all others."""
+    views = torch.full_like(batch.segments, -1).flatten()
+    cells = batch.layout.index.flatten(1)
+    views[cells] = torch.arange(len(cells), device=views.device)[:, None].expand_as(cells)
+    return views.view_as(batch.segments)

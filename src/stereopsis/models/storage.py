@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from stereopsis.data.pack import COORD_TOKEN, GROUND_TOKEN
 from stereopsis.errors import CheckpointError, did_you_mean
 from stereopsis.models.adapter import Adapter
+from stereopsis.models.attention import Attention
 from stereopsis.models.families import FAMILIES
 from stereopsis.models.lora import base_of, has_lora, merged, quantization, restore_lora, save_lora
 from stereopsis.models.spatial import SpatialConfig, SpatialModel
@@ -57,13 +58,19 @@ def save_model(model: SpatialModel, folder: str | Path) -> None:
 
 
 def load_model(
-    folder: str | Path, *, dtype: torch.dtype = torch.float32, load_in: str | None = None, **changes: Any
+    folder: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    attention: Attention = "sdpa",
+    load_in: str | None = None,
+    **changes: Any,
 ) -> SpatialModel:
     """Open a model folder for inference; adapters are merged into the base that they were trained on.
 
     Args:
         folder: written by `save_model`, or a plain Hugging Face multimodal LLM (its spatial parts start fresh).
         dtype: of the parameters.
+        attention: how packed rows are attended; see `stereopsis.models.attention.Attention`.
         load_in: "8bit" or "4bit" keeps the backbone's matrices quantised (bitsandbytes, on a GPU).
         changes: fields of `SpatialConfig` to change (for example ``positions="none"``).
 
@@ -87,6 +94,7 @@ def load_model(
     model = SpatialModel(
         backbone=backbone, adapter=adapter_for(backbone, config.view_grid), tokenizer=tokenizer, config=config
     )
+    model.adapter.attend(attention)
     model.grounding.to(dtype)
     if (folder / SPATIAL_FILE).is_file():
         load_tensors(model.grounding, folder / SPATIAL_FILE)

@@ -62,7 +62,13 @@ def build_model(recipe: Recipe) -> SpatialModel:
     if not folder.is_dir():
         raise CheckpointError(f"base '{section.base}': no such folder; give 'tiny' or a folder with config.json")
     torch.manual_seed(recipe.seed)
-    model = load_model(folder, dtype=getattr(torch, section.dtype), load_in=section.load_in, **model_changes(recipe))
+    model = load_model(
+        folder,
+        dtype=getattr(torch, section.dtype),
+        load_in=section.load_in,
+        attention=section.attention,
+        **model_changes(recipe),
+    )
     return made_ready(model, recipe)
 
 

@@ -60,7 +60,6 @@ class Assumptions:
         utilisation: share of the GPU's peak that the model's operations reach.
         processes: GPUs that share the work.
         sharding: what they divide: "none" (DDP), "zero2", or "zero3" (also FSDP).
-        attention: "masked" (block-sparse) or "dense".
     """
 
     question: int = 40
@@ -69,7 +68,6 @@ class Assumptions:
     utilisation: float = 0.4
     processes: int = 1
     sharding: Sharding = "none"
-    attention: Attention = "masked"
 
     def __post_init__(self) -> None:
         if not 0 < self.utilisation <= 1:
@@ -155,7 +153,8 @@ def predict(recipe: Recipe, assumptions: Assumptions | None = None, *, model: Sp
     scene = planned_scene(recipe, model, assumed)
     scenes = [scene] * training.scenes
     vision = recipe.model.train_vision or not training.cache_vision
-    one = step_flops(model, scenes, vision=vision, checkpointing=training.checkpointing, attention=assumed.attention)
+    attention: Attention = "dense" if recipe.model.attention in ("sdpa", "eager") else "masked"
+    one = step_flops(model, scenes, vision=vision, checkpointing=training.checkpointing, attention=attention)
     flops = dataclasses.replace(
         one, parts={name: part * float(training.accumulation) for name, part in one.parts.items()}
     )
@@ -165,7 +164,7 @@ def predict(recipe: Recipe, assumptions: Assumptions | None = None, *, model: Sp
         checkpointing=training.checkpointing,
         vision=vision,
         load_in=recipe.model.load_in,
-        attention=assumed.attention,
+        attention=attention,
         processes=assumed.processes,
         sharding=assumed.sharding,
     )
@@ -272,7 +271,7 @@ def facts(prediction: Prediction, gpu: str | None = None) -> dict[str, Any]:
     a = p.assumptions
     lines["assumed"] = (
         f"{a.utilisation:g} of the peak, {a.question} + {a.answer} tokens a conversation, {a.proposals} boxes a scene, "
-        f"sharding {a.sharding}, {a.attention} attention; communication, reading and teachers not counted"
+        f"sharding {a.sharding}; communication, reading and teachers not counted"
     )
     if p.notes:
         lines["not at hand"] = "; ".join(p.notes)

@@ -19,6 +19,7 @@ from stereopsis.objectives.alignment import FeatureAlignment
 from stereopsis.objectives.denoising import Reconstruction
 from stereopsis.objectives.plan import kept_views
 from stereopsis.objectives.reconstruction import BirdsEye, CrossView, VanillaReconstruction
+from stereopsis.objectives.text import CHUNK
 from stereopsis.training.cost_flops import Attention, decoder_layers, tower_tokens
 from stereopsis.training.cost_gpus import GIB
 from stereopsis.training.cost_units import SceneLoad, matrices_of
@@ -169,7 +170,7 @@ def saved_activations(model: SpatialModel, scenes: Sequence[SceneLoad], options:
     ends += wide * rows * longest**2 if options.attention == "dense" else 0
     heads = _heads(model, scenes, options)
     vocabulary = model.backbone.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
-    heads += sum(s.labelled for s in scenes) * vocabulary * (options.computed + 12.0)
+    heads += min(sum(s.labelled for s in scenes), max(1, CHUNK // vocabulary)) * vocabulary * (options.computed + 12.0)
     tower = _tower_saved(model, scenes, options)
     if options.checkpointing:
         return wide * dim * tokens * len(layers) + ends + tower + max(heads, max(layers))

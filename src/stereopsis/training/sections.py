@@ -44,6 +44,8 @@ class ModelSection(Section):
         object_features: what grounding candidates are made of; see `stereopsis.models.spatial.SpatialConfig`.
         instruction: words before every question.
         train_vision: whether the vision tower is trained.
+        attention: how packed rows are attended: "flex" (GPU) and "split" pass over what conversations do not see of
+            each other, "sdpa" and "eager" take a dense mask; "auto" is "flex" on a GPU and "split" elsewhere.
         blind: train and answer without looking (one grey view, no coordinates): the language-prior baseline.
         dtype: how the backbone's weights are kept while training. "bfloat16" halves weights and gradients; small
             updates may be rounded away, so it is meant for frozen weights under LoRA, or where memory leaves no choice.
@@ -59,6 +61,7 @@ class ModelSection(Section):
     fit: Literal["crop", "squash"] | None = None
     instruction: str = ""
     train_vision: bool = False
+    attention: Literal["auto", "flex", "split", "sdpa", "eager"] = "auto"
     blind: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
     lora: LoraSection | None = None
@@ -120,6 +123,7 @@ class DataSection(Section):
             without.
         vision_only: share of the training samples that are vision-only passes, exact to one sample; left out, what the
             scenes give.
+        group_by_length: put samples of like length into the same optimiser step, so that less is padded.
         cache: folder for generated rooms and for the order in which "coverage" takes views.
     """
 
@@ -132,6 +136,7 @@ class DataSection(Section):
     conversations: int = pydantic.Field(default=12, ge=1)
     text_share: float = pydantic.Field(default=1.0, ge=0, le=1)
     vision_only: float | None = pydantic.Field(default=None, ge=0, le=1)
+    group_by_length: bool = False
     cache: Path = Path("data/rooms")
 
     @pydantic.model_validator(mode="after")

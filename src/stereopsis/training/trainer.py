@@ -19,6 +19,7 @@ from transformers import (
 
 from stereopsis.data.batch import Batch
 from stereopsis.models.dataset import EvenSampler, PackDataset
+from stereopsis.models.grouping import GroupedSampler
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import HEADS_FILE, SPATIAL_FILE, load_tensors, restore_backbone, save_model
 from stereopsis.training.optimizer import build_optimizer
@@ -113,7 +114,7 @@ class SpatialTrainer(Trainer):
         self.optimizer_name = optimizer
         self.model_accepts_loss_kwargs = True  # losses are already divided by the step's global counts
         self.optimizer: torch.optim.Optimizer | None
-        self._even_sampler: EvenSampler | None = None
+        self._own_sampler: EvenSampler | GroupedSampler | None = None
         self._pass = 0
         self._pass_step = -1
         self._sums: dict[str, float] = {}
@@ -161,17 +162,22 @@ class SpatialTrainer(Trainer):
         return batches, dict(zip(due, counts.tolist(), strict=True))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
-        """The Trainer's own, or one that keeps the recipe's share of vision-only items everywhere."""
+        """The Trainer's own, or one that keeps the recipe's share of vision-only items and groups lengths."""
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        if not isinstance(dataset, PackDataset) or dataset.vision_only is None:
+        seed = self.args.data_seed or self.args.seed
+        if isinstance(dataset, PackDataset) and dataset.lengths is not None:
+            passes = self.args.gradient_accumulation_steps * self.args.world_size
+            self._own_sampler = GroupedSampler(dataset, seed, step=self.args.train_batch_size * passes)
+        elif isinstance(dataset, PackDataset) and dataset.vision_only is not None:
+            self._own_sampler = EvenSampler(dataset, seed)
+        else:
             return super()._get_train_sampler(train_dataset)
-        self._even_sampler = EvenSampler(dataset, self.args.data_seed or self.args.seed)
-        return self._even_sampler
+        return self._own_sampler
 
     def _run_epoch(self, *args: Any, epoch: int, **options: Any) -> Any:
         # told here, because accelerate's wrappers do not pass an epoch on to every sampler that they skip or share
-        if self._even_sampler is not None:
-            self._even_sampler.set_epoch(epoch)
+        if self._own_sampler is not None:
+            self._own_sampler.set_epoch(epoch)
         return super()._run_epoch(*args, epoch=epoch, **options)
 
     def floating_point_ops(self, inputs: Batch) -> int:
