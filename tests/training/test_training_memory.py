@@ -50,9 +50,10 @@ def ready(recipe):
     return model
 
 
-def test_checkpointing_changes_neither_losses_nor_gradients(make_recipe, packs):
-    plain = ready(make_recipe("text", "grounding"))
-    saving = ready(make_recipe("text", "grounding", training__checkpointing=True))
+@pytest.mark.parametrize("section", [{}, pytest.param({"model__lora": LORA}, marks=needs_peft)], ids=["full", "lora"])
+def test_checkpointing_changes_neither_losses_nor_gradients(make_recipe, packs, section):
+    plain = ready(make_recipe("text", "grounding", **section))
+    saving = ready(make_recipe("text", "grounding", training__checkpointing=True, **section))
     assert losses(plain, packs) == losses(saving, packs)
     checked = 0
     for (name, one), (_, other) in zip(plain.named_parameters(), saving.named_parameters(), strict=True):
@@ -60,7 +61,7 @@ def test_checkpointing_changes_neither_losses_nor_gradients(make_recipe, packs):
         if one.grad is not None:
             torch.testing.assert_close(one.grad, other.grad)
             checked += 1
-    assert checked > 20
+    assert checked > 15
 
 
 def test_checkpointing_keeps_less_for_the_backward_pass(make_recipe, packs):
