@@ -3,13 +3,15 @@
     python scripts/compare_reconstructions.py --seeds 3
 
 Trains, for several seeds and under one schedule, a model with Ross3D's objectives (hidden views, the room from above)
-and one without. Then fits the same fresh denoiser for the same number of updates to the frozen outputs of either, hides
-views of unseen rooms, and compares what is drawn with the truth. Writes results/ross3d_rooms.json (every figure, every
+and one without. Hides views of unseen rooms, and compares with the truth what is drawn (1) by the denoiser that was
+trained with the first model, told by either model, and (2) by fresh denoisers, fitted for the same number of updates to
+the frozen outputs of either. Writes results/ross3d_rooms.json (every figure, every
 seed) and results/ross3d_rooms.md (tables). Runs that are in the output folder already are not repeated.
 """
 
 import argparse
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -38,13 +40,21 @@ ROOT = Path(__file__).resolve().parent.parent
 WHOLE, BASELINE = "ross3d-tiny", "ross3d-baseline"
 TRAINED, CONTROL = "trained to reconstruct", "control"
 EXPECTED, DRAW = "expected picture", "one draw"
+SHARED, FITTED = "same denoiser", "fitted denoiser"
 KINDS = {"masked_view": "Hidden views", "birds_eye": "The room from above"}
 TITLES = {"latent_mse": "latent MSE", "psnr": "PSNR, dB", "ssim": "SSIM"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """One model to train, or one denoiser to fit to a frozen model."""
+    """One model to train, or one model to measure.
+
+    Attributes:
+        model: `TRAINED` or `CONTROL`.
+        folder: its run.
+        conditioning: of the denoiser that is measured with it.
+        denoiser: the run whose own denoiser is measured; None: a fresh one is fitted.
+    """
 
     model: str
     seed: int
@@ -54,11 +64,22 @@ class Job:
     unseen: Path
     args: argparse.Namespace
     conditioning: str = ""
+    denoiser: Path | None = None
 
     @property
     def arm(self) -> str:
         """What tables call it."""
-        return f"{self.model}, {self.conditioning}"
+        return arm(self.model, self.conditioning, FITTED if self.denoiser is None else SHARED)
+
+    @property
+    def figures(self) -> Path:
+        """Where its figures are kept."""
+        return self.folder / f"figures-{self.conditioning}{'' if self.denoiser is None else '-shared'}.json"
+
+
+def arm(model: str, conditioning: str, denoiser: str) -> str:
+    """What tables call a model that a denoiser is told by."""
+    return f"{model}, {conditioning}, {denoiser}"
 
 
 def train_job(job: Job) -> None:
@@ -70,23 +91,36 @@ def train_job(job: Job) -> None:
 
 
 def measure_job(job: Job) -> dict[str, Any]:
-    """Fit a denoiser to the frozen model and average figures on the unseen rooms; an earlier start's are read back."""
-    args = job.args
-    done = job.folder / f"figures-{job.conditioning}.json"
-    if not done.is_file():
+    """Average figures on the unseen rooms; an earlier start's are read back."""
+    if not job.figures.is_file():
         torch.set_num_threads(1)
         packs = torch.load(job.packs, weights_only=False)
-        token = None
-        if job.model == TRAINED:
-            token = open_with_heads(job.folder)[1].objectives["cross_view"].mask_token.detach()
-        _, model = open_run(job.folder)
-        options = {"scenes": args.fit_scenes, "masks": args.fit_masks, "mask_token": token}
-        losses = fit_to_frozen(model, packs, job.recipe, steps=args.fit_steps, **options)
-        figures = measured(model, packs, job) | {
-            "loss": [sum(part) / len(part) for part in (losses[:20], losses[-20:])]
-        }
-        write_atomic(done, (json.dumps(figures, indent=1) + "\n").encode())
-    return json.loads(done.read_text())
+        model, losses = told(job) if job.denoiser is not None else fitted(job, packs)
+        figures = measured(model, packs, job) | losses
+        write_atomic(job.figures, (json.dumps(figures, indent=1) + "\n").encode())
+    return json.loads(job.figures.read_text())
+
+
+def told(job: Job) -> tuple[SpatialModel, dict[str, Any]]:
+    """The job's model with the denoiser, and the mask token, of another run (or of its own)."""
+    assert job.denoiser is not None
+    donor = open_with_heads(job.denoiser)[1]
+    if job.folder == job.denoiser:
+        return donor, {}
+    _, model = open_run(job.folder)
+    model.objectives = donor.objectives
+    return model.eval(), {}
+
+
+def fitted(job: Job, packs: Sequence[Any]) -> tuple[SpatialModel, dict[str, Any]]:
+    """The job's model with a fresh denoiser, fitted to its frozen outputs, and the fit's first and last loss."""
+    args, token = job.args, None
+    if job.model == TRAINED:
+        token = open_with_heads(job.folder)[1].objectives["cross_view"].mask_token.detach()
+    _, model = open_run(job.folder)
+    options = {"scenes": args.fit_scenes, "masks": args.fit_masks, "mask_token": token}
+    losses = fit_to_frozen(model, packs, job.recipe, steps=args.fit_steps, **options)
+    return model, {"loss": [sum(part) / len(part) for part in (losses[:20], losses[-20:])]}
 
 
 def measured(model: SpatialModel, packs: Sequence[Any], job: Job) -> dict[str, Any]:
@@ -136,17 +170,23 @@ def figures_table(found: dict[str, list[dict[str, float]]]) -> str:
 
 def differences_table(found: dict[str, list[dict[str, float]]], conditionings: Sequence[str]) -> str:
     """The trained model's expected picture minus what it should beat, seed by seed."""
-    head = ["conditioning", "against", "latent MSE (below 0 wins)", "PSNR, dB (above 0 wins)", "SSIM (above 0 wins)"]
+    head = [
+        "conditioning, denoiser",
+        "against",
+        "latent MSE (below 0 wins)",
+        "PSNR, dB (above 0 wins)",
+        "SSIM (above 0 wins)",
+    ]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for conditioning in conditionings:
-        own = found.get(f"{TRAINED}, {conditioning}: {EXPECTED}", [])
-        against = {CONTROL: f"{CONTROL}, {conditioning}: {EXPECTED}"}
+    for conditioning, denoiser in itertools.product(conditionings, (SHARED, FITTED)):
+        own = found.get(f"{arm(TRAINED, conditioning, denoiser)}: {EXPECTED}", [])
+        against = {CONTROL: f"{arm(CONTROL, conditioning, denoiser)}: {EXPECTED}"}
         against |= {name: name for name in found if ": " not in name}
         for label, name in against.items():
             pairs = list(zip(own, found.get(name, ()), strict=False))
             if pairs:
                 cells = [interval((a[k] - b[k] for a, b in pairs), 2 if k == "psnr" else 3) for k in FIGURES]
-                lines.append(f"| {conditioning} | {label} | {' | '.join(cells)} |")
+                lines.append(f"| {conditioning}, {denoiser} | {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -160,11 +200,13 @@ def report(results: Sequence[dict[str, Any]], args: argparse.Namespace, command:
         f"one thread a run, torch {made['versions']['torch']}. Mean over seeds with its 95 % t-interval. Made by "
         f"`{command}`.\n",
         f"'{TRAINED}': with cross-view (the row's conditioning, every step) and bird's-eye reconstruction, beside "
-        f"words and grounding. '{CONTROL}': with words and grounding alone. Either gets the same fresh denoiser, "
-        "conditioned as the row says ('pose' has bird's-eye queries that know their place, the others the released "
-        f"ones). '{EXPECTED}' is one step of the flow: its estimate of the mean of all pictures that fit, which is "
-        f"what squared error asks for. '{DRAW}' is one picture in {args.sampling_steps} steps, sharper and further "
-        "off. Pixels are compared with what the teacher makes of the target's own latents.\n",
+        f"words and grounding. '{CONTROL}': with words and grounding alone. '{SHARED}': the one that was trained with "
+        "the first model, told by the outputs of either; it never met the control's outputs, so this row says what the "
+        f"denoiser needs, not what the control lacks. '{FITTED}', the stricter test: a fresh one for either model, "
+        "fitted to its frozen outputs. Conditioned as the row says ('pose' has bird's-eye queries that know their "
+        f"place, the others the released ones). '{EXPECTED}' is one step of the flow: its estimate of the mean of all "
+        f"pictures that fit, which is what squared error asks for. '{DRAW}' is one picture in {args.sampling_steps} "
+        "steps, sharper and further off. Pixels: against what the teacher makes of the target's own latents.\n",
     ]
     for kind, title in KINDS.items():
         found = rows(results, kind)
@@ -249,9 +291,9 @@ def main() -> None:
             recipe = recipe_of(args, TRAINED, seed, conditioning)
             folder = args.output / f"{TRAINED.replace(' ', '-')}-{conditioning}-seed{seed}"
             models.append(Job(model=TRAINED, seed=seed, recipe=recipe, folder=folder, **shared))
-            for name, where in ((TRAINED, folder), (CONTROL, control)):
-                job = Job(model=name, seed=seed, recipe=recipe, folder=where, conditioning=conditioning, **shared)
-                fits.append(job)
+            for donor, (name, where) in itertools.product((folder, None), ((TRAINED, folder), (CONTROL, control))):
+                options = {"conditioning": conditioning, "denoiser": donor}
+                fits.append(Job(model=name, seed=seed, recipe=recipe, folder=where, **options, **shared))
     results: list[dict[str, Any]] = []
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
         run: Callable[..., Any] = pool.map
@@ -259,7 +301,7 @@ def main() -> None:
             console.print("trained", job.model, job.seed)
         for job, figures in zip(fits, run(measure_job, fits), strict=True):
             results.append({"arm": job.arm, "seed": job.seed, "figures": figures})
-            console.print("measured", job.arm, job.seed, figures["loss"])
+            console.print("measured", job.arm, job.seed, figures.get("loss", ""))
     order = sorted(results, key=lambda r: (r["arm"].startswith(CONTROL), args.arms.index(r["arm"].split(", ")[1])))
     args.results.mkdir(exist_ok=True, parents=True)
     options = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in arguments.items())

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "stereopsis"
 
 ORDER = (
     "errors",
+    "files",
     "assets",
     "weights",
     "geometry",
@@ -37,7 +38,7 @@ ORDER = (
 )
 """Bottom to top; what stands first knows nothing of what comes later."""
 
-LIGHT = ("errors", "geometry", "scenes")
+LIGHT = ("errors", "files", "geometry", "scenes")
 HEAVY = ("torch", "transformers", "diffusers", "accelerate", "tokenizers", "safetensors")
 FORBIDDEN_NAMES = ("utils", "util", "common", "helpers", "helper", "misc")
 MOST_LINES = 400

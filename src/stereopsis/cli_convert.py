@@ -29,7 +29,7 @@ def convert(
     vision_tower: Annotated[
         Path | None, typer.Option(help="SigLIP's folder, where its name in config.json is not a known one.")
     ] = None,
-    shard_gigabytes: Annotated[float, typer.Option(help="Size of the files written; memory holds about one.")] = 2.0,
+    shard_gigabytes: Annotated[float, typer.Option(help="Size of the files written.")] = 2.0,
 ) -> None:
     """Convert official checkpoints (LLaVA-Video, Video-3D-LLM, Ross3D, 3DRS), and back; no weight is lost unseen."""
     from stereopsis.models.released import convert_from_released, convert_to_released

@@ -66,6 +66,18 @@ def test_the_pieces_together_are_the_whole_conversation(chatml, instruction):
     assert f"{before}<image>{between}where is it?{after}here{end}\n" == whole
 
 
+def test_a_template_that_wants_messages_in_parts(tokenizer):
+    """As SmolVLM's: plain strings would vanish without a word."""
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = (
+        "{% for m in messages %}{{ m['role'] | capitalize }}: {% for part in m['content'] %}"
+        "{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}<end>\n{% endfor %}"
+        "{% if add_generation_prompt %}Assistant:{% endif %}"
+    )
+    chat = chat_template(changed, "<image>", "Look around.")
+    assert _words(changed, chat) == ("User: ", "\nLook around.\n", "<end>\nAssistant:", "<end>")
+
+
 def test_a_tokenizer_without_template_is_refused(tokenizer):
     bare = copy.deepcopy(tokenizer)
     bare.chat_template = None

@@ -206,8 +206,17 @@ def test_exactly_half_of_a_cell_is_enough():
     views = _views(points, torch.ones(1, 2, 2, dtype=torch.bool))
     box = np.array([[0.0, 0, 0, 1, 1, 1]])
     assert cells_in_boxes(views, box, 1, 1).all()
-    assert not cells_in_boxes(views, box, 1, 1, fraction=0.51).any()
+    assert not cells_in_boxes(views, box, 1, 1, fraction=0.75).any()
     assert cells_in_boxes(views, np.zeros((0, 6)), 1, 1).shape == (0, 1, 1, 1)
+
+
+@pytest.mark.parametrize(("pixels", "enough"), [(90, False), (91, True)])
+def test_the_number_of_pixels_is_rounded_down(pixels, enough):
+    """An eighth of 27 x 27 is 91.1: the released code asks for 91."""
+    points = torch.full((1, 27, 27, 3), 10.0)
+    points.view(-1, 3)[:pixels] = 0
+    views = _views(points, torch.ones(1, 27, 27, dtype=torch.bool))
+    assert cells_in_boxes(views, np.array([[0.0, 0, 0, 1, 1, 1]]), 1, 1, fraction=0.125).all() == enough
 
 
 def _random_cells(views: int, seed: int = 0) -> tuple[CellCoordinates, torch.Tensor]:

@@ -58,6 +58,12 @@ def untrained_backbone(tokenizer):
     return build_tiny_backbone(tokenizer, TINY).eval()
 
 
+@pytest.fixture(scope="session")
+def in_double() -> Callable[[nn.Module], None]:
+    """`_in_double`, for backbones that were opened elsewhere."""
+    return _in_double
+
+
 def _in_double(backbone: nn.Module) -> None:
     """Every operation in float64: Hugging Face computes norms and eager attention in float32, whatever the dtype."""
     backbone.double()

@@ -17,6 +17,8 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
 )
 
 from stereopsis.models.families import FAMILIES
@@ -24,7 +26,7 @@ from stereopsis.models.spatial import SpatialConfig, SpatialModel
 from stereopsis.models.tiny import build_tokenizer
 
 WORDS = ["where is the red chair? on the table", "the blue lamp beside the bed", "how many chairs? two"] * 3
-MARKS = ("<img>", "</img>", "<vision_start>", "<vision_end>", "\n\n")
+MARKS = ("<img>", "</img>", "<vision_start>", "<vision_end>", "\n\n", "<fake_token_around_image>", "<global-img>")
 TEXT = {
     "hidden_size": 48,
     "intermediate_size": 64,
@@ -127,6 +129,18 @@ def _gemma3(text: dict[str, Any], tokenizer) -> Any:
     return model
 
 
+def _smolvlm(text: dict[str, Any], tokenizer) -> Any:
+    vision = {k: v for k, v in _siglip(24).items() if k not in ("model_type", "vision_use_head")}
+    return SmolVLMForConditionalGeneration(
+        SmolVLMConfig(
+            vision_config=vision,
+            text_config={"model_type": "llama", **text},
+            scale_factor=2,
+            image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        )
+    )
+
+
 BUILDERS: dict[str, Callable[[dict[str, Any], Any], Any]] = {
     "llava_onevision": _llava,
     "qwen2_vl": _qwen(Qwen2VLForConditionalGeneration, Qwen2VLConfig, {"embed_dim": 32, "hidden_size": 48}),
@@ -154,6 +168,7 @@ BUILDERS: dict[str, Callable[[dict[str, Any], Any], Any]] = {
     ),
     "internvl": _internvl,
     "gemma3": _gemma3,
+    "smolvlm": _smolvlm,
 }
 
 

@@ -6,104 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from families import family_tokenizer, tiny_backbone
-from safetensors.torch import load_file, save_file
+from official import aligned_parts, denoiser, ground_heads, official_folder, released_backbone, ross3d_parts
+from safetensors.torch import load_file
 
 from stereopsis.errors import CheckpointError, RunFolderError
 from stereopsis.models.released import convert_from_released, convert_to_released, kind_of, our_name, released_name
 from stereopsis.models.released.config import INSTRUCTION
 from stereopsis.models.storage import load_model
-from stereopsis.objectives import Denoiser, DenoiserConfig
-
-DIM, FEATURES = 48, 20
-
-
-def released_backbone() -> dict[str, torch.Tensor]:
-    """A tiny LLaVA-Video in the official names, by hand from Hugging Face's."""
-    model = tiny_backbone("llava_onevision", family_tokenizer())
-    found = {}
-    for name, value in model.state_dict().items():
-        name = name.replace("model.language_model.", "model.")
-        name = name.replace("model.vision_tower.", "model.vision_tower.vision_tower.vision_model.")
-        name = name.replace("model.multi_modal_projector.linear_1", "model.mm_projector.0")
-        name = name.replace("model.multi_modal_projector.linear_2", "model.mm_projector.2")
-        found[name] = value.clone()
-    return found
-
-
-def ground_heads() -> dict[str, torch.Tensor]:
-    draw = torch.Generator().manual_seed(5)
-    found = {"ground_head_zero_target": torch.randn(DIM, generator=draw)}
-    for part in ("obj", "query"):
-        for layer, shape in ((0, (DIM, DIM)), (2, (DIM,)), (3, (DIM, DIM))):
-            found[f"ground_head_{part}.{layer}.weight"] = torch.randn(shape, generator=draw)
-            found[f"ground_head_{part}.{layer}.bias"] = torch.randn(DIM, generator=draw)
-    return found
-
-
-def denoiser() -> Denoiser:
-    torch.manual_seed(3)
-    sizes = {"width": 16, "depth": 1, "heads": 2, "view_grid": (2, 2), "birdseye_grid": (3, 3)}
-    return Denoiser(DenoiserConfig(condition_dim=DIM, channels=4, **sizes))
-
-
-def ross3d_parts() -> dict[str, torch.Tensor]:
-    found = {f"model.mm_inv_projector.net.{k}": v.clone() for k, v in denoiser().state_dict().items()}
-    return found | {
-        "model.mask_token": torch.randn(DIM),
-        "model.mm_pixel_decoder.encoder.conv_in.weight": torch.ones(2),
-    }
-
-
-def aligned_parts() -> dict[str, torch.Tensor]:
-    found = {"model.corres_linear.weight": torch.ones(2, 2), "geometric_linear.bias": torch.ones(3)}
-    for layer, (out, size) in {0: (2 * DIM, DIM), 2: (FEATURES, 2 * DIM)}.items():
-        found |= {
-            f"model.proj_3d.{layer}.weight": torch.randn(out, size),
-            f"model.proj_3d.{layer}.bias": torch.randn(out),
-        }
-    return found
-
-
-def official_folder(
-    folder: Path, tensors: dict[str, torch.Tensor], *, kind: str = "safetensors", shards: int = 1, **config
-) -> Path:
-    """A checkpoint as the official code writes it; the tower's own config lies beside it."""
-    folder.mkdir()
-    tower = folder.parent / f"{folder.name}-siglip"
-    tower.mkdir()
-    (tower / "config.json").write_text(json.dumps({"vision_config": {"num_attention_heads": 4, "image_size": 24}}))
-    settings = {
-        "model_type": "llava_qwen",
-        "hidden_size": DIM,
-        "intermediate_size": 64,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "rope_theta": 10000.0,
-        "rms_norm_eps": 1e-6,
-        "max_position_embeddings": 4096,
-        "mm_vision_tower": str(tower),
-        "mm_spatial_pool_stride": 2,
-    }
-    (folder / "config.json").write_text(json.dumps(settings | config))
-    family_tokenizer().save_pretrained(folder)
-    names = sorted(tensors)
-    groups = [names[i::shards] for i in range(shards)]
-    places = {}
-    for number, group in enumerate(groups, start=1):
-        stem = {"safetensors": "model", "bin": "pytorch_model"}[kind]
-        title = f"{stem}-{number:05d}-of-{shards:05d}.{kind}" if shards > 1 else f"{stem}.{kind}"
-        part = {name: tensors[name].contiguous() for name in group}
-        if kind == "bin":
-            torch.save(part, folder / title)
-        else:
-            save_file(part, folder / title)
-        places |= dict.fromkeys(group, title)
-    if shards > 1:
-        (folder / f"{'model.safetensors' if kind == 'safetensors' else 'pytorch_model.bin'}.index.json").write_text(
-            json.dumps({"metadata": {}, "weight_map": places})
-        )
-    return folder
 
 
 @pytest.mark.parametrize(("kind", "shards"), [("safetensors", 1), ("safetensors", 3), ("bin", 1), ("bin", 2)])

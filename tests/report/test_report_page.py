@@ -9,7 +9,6 @@ import sys
 import pytest
 
 from stereopsis.errors import MissingExtraError, RunFolderError, SceneError
-from stereopsis.report import page as page_module
 from stereopsis.report import write_report
 from stereopsis.report.page import bounds, duration, number, signed
 from stereopsis.report.read import read_subject
@@ -217,7 +216,7 @@ def test_a_failure_leaves_the_old_report(run, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(page_module.os, "replace", fail)
+    monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_report(run)
     assert (run / "report.html").read_text() == "old"

@@ -8,12 +8,12 @@ import numpy as np
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from stereopsis.scenes.arkitscenes import read_arkitscenes
-from stereopsis.scenes.colmap import read_colmap
-from stereopsis.scenes.open3d_log import read_open3d_log
+from stereopsis.scenes.readers.arkitscenes import read_arkitscenes
+from stereopsis.scenes.readers.colmap import read_colmap
+from stereopsis.scenes.readers.open3d_log import read_open3d_log
+from stereopsis.scenes.readers.transforms_json import read_transforms_json
+from stereopsis.scenes.readers.tum import read_tum
 from stereopsis.scenes.scene import Frame, Scene
-from stereopsis.scenes.transforms_json import read_transforms_json
-from stereopsis.scenes.tum import read_tum
 
 START = 1305031102.0  # seconds; TUM's timestamps look like this
 GL = np.diag([1.0, -1.0, -1.0, 1.0])

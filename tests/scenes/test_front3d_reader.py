@@ -16,16 +16,16 @@ from stereopsis.geometry.camera import check_pose, unproject
 from stereopsis.scenes import open_scene, verify_scene
 from stereopsis.scenes.alignment import with_mesh_birdseye
 from stereopsis.scenes.formats import detect_format
-from stereopsis.scenes.front3d import (
+from stereopsis.scenes.prepare import find_captures
+from stereopsis.scenes.readers.front3d import (
     Front3DConfig,
     front3d_instances,
     front3d_mesh,
     front3d_rooms,
     read_front3d,
 )
-from stereopsis.scenes.front3d.floor import rectangles
-from stereopsis.scenes.front3d.models import category_colour
-from stereopsis.scenes.prepare import find_captures
+from stereopsis.scenes.readers.front3d.floor import rectangles
+from stereopsis.scenes.readers.front3d.models import category_colour
 
 pytest.importorskip("embreex")
 

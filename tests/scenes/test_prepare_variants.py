@@ -9,9 +9,9 @@ from capture_writers import WRITERS
 from scipy.spatial.transform import Rotation
 
 from stereopsis.scenes.prepare import Capture, PrepareSettings, prepare
-from stereopsis.scenes.scannet import sens_record, write_sens
+from stereopsis.scenes.readers.scannet import sens_record, write_sens
+from stereopsis.scenes.readers.seven_scenes import read_seven_scenes
 from stereopsis.scenes.scene import Scene
-from stereopsis.scenes.seven_scenes import read_seven_scenes
 from stereopsis.scenes.stored import read_scene
 
 KITCHEN = Path(__file__).resolve().parents[3] / "shared" / "data" / "seven_scenes_redkitchen"

@@ -10,8 +10,8 @@ from stereopsis.geometry.boxes import box_corners
 from stereopsis.geometry.camera import transform
 from stereopsis.scenes import verify_scene
 from stereopsis.scenes.alignment import has_alignment
-from stereopsis.scenes.arkitscenes import is_arkitscenes, read_arkitscenes
 from stereopsis.scenes.formats import open_scene
+from stereopsis.scenes.readers.arkitscenes import is_arkitscenes, read_arkitscenes
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from stereopsis.errors import SceneError
 from stereopsis.scenes import open_scene, verify_scene, write_scene
 from stereopsis.scenes.alignment import has_alignment
 from stereopsis.scenes.formats import detect_format
-from stereopsis.scenes.seven_scenes import read_seven_scenes
+from stereopsis.scenes.readers.seven_scenes import read_seven_scenes
 
 LAYOUTS = list(WRITERS)
 

@@ -4,7 +4,7 @@ from capture_writers import write_colmap
 
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import Intrinsics, unproject
-from stereopsis.scenes.colmap import is_colmap, read_colmap, read_dense_depth
+from stereopsis.scenes.readers.colmap import is_colmap, read_colmap, read_dense_depth
 
 
 @pytest.fixture

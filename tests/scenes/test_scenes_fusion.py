@@ -9,9 +9,9 @@ from stereopsis.errors import FrameError, MissingExtraError, SceneError
 from stereopsis.geometry.camera import Intrinsics, transform, unproject
 from stereopsis.geometry.mesh import TriangleMesh
 from stereopsis.scenes.alignment import align_scene, scene_points
-from stereopsis.scenes.fusion import FusionConfig, fuse_scene
+from stereopsis.scenes.readers.seven_scenes import read_seven_scenes
 from stereopsis.scenes.scene import Frame, Scene
-from stereopsis.scenes.seven_scenes import read_seven_scenes
+from stereopsis.scenes.surfaces.fusion import FusionConfig, fuse_scene
 from stereopsis.scenes.walk import look
 
 pytest.importorskip("skimage")
@@ -119,7 +119,7 @@ def test_a_rendered_room_is_recovered_to_within_a_voxel():
 def test_slabs_change_nothing(monkeypatch):
     scene = Scene(id="wall", frames=wall_frames([1.0, 1.02]))
     whole = fuse_scene(scene)
-    monkeypatch.setattr("stereopsis.scenes.fusion._SLAB_VOXELS", 2000)
+    monkeypatch.setattr("stereopsis.scenes.surfaces.fusion._SLAB_VOXELS", 2000)
     np.testing.assert_array_equal(fuse_scene(scene).triangles, whole.triangles)
     np.testing.assert_array_equal(fuse_scene(scene).colours, whole.colours)
 

@@ -9,10 +9,10 @@ import pytest
 
 from stereopsis.errors import MissingExtraError, SceneError
 from stereopsis.geometry.camera import Intrinsics, camera_rays, project, unproject
-from stereopsis.scenes import mesh_depth
-from stereopsis.scenes.mesh_depth import cast_depth, with_mesh_depth
-from stereopsis.scenes.meshes import read_indexed_mesh
-from stereopsis.scenes.scannet import read_scannet
+from stereopsis.scenes.readers.scannet import read_scannet
+from stereopsis.scenes.surfaces import mesh_depth
+from stereopsis.scenes.surfaces.mesh_depth import cast_depth, with_mesh_depth
+from stereopsis.scenes.surfaces.meshes import read_indexed_mesh
 
 CAMERA = Intrinsics(fx=20.0, fy=22.0, cx=12.5, cy=7.75, width=24, height=16)
 SQUARE = np.array([[-50.0, -50, 2], [50, -50, 2], [50, 50, 2], [-50, 50, 2]])

@@ -7,8 +7,8 @@ from PIL import Image
 from stereopsis.errors import SceneError
 from stereopsis.geometry import TriangleMesh, raycast_birdseye
 from stereopsis.geometry.camera import Intrinsics
-from stereopsis.scenes.mesh_views import NOTHING, MeshRenderer
-from stereopsis.scenes.meshes import read_mesh, write_mesh
+from stereopsis.scenes.surfaces.mesh_views import NOTHING, MeshRenderer
+from stereopsis.scenes.surfaces.meshes import read_mesh, write_mesh
 from stereopsis.scenes.walk import FloorPlan, free_places, look, plan_walk
 
 SCENE = "scannet/scene0000_00"

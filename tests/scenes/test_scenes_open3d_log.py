@@ -5,7 +5,7 @@ import pytest
 from capture_writers import write_open3d
 
 from stereopsis.errors import FrameError, SceneError
-from stereopsis.scenes.open3d_log import is_open3d_log, read_open3d_log
+from stereopsis.scenes.readers.open3d_log import is_open3d_log, read_open3d_log
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from stereopsis.errors import SceneError
-from stereopsis.scenes.pickle_scan import RefusedPickleError, check_instructions
-from stereopsis.scenes.safe_pickle import load_pickle, load_torch, loads_pickle
+from stereopsis.scenes.pickles.pickle_scan import RefusedPickleError, check_instructions
+from stereopsis.scenes.pickles.safe_pickle import load_pickle, load_torch, loads_pickle
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 

@@ -7,7 +7,7 @@ from PIL import Image
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import Intrinsics, project, unproject
 from stereopsis.scenes import verify_scene
-from stereopsis.scenes.seven_scenes import DEFAULT_INTRINSICS, read_pose, read_seven_scenes
+from stereopsis.scenes.readers.seven_scenes import DEFAULT_INTRINSICS, read_pose, read_seven_scenes
 
 
 def test_a_capture_by_hand(make_capture):

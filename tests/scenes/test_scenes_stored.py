@@ -22,7 +22,7 @@ from stereopsis.geometry.birdseye import BirdsEyeView
 from stereopsis.geometry.camera import Intrinsics
 from stereopsis.scenes import Scene, open_scene, read_scene, stored, verify_scene, write_scene
 from stereopsis.scenes.bad_frames import check_policy
-from stereopsis.scenes.seven_scenes import read_seven_scenes
+from stereopsis.scenes.readers.seven_scenes import read_seven_scenes
 
 
 def _birdseye(size: int = 12) -> BirdsEyeView:

@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import check_pose
-from stereopsis.scenes.trajectories import (
+from stereopsis.scenes.readers.trajectories import (
     Moment,
     associate,
     check_increasing,

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import Intrinsics
-from stereopsis.scenes.transforms_json import distortion_shift, read_depth_array, read_transforms_json
+from stereopsis.scenes.readers.transforms_json import distortion_shift, read_depth_array, read_transforms_json
 
 
 @pytest.fixture

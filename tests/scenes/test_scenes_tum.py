@@ -3,7 +3,7 @@ import pytest
 from capture_writers import START, write_tum
 
 from stereopsis.errors import FrameError, SceneError
-from stereopsis.scenes.tum import read_tum
+from stereopsis.scenes.readers.tum import read_tum
 
 
 @pytest.fixture

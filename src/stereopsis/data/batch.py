@@ -19,8 +19,8 @@ class SceneProposals:
         boxes: [proposals 6] cx cy cz dx dy dz, aligned frame, metres.
         cells: [proposals views enc_rows enc_cols] True where at least half of an encoder cell's pixels lie inside
             the box (Video-3D-LLM's rule, REFERENCE: shared base).
-        token_cells: [proposals views rows cols] the same on the language model's grid, at least an eighth of the pixels
-            (3DRS's code); None where grounding does not look there.
+        token_cells: [proposals views rows cols] the same on the language model's grid, an eighth of the pixels, rounded
+            down (3DRS's code); None where grounding does not look there.
     """
 
     boxes: Float[Tensor, "proposals 6"]

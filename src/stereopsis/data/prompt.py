@@ -77,9 +77,9 @@ def chat_template(tokenizer: Any, image_token: str, instruction: str = "") -> Ch
     if not tokenizer.chat_template:
         raise CheckpointError("the tokenizer has no chat template; take it from the model's instruction-tuned release")
     content = f"{image_token}\n" + (f"{instruction}\n" if instruction else "") + _SLOT
-    turns = [{"role": "user", "content": content}]
-    opening = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    whole = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": _SLOT}], tokenize=False)
+    opening, whole = _written(tokenizer, content, structured=False)
+    if _SLOT not in opening:  # some templates (SmolVLM's) know messages in parts only
+        opening, whole = _written(tokenizer, content, structured=True)
     if image_token not in opening or opening.count(_SLOT) != 1 or whole.count(_SLOT) != 2:
         raise CheckpointError("the tokenizer's chat template does not keep the user's words as they are")
     head, after_question = opening.split(_SLOT)
@@ -95,3 +95,14 @@ def chat_template(tokenizer: Any, image_token: str, instruction: str = "") -> Ch
         after_question=ids(after_question),
         after_answer=ids(end),
     )
+
+
+def _written(tokenizer: Any, content: str, *, structured: bool) -> tuple[str, str]:
+    """The question up to where the answer begins, and question and answer, in the tokenizer's chat template."""
+
+    def turn(role: str, words: str) -> dict[str, Any]:
+        return {"role": role, "content": [{"type": "text", "text": words}] if structured else words}
+
+    asked = [turn("user", content)]
+    opening = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    return opening, tokenizer.apply_chat_template([*asked, turn("assistant", _SLOT)], tokenize=False)

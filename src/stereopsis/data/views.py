@@ -159,17 +159,19 @@ def cells_in_boxes(
 ) -> Bool[Tensor, "boxes views rows cols"]:
     """Which cells lie in which boxes: at least ``fraction`` of the cell's pixels have their 3D point inside.
 
-    The rule by which Video-3D-LLM gathers a proposal's features (REFERENCE, shared base: object feature).
+    The rule by which Video-3D-LLM gathers a proposal's features (REFERENCE, shared base: object feature). The number
+    of pixels is rounded down, as released: an eighth of 27 x 27 is 91.
     """
     points, valid = views.points.numpy(), views.points_valid.numpy()
     height, width = points.shape[1] // rows * rows, points.shape[2] // cols * cols
     points, valid = points[:, :height, :width], valid[:, :height, :width]
+    needed = max(1, int(height // rows * (width // cols) * fraction))
     cells = np.zeros((len(boxes), len(points), rows, cols), dtype=bool)
     for number, box in enumerate(boxes):
         low, high = box[:3] - box[3:] / 2, box[:3] + box[3:] / 2
         inside = valid & ((points >= low) & (points <= high)).all(-1)
-        share = inside.reshape(len(points), rows, height // rows, cols, width // cols).mean((2, 4))
-        cells[number] = share >= fraction
+        count = inside.reshape(len(points), rows, height // rows, cols, width // cols).sum((2, 4))
+        cells[number] = count >= needed
     return torch.from_numpy(cells)
 
 

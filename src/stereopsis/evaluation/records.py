@@ -1,7 +1,6 @@
 """Per-sample records on disk: what was asked, what was said, what it was worth."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from stereopsis.benchmarks.multi3drefer.metric import select
 from stereopsis.benchmarks.scan2cap.metric import wrapped
 from stereopsis.benchmarks.sqa3d.metric import clean_answer
 from stereopsis.errors import RunFolderError
+from stereopsis.files import write_whole
 
 RECORDS_FILE = "records.jsonl"
 SUMMARY_FILE = "summary.json"
@@ -149,10 +149,3 @@ def read_results(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             raise RunFolderError(f"{folder} holds no finished evaluation (no {name}); run 'stereopsis evaluate' first")
     records = [json.loads(line) for line in (folder / RECORDS_FILE).read_text().splitlines()]
     return records, json.loads((folder / SUMMARY_FILE).read_text())
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that others see all of it or nothing."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)

@@ -29,9 +29,9 @@ from stereopsis.evaluation.records import (
     sample_score_of,
     summary_dict,
     worth_of,
-    write_whole,
 )
 from stereopsis.evaluation.stream import PARTS_FOLDER, Part, claim, finished, read_failures, read_parts
+from stereopsis.files import write_whole
 from stereopsis.scenes.annotations import Annotation
 
 SCHEMA = 1

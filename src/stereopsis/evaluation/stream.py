@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 
 from stereopsis.errors import RunFolderError
 from stereopsis.evaluation.questions import Key
-from stereopsis.evaluation.records import RECORDS_FILE, SUMMARY_FILE, TIMINGS_FILE, write_whole
+from stereopsis.evaluation.records import RECORDS_FILE, SUMMARY_FILE, TIMINGS_FILE
+from stereopsis.files import write_whole
 
 SETTINGS_FILE = "settings.json"
 PARTS_FOLDER = "parts"

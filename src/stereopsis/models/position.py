@@ -31,8 +31,8 @@ class PositionEncoding3D(nn.Module):
         minimum, maximum = points.new_tensor(MINIMUM), points.new_tensor(MAXIMUM)
         steps = ((torch.minimum(torch.maximum(points, minimum), maximum) - minimum) / STEP).round()
         feature = torch.arange(self.features + self.features % 2, device=points.device)
-        frequency = 10000.0 ** (-2.0 * (feature // 2) / self.features)
-        angle = steps[..., None] * frequency
+        wavelength = 10000.0 ** (2 * (feature // 2) / self.features)
+        angle = steps[..., None] / wavelength  # divided, as released: the last bit of a large angle is 3e-5
         waves = torch.where(feature % 2 == 0, angle.sin(), angle.cos())[..., : self.features]
         encoded = waves.flatten(-2) * self.scale
         return nn.functional.pad(encoded, (0, self.dim - encoded.shape[-1]))

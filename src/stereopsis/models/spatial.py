@@ -162,7 +162,10 @@ class SpatialModel(nn.Module):
         last: Float[Tensor, "views rows cols dim"],
         hidden: Bool[Tensor, "views"] | None = None,
     ) -> list[Float[Tensor, "_ dim"]]:
-        """Per scene, the proposals' features: mean token of the cells that see them + 3D encoding of the box centre.
+        """Per scene, the proposals' features: mean token of the cells that see them, and 3D encoding of the box centre.
+
+        The encoding is added to the encoder's tokens; 3DRS's mean of both kinds of tokens is taken after that, so that
+        there it counts by half.
 
         Args:
             visual: the encoded views.
@@ -176,23 +179,23 @@ class SpatialModel(nn.Module):
             views = batch.layout.scene == number
             if hidden is not None:
                 proposals = proposals.without(hidden[views])
-            seen = self._object_tokens(visual.projected[views], last[views], proposals)
-            features.append(seen + self.encoding(proposals.boxes[:, :3]).to(seen.dtype))
+            features.append(self._object_features(visual.projected[views], last[views], proposals))
         return features
 
-    def _object_tokens(self, projected: Tensor, last: Tensor, proposals: SceneProposals) -> Float[Tensor, "_ dim"]:
+    def _object_features(self, projected: Tensor, last: Tensor, proposals: SceneProposals) -> Float[Tensor, "_ dim"]:
         kind = self.settings.object_features
-        parts = []
-        if kind != "last_layer":
-            parts.append(object_features(projected, proposals.cells))
-        if kind != "encoder":
-            if proposals.token_cells is None:
-                raise ValueError(
-                    f"object_features='{kind}' needs the proposals' cells on the token grid; build the pack with "
-                    "PackConfig.for_model of this model"
-                )
-            parts.append(object_features(last, proposals.token_cells))
-        return torch.stack(parts).mean(0) if len(parts) > 1 else parts[0]
+        place = self.encoding(proposals.boxes[:, :3]).to(projected.dtype)
+        if kind == "encoder":
+            return object_features(projected, proposals.cells) + place
+        if proposals.token_cells is None:
+            raise ValueError(
+                f"object_features='{kind}' needs the proposals' cells on the token grid; build the pack with "
+                "PackConfig.for_model of this model"
+            )
+        outputs = object_features(last, proposals.token_cells)
+        if kind == "last_layer":
+            return outputs + place
+        return (object_features(projected, proposals.cells) + place + outputs) / 2
 
     def outputs(
         self, batch: Batch, due: tuple[str, ...], generator: torch.Generator, *, layers: tuple[int, ...] = ()

@@ -12,7 +12,7 @@ from rich.progress import track
 
 from stereopsis.benchmarks.statistics import bootstrap_by_scene
 from stereopsis.errors import RunFolderError, StereopsisError
-from stereopsis.evaluation.records import write_whole
+from stereopsis.files import write_whole
 from stereopsis.probing.correspondence import Correspondence, correspondence, retrieval
 from stereopsis.probing.readouts import RidgeProbe, cell_geometry
 from stereopsis.probing.subjects import SceneFeatures, Subject

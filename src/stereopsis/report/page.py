@@ -2,14 +2,13 @@
 
 import datetime
 import math
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from stereopsis.benchmarks.statistics import Interval
 from stereopsis.errors import RunFolderError
+from stereopsis.files import write_whole
 from stereopsis.report.curves import loss_charts
 from stereopsis.report.grounding import expressions
 from stereopsis.report.headlines import arm_headlines, contrasts
@@ -52,12 +51,7 @@ def write_report(folder: Path, output: Path | None = None, *, scenes: Path | Non
     page = render(read_subject(folder, scenes))
     output = folder / REPORT_FILE if output is None else output
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.{secrets.token_hex(4)}.partial")
-    try:
-        partial.write_text(page, encoding="utf-8")
-        os.replace(partial, output)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(output, page)
     return output
 
 

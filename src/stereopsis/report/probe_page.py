@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from stereopsis.evaluation.records import write_whole
+from stereopsis.files import write_whole
 from stereopsis.report.similarity import ClickableScene
 from stereopsis.report.style import arm_hex
 from stereopsis.report.tables import TASK_NAMES

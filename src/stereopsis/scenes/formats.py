@@ -5,28 +5,28 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stereopsis.errors import SceneError, did_you_mean
-from stereopsis.scenes.arkitscenes import EXPECTED_FILES as ARKITSCENES_FILES
-from stereopsis.scenes.arkitscenes import is_arkitscenes, read_arkitscenes
 from stereopsis.scenes.bad_frames import OnBadFrame
-from stereopsis.scenes.colmap import EXPECTED_FILES as COLMAP_FILES
-from stereopsis.scenes.colmap import is_colmap, read_colmap
-from stereopsis.scenes.front3d import EXPECTED_FILES as FRONT3D_FILES
-from stereopsis.scenes.front3d import front3d_scene_paths, is_front3d, open_front3d
-from stereopsis.scenes.open3d_log import EXPECTED_FILES as OPEN3D_FILES
-from stereopsis.scenes.open3d_log import is_open3d_log, read_open3d_log
-from stereopsis.scenes.posed_images import EXPECTED_FILES as POSED_IMAGES_FILES
-from stereopsis.scenes.posed_images import is_posed_images, read_posed_images
-from stereopsis.scenes.scannet import EXPECTED_FILES as SCANNET_FILES
-from stereopsis.scenes.scannet import is_scannet, read_scannet
+from stereopsis.scenes.readers.arkitscenes import EXPECTED_FILES as ARKITSCENES_FILES
+from stereopsis.scenes.readers.arkitscenes import is_arkitscenes, read_arkitscenes
+from stereopsis.scenes.readers.colmap import EXPECTED_FILES as COLMAP_FILES
+from stereopsis.scenes.readers.colmap import is_colmap, read_colmap
+from stereopsis.scenes.readers.front3d import EXPECTED_FILES as FRONT3D_FILES
+from stereopsis.scenes.readers.front3d import front3d_scene_paths, is_front3d, open_front3d
+from stereopsis.scenes.readers.open3d_log import EXPECTED_FILES as OPEN3D_FILES
+from stereopsis.scenes.readers.open3d_log import is_open3d_log, read_open3d_log
+from stereopsis.scenes.readers.posed_images import EXPECTED_FILES as POSED_IMAGES_FILES
+from stereopsis.scenes.readers.posed_images import is_posed_images, read_posed_images
+from stereopsis.scenes.readers.scannet import EXPECTED_FILES as SCANNET_FILES
+from stereopsis.scenes.readers.scannet import is_scannet, read_scannet
+from stereopsis.scenes.readers.seven_scenes import EXPECTED_FILES as SEVEN_SCENES_FILES
+from stereopsis.scenes.readers.seven_scenes import is_seven_scenes, read_seven_scenes
+from stereopsis.scenes.readers.transforms_json import EXPECTED_FILES as TRANSFORMS_FILES
+from stereopsis.scenes.readers.transforms_json import is_transforms_json, read_transforms_json
+from stereopsis.scenes.readers.tum import EXPECTED_FILES as TUM_FILES
+from stereopsis.scenes.readers.tum import is_tum, read_tum
 from stereopsis.scenes.scene import Scene
-from stereopsis.scenes.seven_scenes import EXPECTED_FILES as SEVEN_SCENES_FILES
-from stereopsis.scenes.seven_scenes import is_seven_scenes, read_seven_scenes
 from stereopsis.scenes.stored import is_stored, read_scene
 from stereopsis.scenes.stored_schema import EXPECTED_FILES as STORED_FILES
-from stereopsis.scenes.transforms_json import EXPECTED_FILES as TRANSFORMS_FILES
-from stereopsis.scenes.transforms_json import is_transforms_json, read_transforms_json
-from stereopsis.scenes.tum import EXPECTED_FILES as TUM_FILES
-from stereopsis.scenes.tum import is_tum, read_tum
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

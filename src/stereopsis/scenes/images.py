@@ -9,8 +9,6 @@ import contextlib
 import dataclasses
 import hashlib
 import io
-import os
-import secrets
 import struct
 import zlib
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8, UInt16
 from PIL import Image
 
+from stereopsis import files
 from stereopsis.errors import FrameError, SceneError
 
 DEPTH_MODES = ("I;16", "I;16B", "I;16L", "I")
@@ -223,25 +222,17 @@ def write_atomic(path: Path, data: bytes) -> Path:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """An open file whose content takes the place of ``path`` when the block ends without an error.
 
-    The bytes go to a temporary file in the same folder, which then takes the name. A process that dies
-    leaves the old file as it was. Nothing is flushed to the disk itself (no fsync): after a power failure
-    the file may be short.
+    See `stereopsis.files.replacing`; here folders are made, and what goes wrong is told as a scene's fault.
 
     Raises:
         SceneError: the file cannot be written (no space, no permission); nothing half-written is left.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
+        with files.replacing(path) as temporary, temporary.open("xb") as file:
             yield file
-        os.replace(temporary, path)
     except OSError as error:
-        _remove(temporary)
         raise SceneError(write_failure(path, error)) from error
-    except BaseException:
-        _remove(temporary)
-        raise
 
 
 def write_failure(path: Path, error: OSError) -> str:
@@ -251,11 +242,6 @@ def write_failure(path: Path, error: OSError) -> str:
         f"{path}: cannot be written ({reason}); nothing half-written was left behind; "
         "free some space or choose a folder that you may write to, then run the same command again"
     )
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
 
 
 def _decode(path: Path, kind: str, size: tuple[int, int] | None, sha256: str | None) -> Image.Image:

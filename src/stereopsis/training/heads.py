@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from stereopsis.data.pack import ScenePack
 from stereopsis.errors import RecipeError, RunFolderError
+from stereopsis.files import replacing
 from stereopsis.models.dataset import PackDataset
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import HEADS_FILE, load_tensors
@@ -170,8 +171,8 @@ def save_heads(model: SpatialModel, folder: Path) -> Path:
 
     assert model.objectives is not None
     folder.mkdir(parents=True, exist_ok=True)
-    partial, path = folder / f"{HEADS_FILE}.partial", folder / HEADS_FILE
+    path = folder / HEADS_FILE
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.objectives.state_dict().items()}
-    save_file(state, partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file(state, partial)
     return path

@@ -10,11 +10,11 @@ from rich.console import Console
 from stereopsis.errors import SceneError
 from stereopsis.scenes.alignment import align_scene, with_birdseye
 from stereopsis.scenes.prepare import Capture, PrepareSettings, Room, find_captures, prepare
+from stereopsis.scenes.readers.video3dllm import Video3DLLMData
 from stereopsis.scenes.rooms import GENERATOR_VERSION
 from stereopsis.scenes.rooms.language import split_seeds
 from stereopsis.scenes.scene import Scene
 from stereopsis.scenes.stored import read_scene
-from stereopsis.scenes.video3dllm import Video3DLLMData
 from stereopsis.training.sections import SourceSection
 
 

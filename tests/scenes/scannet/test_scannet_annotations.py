@@ -5,8 +5,8 @@ import pytest
 from scannet_files import ALIGNMENT, GROUPS, SCAN, SEGMENTS, WALL, write_ply
 
 from stereopsis.errors import SceneError
-from stereopsis.scenes.scannet import NO_OBJECT, read_scan_instances, read_scannet
-from stereopsis.scenes.scannet.annotations import (
+from stereopsis.scenes.readers.scannet import NO_OBJECT, read_scan_instances, read_scannet
+from stereopsis.scenes.readers.scannet.annotations import (
     Category,
     Instance,
     make_instances,

@@ -23,7 +23,7 @@ from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import Intrinsics
 from stereopsis.scenes import open_scene, verify_scene
 from stereopsis.scenes.formats import detect_format
-from stereopsis.scenes.scannet import is_scannet, read_scannet
+from stereopsis.scenes.readers.scannet import is_scannet, read_scannet
 
 
 def test_a_scan_of_a_sens_file(make_scan):

@@ -24,9 +24,9 @@ from scannet_files import (
 
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import Intrinsics
-from stereopsis.scenes.scannet import SensRecord, open_sens, sens_record, write_sens
-from stereopsis.scenes.scannet.sens import FRAME, OPENING, PARAMETERS, read_payload, read_sens_depth_units
-from stereopsis.scenes.seven_scenes import read_seven_scenes
+from stereopsis.scenes.readers.scannet import SensRecord, open_sens, sens_record, write_sens
+from stereopsis.scenes.readers.scannet.sens import FRAME, OPENING, PARAMETERS, read_payload, read_sens_depth_units
+from stereopsis.scenes.readers.seven_scenes import read_seven_scenes
 
 COLOUR = Intrinsics.from_matrix(COLOUR_K, *COLOUR_SIZE)
 DEPTH = Intrinsics.from_matrix(DEPTH_K, *DEPTH_SIZE)

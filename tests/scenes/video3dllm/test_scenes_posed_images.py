@@ -25,9 +25,9 @@ from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import Intrinsics, transform, unproject
 from stereopsis.scenes import open_scene, read_scene, verify_scene, write_scene
 from stereopsis.scenes.alignment import has_alignment
-from stereopsis.scenes.embodiedscan import find_info, info_files
 from stereopsis.scenes.formats import detect_format
-from stereopsis.scenes.posed_images import data_root, is_posed_images, read_axis_alignment, read_posed_images
+from stereopsis.scenes.readers.embodiedscan import find_info, info_files
+from stereopsis.scenes.readers.posed_images import data_root, is_posed_images, read_axis_alignment, read_posed_images
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from video3dllm_folder import BOXES_A, BOXES_B, LISTED, NAMES, PROPOSALS_B, A, B
 
 from stereopsis.errors import SceneError
 from stereopsis.scenes import read_scene, write_scene
-from stereopsis.scenes.video3dllm import FrameSelection, Video3DLLMData
+from stereopsis.scenes.readers.video3dllm import FrameSelection, Video3DLLMData
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_half_precision_uncompressed_square_features(data, root):
 
 
 def test_official_size_has_the_grid_that_vggt_has():
-    from stereopsis.scenes.view_features import sampled_names, vggt_grid
+    from stereopsis.scenes.readers.view_features import sampled_names, vggt_grid
 
     assert vggt_grid(1036, 1296, 968) == (28, 37), "ScanNet: 518x392 pixels"
     assert vggt_grid(1369, 1296, 968) == (37, 37), "padded"

@@ -12,8 +12,8 @@ from stereopsis.benchmarks.scanqa import prompt as scanqa
 from stereopsis.benchmarks.scanrefer import prompt as scanrefer
 from stereopsis.benchmarks.sqa3d import prompt as sqa3d
 from stereopsis.errors import SceneError
-from stereopsis.scenes import video3dllm_samples
-from stereopsis.scenes.video3dllm_samples import read_samples, split_situation
+from stereopsis.scenes.readers import video3dllm_samples
+from stereopsis.scenes.readers.video3dllm_samples import read_samples, split_situation
 
 FILES = processed()
 

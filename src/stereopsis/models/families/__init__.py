@@ -5,6 +5,7 @@ from stereopsis.models.families.gemma3 import Gemma3Adapter
 from stereopsis.models.families.internvl import InternVLAdapter
 from stereopsis.models.families.llava_onevision import LlavaOnevisionAdapter
 from stereopsis.models.families.qwen_vl import Qwen2VLAdapter, Qwen3VLAdapter, Qwen25VLAdapter
+from stereopsis.models.families.smolvlm import SmolVLMAdapter
 
 FAMILIES: dict[str, type[Adapter]] = {
     adapter.family: adapter
@@ -15,6 +16,7 @@ FAMILIES: dict[str, type[Adapter]] = {
         Qwen3VLAdapter,
         InternVLAdapter,
         Gemma3Adapter,
+        SmolVLMAdapter,
     )
 }
 """Adapters by the ``model_type`` of a model's config.json."""
@@ -27,4 +29,5 @@ __all__ = [
     "Qwen2VLAdapter",
     "Qwen3VLAdapter",
     "Qwen25VLAdapter",
+    "SmolVLMAdapter",
 ]

@@ -2,13 +2,15 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import LlavaOnevisionConfig, Qwen2Config, SiglipVisionConfig
 
 from stereopsis.errors import CheckpointError
+from stereopsis.models.grounding import TEMPERATURE
+from stereopsis.models.position import MAXIMUM, MINIMUM, STEP
 
 Shapes = Mapping[str, tuple[int, ...]]
 INSTRUCTION = (
@@ -18,7 +20,19 @@ INSTRUCTION = (
 """Video-3D-LLM's words before every question."""
 
 _TOWER = "model.vision_tower.vision_tower.vision_model"
-_KNOWN_TOWERS = {"siglip-so400m-patch14-384": {"num_attention_heads": 16, "image_size": 384}}
+_KNOWN_TOWERS = {
+    "siglip-so400m-patch14-384": {"num_attention_heads": 16, "image_size": 384, "num_hidden_layers": 27},
+}
+_SWITCHES: dict[str, Callable[[Any], bool]] = {
+    "world_position_embedding_type": lambda kind: all(word in kind for word in ("avg", "discrete", "sin3d")),
+    "object_feature_type": lambda kind: "patch14" in kind,
+    "ground_head_type": lambda kind: kind == "infonce",
+    "ground_head_temperature": lambda value: value == TEMPERATURE,
+    "voxel_size": lambda value: value == STEP,
+    "min_xyz_range": lambda values: tuple(values) == MINIMUM,
+    "max_xyz_range": lambda values: tuple(values) == MAXIMUM,
+}
+"""Keys of config.json that change the official forward pass, and whether a value is the one that was released."""
 _TEXT = (
     "hidden_size",
     "intermediate_size",
@@ -54,7 +68,21 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{path} is not the config.json of LLaVA-Video, Video-3D-LLM, Ross3D or 3DRS: it lacks {', '.join(lacking)}"
             "; a Hugging Face folder needs no conversion"
         )
+    other = [f"{key} {config[key]!r}" for key, same in _SWITCHES.items() if config.get(key) and not same(config[key])]
+    if other:
+        raise CheckpointError(
+            f"{path} is of a variant whose forward pass is another one: {'; '.join(other)}; the released models, which "
+            "can be converted, average discrete coordinates (avg-discrete-sin3d, 0.1 m), gather patch14 object "
+            "features and ground with infonce"
+        )
     return config
+
+
+def unused_layer(config: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    """Prefix of the tower's last layer, which the official code deletes, where a checkpoint still holds it."""
+    depth = _tower_facts(config).get("num_hidden_layers")
+    last = f"{_TOWER}.encoder.layers.{depth - 1}." if depth else None
+    return last if last and any(name.startswith(last) for name in names) else None
 
 
 def huggingface_config(config: Mapping[str, Any], shapes: Shapes, image_token_id: int, vocabulary: int) -> Any:
@@ -87,7 +115,7 @@ def huggingface_config(config: Mapping[str, Any], shapes: Shapes, image_token_id
 
 def view_grid(config: Mapping[str, Any], encoder_side: int) -> tuple[int, int]:
     """Tokens of a view: the encoder's grid over the pooling stride, rounded up (27 to 14)."""
-    side = math.ceil(encoder_side / int(config.get("mm_spatial_pool_stride", 2)))
+    side = math.ceil(encoder_side / int(config.get("mm_spatial_pool_stride") or 2))  # null in the releases: 2
     return side, side
 
 
@@ -116,17 +144,12 @@ def released_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tower(config: Mapping[str, Any], shapes: Shapes) -> Any:
     """SigLIP's configuration: sizes from the weights, heads and image size from its own config or a known name."""
-    name = str(config["mm_vision_tower"])
-    known = next((facts for key, facts in _KNOWN_TOWERS.items() if key in name), None)
-    own = Path(name) / "config.json"
-    if own.is_file():
-        read = json.loads(own.read_text())
-        read = read.get("vision_config", read)
-        known = {key: read[key] for key in ("num_attention_heads", "image_size") if key in read}
-    if not known or len(known) < 2:
+    known = {key: value for key, value in _tower_facts(config).items() if key != "num_hidden_layers"}
+    if len(known) < 2:
         raise CheckpointError(
-            f"the vision tower '{name}' is not known, and no folder of that name holds its config.json; give "
-            "vision_tower the folder of the SigLIP model, whose config.json tells heads and image size"
+            f"the vision tower '{config['mm_vision_tower']}' is not known, and no folder of that name holds its "
+            "config.json; give vision_tower the folder of the SigLIP model, whose config.json tells heads and image "
+            "size"
         )
     layers = {
         name.split(".layers.")[1].split(".")[0] for name in shapes if name.startswith(f"{_TOWER}.encoder.layers.")
@@ -147,3 +170,14 @@ def _tower(config: Mapping[str, Any], shapes: Shapes) -> Any:
         vision_use_head=False,
         **known,
     )
+
+
+def _tower_facts(config: Mapping[str, Any]) -> dict[str, int]:
+    """What the tower's own config.json says, or what is known of one of its name; empty where neither is at hand."""
+    name = str(config["mm_vision_tower"])
+    own = Path(name) / "config.json"
+    if not own.is_file():
+        return next((facts for key, facts in _KNOWN_TOWERS.items() if key in name), {})
+    read = json.loads(own.read_text())
+    read = read.get("vision_config", read)
+    return {key: read[key] for key in ("num_attention_heads", "image_size", "num_hidden_layers") if key in read}

@@ -3,13 +3,13 @@
 import contextlib
 import dataclasses
 import json
+import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer
 
@@ -20,11 +20,12 @@ from stereopsis.models.released.config import (
     huggingface_config,
     read_config,
     released_config,
+    unused_layer,
     view_grid,
 )
-from stereopsis.models.released.keys import Kind, kind_of, our_name, released_name
+from stereopsis.models.released.keys import Kind, Part, Place, kind_of, our_name, released_name
 from stereopsis.models.storage import CONFIG_FILE, HEADS_FILE, SCHEMA, SPATIAL_FILE
-from stereopsis.weights import SHARD_BYTES, Shard, ShardWriter, shards_of, write_json
+from stereopsis.weights import SHARD_BYTES, Shard, ShardWriter, Spec, TensorFile, shards_of, write_json
 
 IMAGE_TOKEN = "<image>"
 ORIGINAL_CONFIG = "released_config.json"
@@ -60,7 +61,7 @@ def convert_from_released(
 ) -> Converted:
     """Make a model folder of this package (which plain transformers can open) from an official checkpoint.
 
-    Every weight is accounted for. Memory holds about one output shard.
+    Every weight is accounted for. Memory holds a tensor at a time (and the mapped pages of one .bin file).
 
     Args:
         source: the official folder: config.json, tokenizer, weights in .safetensors or .bin, sharded or not.
@@ -75,43 +76,33 @@ def convert_from_released(
     source, target = Path(source), Path(target)
     config = read_config(source) | ({} if vision_tower is None else {"mm_vision_tower": str(vision_tower)})
     shards = shards_of(source)
-    names = [name for shard in shards for name in shard.names]
-    places = {name: our_name(name) for name in names}
-    kind = kind_of(names)
-    shapes = {name: shape for shard in shards for name, shape in shard.shapes().items()}
-    tokenizer, image_token_id = _tokenizer(source)
+    places = _places(config, [name for shard in shards for name in shard.names])
+    kind = kind_of(places)
+    specs = {name: spec for shard in shards for name, spec in shard.specs().items()}
+    shapes = {name: spec.shape for name, spec in specs.items() if places[name].part != "dropped"}
+    tokenizer, image_token_id = _tokenizer(source, config)
     rows = max(shapes["model.embed_tokens.weight"][0], len(tokenizer)) if "model.embed_tokens.weight" in shapes else 0
     settings = huggingface_config(config, shapes, image_token_id, rows)
     _require_all(settings, places.values())
     _empty(target)
-    added: dict[str, str] = {}
-    small: dict[str, dict[str, Tensor]] = {"grounding": {}, "heads": {}}
-    with _writing(target, shard_bytes) as writer:
+    plan = _planned(((places[name], spec) for name, spec in specs.items()), rows, settings.vision_config.hidden_size)
+    with _writing(target, plan.specs, shard_bytes) as writers:
         for name, tensor in _all(shards):
             place = places[name]
-            if place.part in small:
-                small[place.part][place.name] = tensor.clone()
-            elif place.part == "backbone":
-                if place.name in _TABLES and len(tensor) < rows:
-                    added[place.name] = f"{rows - len(tensor)} rows for new tokens, set to the mean of the others"
-                    mean = tensor.float().mean(0, keepdim=True).to(tensor)
-                    tensor = torch.cat([tensor, mean.expand(rows - len(tensor), -1)])
-                writer.add(place.name, tensor)
+            if place.part != "dropped":
+                grown = place.name in plan.added and place.part == "backbone"
+                writers[place.part].add(place.name, _with_rows(tensor, rows) if grown else tensor)
         for name in _POST_NORM:
-            if all(place.name != name for place in places.values()):
-                width = settings.vision_config.hidden_size
-                writer.add(name, torch.ones(width) if name.endswith("weight") else torch.zeros(width))
-                added[name] = "the identity; the released models do not apply this norm"
-    for part, file in (("grounding", SPATIAL_FILE), ("heads", HEADS_FILE)):
-        if small[part]:
-            save_file({key: value.contiguous() for key, value in small[part].items()}, target / file)
+            if name in plan.added:
+                spec = plan.specs["backbone"][name]
+                writers["backbone"].add(name, torch.full(spec.shape, float(name.endswith("weight")), dtype=spec.dtype))
     tokenizer.save_pretrained(target)
     settings.architectures = ["LlavaOnevisionForConditionalGeneration"]
     settings.save_pretrained(target)
     write_json(target / CONFIG_FILE, _spatial_record(kind, config, settings))
     write_json(target / ORIGINAL_CONFIG, {**config, "converted_from": kind})
     dropped = tuple(name for name, place in places.items() if place.part == "dropped")
-    return _report(kind, [place.part for place in places.values()], dropped, added)
+    return _report(kind, [place.part for place in places.values()], dropped, plan.added)
 
 
 def convert_to_released(source: str | Path, target: str | Path, *, shard_bytes: int = SHARD_BYTES) -> Converted:
@@ -122,20 +113,18 @@ def convert_to_released(source: str | Path, target: str | Path, *, shard_bytes: 
         RunFolderError: the target is not empty.
     """
     source, target = Path(source), Path(target)
-    shards = [(shard, "backbone") for shard in shards_of(source)]
-    for part, file in (("grounding", SPATIAL_FILE), ("heads", HEADS_FILE)):
+    shards: list[tuple[Shard, Part]] = [(shard, "backbone") for shard in shards_of(source)]
+    parts: tuple[tuple[Part, str], ...] = (("grounding", SPATIAL_FILE), ("heads", HEADS_FILE))
+    for part, file in parts:
         if (source / file).is_file():
-            with safe_open(source / file, framework="pt") as stored:
-                shards.append((Shard(path=source / file, names=tuple(stored.keys())), part))
-    places: dict[tuple[str, str], str] = {}
-    for shard, part in shards:
-        for name in shard.names:
-            places[part, name] = released_name(part, name)  # type: ignore[arg-type]
+            shards += [(shard, part) for shard in shards_of(source / file)]
+    places = {(part, name): released_name(part, name) for shard, part in shards for name in shard.names}
+    specs = {places[part, name]: spec for shard, part in shards for name, spec in shard.specs().items()}
     _empty(target)
-    with _writing(target, shard_bytes) as writer:
+    with _writing(target, {"backbone": specs}, shard_bytes) as writers:
         for shard, part in shards:
             for name, tensor in shard.tensors():
-                writer.add(places[part, name], tensor)
+                writers["backbone"].add(places[part, name], tensor)
     AutoTokenizer.from_pretrained(source).save_pretrained(target)
     original = source / ORIGINAL_CONFIG
     if original.is_file():
@@ -160,16 +149,65 @@ def _report(
     )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What will be written: specs by part and name; which of the backbone's are not as they were found, and why."""
+
+    specs: Mapping[str, Mapping[str, Spec]]
+    added: Mapping[str, str]
+
+
+def _places(config: Mapping[str, Any], names: list[str]) -> dict[str, Place]:
+    """Where each official weight belongs; a last tower layer that the official code deletes goes nowhere."""
+    places = {name: our_name(name) for name in names}
+    spare = unused_layer(config, names)
+    if spare is not None:
+        places |= {name: Place(part="dropped") for name in names if name.startswith(spare)}
+    return places
+
+
+def _planned(found: Iterable[tuple[Place, Spec]], rows: int, tower_width: int) -> _Plan:
+    """Lay out the target: tables get rows for new tokens, a tower without its unused norm gets the identity."""
+    specs: dict[str, dict[str, Spec]] = {"backbone": {}, "grounding": {}, "heads": {}}
+    added: dict[str, str] = {}
+    for place, spec in found:
+        if place.part == "dropped":
+            continue
+        if place.part == "backbone" and place.name in _TABLES and spec.shape[0] < rows:
+            added[place.name] = f"{rows - spec.shape[0]} rows for new tokens, set to the mean of the others"
+            spec = Spec(dtype=spec.dtype, shape=(rows, *spec.shape[1:]))
+        specs[place.part][place.name] = spec
+    for name in _POST_NORM:
+        if name not in specs["backbone"]:
+            specs["backbone"][name] = Spec(dtype=torch.float32, shape=(tower_width,))
+            added[name] = "the identity; the released models do not apply this norm"
+    return _Plan(specs=specs, added=added)
+
+
+def _with_rows(table: Tensor, rows: int) -> Tensor:
+    """The table with rows for new tokens; the mean is taken a piece at a time, for the sake of memory."""
+    mean = torch.stack([piece.double().sum(0) for piece in table.split(4096)]).sum(0) / len(table)
+    return torch.cat([table, mean.to(table.dtype).expand(rows - len(table), -1)])
+
+
 @contextlib.contextmanager
-def _writing(target: Path, limit: int) -> Iterator[ShardWriter]:
-    """A writer whose files stay only if all goes well."""
+def _writing(
+    target: Path, specs: Mapping[str, Mapping[str, Spec]], limit: int
+) -> Iterator[dict[str, ShardWriter | TensorFile]]:
+    """Writers by part, for those that have weights; their files stay only if all goes well."""
     target.mkdir(parents=True, exist_ok=True)
-    writer = ShardWriter(target, limit)
+    writers: dict[str, ShardWriter | TensorFile] = {}
     try:
-        yield writer
-        writer.close()
+        writers["backbone"] = ShardWriter(target, specs["backbone"], limit)
+        for part, file in (("grounding", SPATIAL_FILE), ("heads", HEADS_FILE)):
+            if specs.get(part):
+                writers[part] = TensorFile(target / file, specs[part])
+        yield writers
+        for writer in writers.values():
+            writer.close()
     except BaseException:
-        writer.abandon()
+        for writer in writers.values():
+            writer.abandon()
         raise
 
 
@@ -178,15 +216,33 @@ def _all(shards: Iterable[Shard]) -> Iterator[tuple[str, Tensor]]:
         yield from shard.tensors()
 
 
-def _tokenizer(source: Path) -> tuple[Any, int]:
-    """The tokenizer with <image>, <coord> and <ground>, and the id of the first."""
+def _tokenizer(source: Path, config: Mapping[str, Any]) -> tuple[Any, int]:
+    """The tokenizer with <image>, <coord> and <ground>, and the id of the first.
+
+    Raises:
+        CheckpointError: it cannot be read, or it and config.json disagree about the ids.
+    """
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(source)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # transformers looks at config.json, which has old names
+            tokenizer: Any = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{source}: no tokenizer that transformers can read ({error}); copy its files") from error
-    missing = [t for t in (IMAGE_TOKEN, COORD_TOKEN, GROUND_TOKEN) if t not in tokenizer.get_vocab()]
+    trained = {
+        token: config[key][0]
+        for token, key in ((GROUND_TOKEN, "ground_token_ids"), (COORD_TOKEN, "coord_token_ids"))
+        if config.get(key)
+    }
+    wanted = sorted((IMAGE_TOKEN, COORD_TOKEN, GROUND_TOKEN), key=lambda token: trained.get(token, math.inf))
+    missing = [token for token in wanted if token not in tokenizer.get_vocab()]
     if missing:
         tokenizer.add_special_tokens({"additional_special_tokens": missing}, replace_extra_special_tokens=False)
+    for token, trained_id in trained.items():
+        if tokenizer.convert_tokens_to_ids(token) != trained_id:
+            raise CheckpointError(
+                f"{source}: config.json gives {token} the id {trained_id}, its tokenizer "
+                f"{tokenizer.convert_tokens_to_ids(token)}; copy the tokenizer that belongs to this checkpoint"
+            )
     return tokenizer, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
 
 

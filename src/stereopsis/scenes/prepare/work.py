@@ -12,15 +12,15 @@ from stereopsis.geometry.mesh import TriangleMesh
 from stereopsis.scenes.alignment import align_scene, with_birdseye, with_mesh_birdseye
 from stereopsis.scenes.bad_frames import keep_frames, verify_scene
 from stereopsis.scenes.detections import read_detections
-from stereopsis.scenes.front3d import front3d_mesh
-from stereopsis.scenes.fusion import fuse_scene
-from stereopsis.scenes.meshes import read_mesh
 from stereopsis.scenes.prepare.settings import PrepareSettings
 from stereopsis.scenes.prepare.sources import Source
 from stereopsis.scenes.proposals import geometric_proposals, with_proposals
+from stereopsis.scenes.readers.front3d import front3d_mesh
 from stereopsis.scenes.scene import Scene
 from stereopsis.scenes.selection import select_views
 from stereopsis.scenes.stored import is_stored, read_scene, write_scene
+from stereopsis.scenes.surfaces.fusion import fuse_scene
+from stereopsis.scenes.surfaces.meshes import read_mesh
 
 Status = Literal["done", "kept", "failed"]
 

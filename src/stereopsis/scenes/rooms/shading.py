@@ -3,10 +3,10 @@
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from stereopsis.scenes.lighting import Lighting, draw_lighting, facing_normals, lambert
 from stereopsis.scenes.rooms import paint as paints
 from stereopsis.scenes.rooms.layout import Layout
 from stereopsis.scenes.rooms.paint import Paint, texture_mix
+from stereopsis.scenes.surfaces.lighting import Lighting, draw_lighting, facing_normals, lambert
 
 _FLOOR_TRIANGLES = 2
 _COS = np.array([1, 0, -1, 0], dtype=np.float32)

@@ -1,0 +1,1 @@
+"""Meshes, fused depth, and pictures of both."""
