@@ -220,8 +220,7 @@ def utilisation(
     """Model FLOPs of a step (forward and backward, pairs that see each other, nothing twice) over time and peak."""
     if trainer.args.gpu is None:
         return None
-    from stereopsis.training.cost_flops import scene_loads, step_flops
-    from stereopsis.training.cost_gpus import GPUS
+    from stereopsis.training.cost import GPUS, scene_loads, step_flops
 
     active = dict.fromkeys(due, 1.0)
     passes = [step_flops(trainer.model, scene_loads(batch), due=active, vision=not cached) for batch in batches]

@@ -104,6 +104,11 @@ class SpatialModel(nn.Module):
         """Where the parameters are."""
         return self.grounding.zero_target.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the backbone's weights; the grounding head and the objectives may be kept in a finer one."""
+        return self.backbone.get_input_embeddings().weight.dtype  # type: ignore[operator]
+
     def collator(self, *, generation: bool = False) -> Collator:
         """A collator that writes sequences as this model's family reads them."""
         return Collator(self.tokenizer, self.chat, self.adapter.view_template(self.tokenizer), generation=generation)
@@ -114,7 +119,7 @@ class SpatialModel(nn.Module):
         if encoded is None:
             with torch.set_grad_enabled(self.settings.train_vision and torch.is_grad_enabled()):
                 encoded = self.adapter.encode(batch.images)
-        encoded = encoded.to(self.grounding.zero_target.dtype)
+        encoded = encoded.to(self.dtype)
         projected = self.adapter.project(encoded)
         return VisualInputs(projected=projected, tokens=self.adapter.pool(projected), deep=self.adapter.deep(encoded))
 

@@ -129,6 +129,7 @@ def train(
     teachers = build_teachers(recipe)
     if packs is None:
         packs = build_packs(recipe, model, teachers, recipe.data.sources, console=console)
+    teachers.to("cpu")  # they have answered; the GPU's memory is the model's now
     dataset = PackDataset(
         packs,
         conversations=recipe.data.conversations,

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoModelForImageTextToText,
     ProgressCallback,
     Trainer,
     TrainerCallback,
@@ -19,11 +18,10 @@ from transformers import (
 )
 
 from stereopsis.data.batch import Batch
-from stereopsis.errors import CheckpointError
 from stereopsis.models.dataset import EvenSampler, PackDataset
 from stereopsis.models.grouping import GroupedSampler
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.models.storage import HEADS_FILE, SPATIAL_FILE, load_tensors, save_model
+from stereopsis.models.storage import HEADS_FILE, SPATIAL_FILE, load_tensors, restore_backbone, save_model
 from stereopsis.training.optimizer import build_optimizer
 
 METRICS_FILE = "metrics.jsonl"
@@ -97,7 +95,7 @@ class SpatialTrainer(Trainer):
         args: the Trainer's arguments.
         head_rate: learning rate of what starts untrained (grounding head, objectives' heads).
         vision_rate: learning rate of the vision tower, where it is trained; None = the backbone's.
-        optimizer: "adamw" or "muon".
+        optimizer: one of `stereopsis.training.optimizer.OPTIMIZERS`.
         options: the Trainer's other arguments.
     """
 
@@ -246,11 +244,7 @@ class SpatialTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder, spatial = Path(resume_from_checkpoint), self.spatial
-        backbone = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
-        try:
-            spatial.backbone.load_state_dict(backbone.state_dict())
-        except RuntimeError as error:
-            raise CheckpointError(f"{folder} belongs to another backbone than this recipe's: {error}") from error
+        restore_backbone(spatial, folder)
         load_tensors(spatial.grounding, folder / SPATIAL_FILE)
         if spatial.objectives is not None:
             load_tensors(spatial.objectives, folder / HEADS_FILE)
