@@ -303,7 +303,7 @@ def figure(record: dict[str, Any]) -> str:
         up="seconds per sample",
         series=(
             Series(name="packed", points=cost_by_k),
-            Series(name="alone / K", dashed=True, points=tuple((k, alone / k) for k, _ in cost_by_k)),
+            Series(name="if words cost nothing", dashed=True, points=tuple((k, alone / k) for k, _ in cost_by_k)),
         ),
     )
     views = Panel(

@@ -96,6 +96,16 @@ def test_specs_need_no_tensors_and_are_those_of_both_kinds(tmp_path, tensors):
         assert shards_of(tmp_path / name)[0].specs() == specs(tensors)
 
 
+def test_torch_files_of_old(tmp_path, tensors):
+    """Not mapped into memory, and just as safe."""
+    torch.save(tensors, tmp_path / "x.bin", _use_new_zipfile_serialization=False)
+    (shard,) = shards_of(tmp_path / "x.bin")
+    assert same(dict(shard.tensors()), tensors)
+    torch.save({"x": tensors["half"], "path": tmp_path}, tmp_path / "y.bin", _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError, match="opening them runs code"):
+        shards_of(tmp_path / "y.bin")
+
+
 def test_numbers_of_an_unknown_kind_are_refused(tmp_path):
     save_file({"odd": torch.zeros(3, dtype=torch.complex64)}, tmp_path / "x.safetensors")
     with pytest.raises(CheckpointError, match="'odd' holds numbers of kind C64"):

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import os
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -184,8 +185,8 @@ def _opened(path: Path) -> Any:
 
 
 def _torch_file(path: Path) -> dict[str, Tensor]:
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    try:  # files of before PyTorch 1.6 are no zip archives and cannot be mapped: they are read whole
+        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch raises whatever its unpickler meets
         raise CheckpointError(
             f"{path} cannot be read as a file of tensors ({type(error).__name__}); files with other objects are not "
