@@ -162,6 +162,12 @@ def test_what_is_not_at_hand_is_told_and_what_is_unknown_refused(make_recipe, tm
         predict(make_recipe("text", model={"base": "models/Qwen2.5-VL-3B-Instrct"}))
 
 
+def test_a_base_of_an_unknown_family_is_refused_by_name(make_recipe, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "internvl2"}))
+    with pytest.raises(CheckpointError, match=r"no adapter for the model family 'internvl2' \(did you mean 'internvl'"):
+        predict(make_recipe("text", model={"base": str(tmp_path)}))
+
+
 def test_teachers_shapes_are_their_own(make_recipe):
     assert latent_shape("flux:nowhere") == (64, 8)
     assert latent_shape("pixels") == (768, 8)  # 3 x 8 x 8 pixels, four patches a cell

@@ -214,9 +214,20 @@ def read_settings(folder: Path, changes: Mapping[str, Any]) -> SpatialConfig:
     for key in record.keys() - known:
         raise CheckpointError(f"unknown model option '{key}'{did_you_mean(key, known)}")
     if "view_grid" not in record:
-        record["view_grid"] = fresh_grid(AutoConfig.from_pretrained(folder))
+        _adapter_class(record["family"])
+        record["view_grid"] = fresh_grid(open_config(folder))
     record["view_grid"] = tuple(record["view_grid"])
     return SpatialConfig(**record)
+
+
+def open_config(folder: Path) -> Any:
+    """The backbone's configuration in a model folder.
+
+    Raises:
+        CheckpointError: no adapter speaks for its family.
+    """
+    _adapter_class(_family(folder))
+    return AutoConfig.from_pretrained(folder)
 
 
 def fresh_grid(config: Any) -> tuple[int, int]:
