@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from stereopsis.data.batch import Batch
 from stereopsis.errors import did_you_mean
-from stereopsis.objectives.base import BuildContext, Objective, ObjectiveLoss, SpatialOutputs
+from stereopsis.objectives.base import BuildContext, Objective, ObjectiveLoss, Randomness, SpatialOutputs
 
 DISTANCES = ("squared", "cosine", "l2")
 
@@ -85,7 +85,7 @@ class FeatureAlignment(Objective):
         """Number of cells for which the teacher has a feature."""
         return float(batch.targets["view_features_valid"].sum())
 
-    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: torch.Generator) -> ObjectiveLoss:
+    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: Randomness) -> ObjectiveLoss:
         """Summed distance; the metric is the mean cosine over the supervised tokens.
 
         Raises:

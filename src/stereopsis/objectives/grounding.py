@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 from stereopsis.data.batch import Batch
-from stereopsis.objectives.base import Objective, ObjectiveLoss, SpatialOutputs
+from stereopsis.objectives.base import Objective, ObjectiveLoss, Randomness, SpatialOutputs
 
 
 class GroundingLoss(Objective):
@@ -21,7 +21,7 @@ class GroundingLoss(Objective):
         """Number of queries."""
         return float(len(batch.query_index))
 
-    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: torch.Generator) -> ObjectiveLoss:
+    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: Randomness) -> ObjectiveLoss:
         """Summed InfoNCE; the metric is the share of queries whose best option is right.
 
         Raises:

@@ -1,5 +1,6 @@
 """A transformers Trainer whose loss is a set of objectives, each normalised by its own global count."""
 
+import contextlib
 import json
 import os
 import time
@@ -9,7 +10,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoModelForImageTextToText,
     ProgressCallback,
     Trainer,
     TrainerCallback,
@@ -20,13 +20,27 @@ from transformers import (
 
 from stereopsis.data.batch import Batch
 from stereopsis.errors import CheckpointError
-from stereopsis.models.dataset import EvenSampler, PackDataset
+from stereopsis.models.dataset import EvenSampler, PackDataset, ShuffledSampler
+from stereopsis.models.packs import name_seed
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.models.storage import HEADS_FILE, SPATIAL_FILE, load_tensors, save_model
+from stereopsis.models.steps import Deal, DealtBatches, EpochOrder
+from stereopsis.models.storage import save_model
+from stereopsis.training.checkpoints import (
+    COMPLETE_MARK,
+    MODEL_SHARDS,
+    OPTIMIZER_FILE,
+    OPTIMIZER_SHARDS,
+    SCHEDULER_FILE,
+    load_optimizer,
+    load_whole,
+    newest_checkpoint,
+)
+from stereopsis.training.engines import autocast, shard_on_cpu_too
 from stereopsis.training.optimizer import build_optimizer
 
+__all__ = ["COMPLETE_MARK", "METRICS_FILE", "LossBar", "MetricsLog", "SpatialTrainer", "newest_checkpoint"]
+
 METRICS_FILE = "metrics.jsonl"
-COMPLETE_MARK = "complete"
 
 
 class MetricsLog(TrainerCallback):
@@ -87,16 +101,19 @@ class SpatialTrainer(Trainer):
     """Trains a `SpatialModel` on packed scenes.
 
     Every objective's loss is the sum over all passes and processes of an optimiser step, divided by the global
-    count of its terms, so that accumulation and world size change nothing. Which objectives are due depends on
-    the optimiser step alone, and all randomness on (seed, step, pass, rank): ranks agree, and a resumed run
-    repeats the interrupted one.
+    count of its terms. Which objectives are due depends on the optimiser step alone, and all randomness of a scene on
+    the seed, the step and the scene's place in it. So accumulation and the number of processes change nothing, ranks
+    agree, and a resumed run repeats the interrupted one.
 
     Args:
         model: with objectives.
         args: the Trainer's arguments.
+        deal: who takes which scenes of a step.
         head_rate: learning rate of what starts untrained (grounding head, objectives' heads).
         vision_rate: learning rate of the vision tower, where it is trained; None = the backbone's.
         optimizer: "adamw" or "muon".
+        half: bfloat16 autocast where the engine must keep weights as they are (its own half precision would take the
+            heads along).
         options: the Trainer's other arguments.
     """
 
@@ -105,17 +122,18 @@ class SpatialTrainer(Trainer):
         model: SpatialModel,
         args: TrainingArguments,
         *,
+        deal: Deal,
         head_rate: float,
         vision_rate: float | None = None,
         optimizer: str = "adamw",
+        half: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(model=model, args=args, **options)
-        self.head_rate, self.vision_rate = head_rate, vision_rate
-        self.optimizer_name = optimizer
+        self.deal, self.head_rate, self.vision_rate = deal, head_rate, vision_rate
+        self.optimizer_name, self.half = optimizer, half
         self.model_accepts_loss_kwargs = True  # losses are already divided by the step's global counts
         self.optimizer: torch.optim.Optimizer | None
-        self._even_sampler: EvenSampler | None = None
         self._pass = 0
         self._pass_step = -1
         self._sums: dict[str, float] = {}
@@ -125,6 +143,17 @@ class SpatialTrainer(Trainer):
     def spatial(self) -> SpatialModel:
         """The model without wrappers."""
         return self.accelerator.unwrap_model(self.model)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether a process holds only its part of the parameters, or of what the optimiser remembers."""
+        return self.is_fsdp_enabled or self.is_deepspeed_enabled
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Accelerate's own choice of engine, with FSDP on CPUs too."""
+        super().create_accelerator_and_postprocess()
+        shard_on_cpu_too(self.accelerator)
+        self.is_fsdp_enabled = getattr(self.accelerator.state, "fsdp_plugin", None) is not None
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The recipe's optimizer, with a rate of its own for untrained heads."""
@@ -162,19 +191,19 @@ class SpatialTrainer(Trainer):
             counts = self.accelerator.reduce(counts.to(device), reduction="sum").cpu()
         return batches, dict(zip(due, counts.tolist(), strict=True))
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
-        """The Trainer's own, or one that keeps the recipe's share of vision-only items everywhere."""
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        if not isinstance(dataset, PackDataset) or dataset.vision_only is None:
-            return super()._get_train_sampler(train_dataset)
-        self._even_sampler = EvenSampler(dataset, self.args.data_seed or self.args.seed)
-        return self._even_sampler
-
-    def _run_epoch(self, *args: Any, epoch: int, **options: Any) -> Any:
-        # told here, because accelerate's wrappers do not pass an epoch on to every sampler that they skip or share
-        if self._even_sampler is not None:
-            self._even_sampler.set_epoch(epoch)
-        return super()._run_epoch(*args, epoch=epoch, **options)
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """This process's passes of the whole run, which the Trainer takes for one epoch."""
+        dataset, seed = self.train_dataset, self.args.data_seed or self.args.seed
+        assert isinstance(dataset, PackDataset)
+        even = dataset.vision_only is not None
+        order: EpochOrder = EvenSampler(dataset, seed) if even else ShuffledSampler(len(dataset), seed)
+        batches = DealtBatches(order, self.deal, rank=self.args.process_index, steps=self.args.max_steps)
+        return torch.utils.data.DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
 
     def floating_point_ops(self, inputs: Batch) -> int:
         """Not counted: the Trainer's estimate knows nothing of packed scenes."""
@@ -197,7 +226,7 @@ class SpatialTrainer(Trainer):
         objectives = self.spatial.objectives
         assert objectives is not None
         counts: dict[str, float] = num_items_in_batch
-        losses = model(inputs, due=tuple(counts), seed=self._seed(step))
+        losses = model(inputs, due=tuple(counts), seed=self._seeds(step))
         total: torch.Tensor | None = None
         for name, loss in losses.items():
             scale = objectives[name].weight * self.accelerator.num_processes / max(counts[name], 1.0)
@@ -210,47 +239,87 @@ class SpatialTrainer(Trainer):
             raise RuntimeError(f"no objective is due at step {step}: give one of them every=1")
         return total
 
-    def _seed(self, step: int) -> int:
-        parts = (self.args.seed, step, self._pass, self.args.process_index)
-        value = 0
-        for part in parts:
-            value = (value * 1_000_003 + part + 1) % 2**63
-        return value
+    def _seeds(self, step: int) -> list[int]:
+        """One per scene of this pass: it is the same scene in the same place however the step is dealt."""
+        places = self.deal.places(self.args.process_index, self._pass)
+        return [name_seed(f"{step}/{place}", self.args.seed) for place in places]
+
+    def compute_loss_context_manager(self) -> contextlib.ExitStack:
+        """The Trainer's, and half precision where the engine does not see to it."""
+        stack = super().compute_loss_context_manager()
+        if self.half:
+            stack.enter_context(autocast(self.args.device))
+        return stack
 
     def _remember(self, key: str, total: float, count: float) -> None:
         self._sums[key] = self._sums.get(key, 0.0) + total
         self._counts[key] = self._counts.get(key, 0.0) + count
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add each objective's mean loss since the last line."""
-        means = {key: self._sums[key] / count for key, count in self._counts.items() if count > 0}
+        """Add each objective's mean loss since the last line, over all processes."""
+        parts = [(self._sums, self._counts)]
+        if self.args.world_size > 1:
+            gathered: list[Any] = [None] * self.args.world_size
+            torch.distributed.all_gather_object(gathered, parts[0])
+            parts = gathered
         self._sums, self._counts = {}, {}
+        sums: dict[str, float] = {}
+        counts: dict[str, float] = {}
+        for some_sums, some_counts in parts:
+            for key, count in some_counts.items():
+                sums[key] = sums.get(key, 0.0) + some_sums[key]
+                counts[key] = counts.get(key, 0.0) + count
+        means = {key: sums[key] / count for key, count in counts.items() if count > 0}
+        dataset = self.train_dataset
+        assert isinstance(dataset, PackDataset)
+        self.state.epoch = self.state.global_step * self.deal.batch / len(dataset)
         super().log({**logs, **means}, start_time)
+
+    def export(self, folder: Path) -> None:
+        """Write one plain model folder, whatever the engine; every process must come here."""
+        state = self.accelerator.get_state_dict(self.model_wrapped) if self._wrapped else None
+        if self.is_world_process_zero():
+            save_model(self.spatial, folder, state=state)
+        self.accelerator.wait_for_everyone()
+
+    @property
+    def _wrapped(self) -> bool:
+        """Whether the engine has taken the model already."""
+        return self.sharded and self.model_wrapped is not None and self.optimizer is not None
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(str(output_dir or self.args.output_dir))
-        save_model(self.spatial, folder)
+        save_model(self.spatial, folder, state=state_dict)
         torch.save(self.args, folder / "training_args.bin")
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save and folder.is_dir():
             (folder / COMPLETE_MARK).write_text("")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        folder, spatial = Path(resume_from_checkpoint), self.spatial
-        backbone = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
-        try:
-            spatial.backbone.load_state_dict(backbone.state_dict())
-        except RuntimeError as error:
-            raise CheckpointError(f"{folder} belongs to another backbone than this recipe's: {error}") from error
-        load_tensors(spatial.grounding, folder / SPATIAL_FILE)
-        if spatial.objectives is not None:
-            load_tensors(spatial.objectives, folder / HEADS_FILE)
+        folder = Path(resume_from_checkpoint)
+        if not self._wrapped:
+            load_whole(self.spatial, folder)
+        elif (folder / MODEL_SHARDS).is_dir():
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end, or None."""
-    found = [p for p in folder.glob("checkpoint-*") if (p / COMPLETE_MARK).is_file()]
-    return max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        folder = None if checkpoint is None else Path(checkpoint)
+        if folder is None or self.is_deepspeed_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        shards, whole = (folder / OPTIMIZER_SHARDS).is_dir(), (folder / OPTIMIZER_FILE).is_file()
+        if shards is whole:
+            raise CheckpointError(
+                f"{folder} holds neither {OPTIMIZER_FILE} nor {OPTIMIZER_SHARDS}: DeepSpeed wrote it, or it is damaged; "
+                "resume it with the engine that wrote it"
+            )
+        if shards == self.is_fsdp_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        optimizer: Any = self.optimizer
+        load_optimizer(self.model, optimizer.optimizer, folder)
+        self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_FILE, weights_only=True))
