@@ -1,5 +1,6 @@
 """Reading checkpoints: plain ones, and those that an engine wrote in shards, on any number of processes."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,14 @@ def named_state(plain: dict[str, Any], model: nn.Module, optimizer: torch.optim.
     return {"state": {called[number]: value for number, value in plain["state"].items()}, "param_groups": groups}
 
 
+def tie(state: dict[str, torch.Tensor], model: nn.Module) -> None:
+    """Let the names of a gathered state share tensors again where the model's parameters do."""
+    first: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        plain = name.replace(_WRAPPER, "")
+        state[plain] = state[first.setdefault(id(parameter), plain)]
+
+
 def _read_shards(state: dict[str, Any], folder: Path) -> None:
     """Fill tensors from shards, on this process alone.
 
@@ -88,6 +97,8 @@ def _read_shards(state: dict[str, Any], folder: Path) -> None:
     import torch.distributed.checkpoint as shards
 
     try:
-        shards.load(state, storage_reader=shards.FileSystemReader(folder), no_dist=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # so it is meant to be
+            shards.load(state, storage_reader=shards.FileSystemReader(folder), no_dist=True)
     except (RuntimeError, ValueError, KeyError, shards.CheckpointException) as error:
         raise CheckpointError(f"{folder} belongs to another architecture than this recipe's: {error}") from error

@@ -58,12 +58,13 @@ def shard_on_cpu_too(accelerator: Any) -> None:
 
     Accelerate knows it for accelerators only, and would train unsharded without a word.
     """
+    from accelerate import PartialState
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
     state = accelerator.state
     if sharding() == "fsdp" and state.distributed_type == DistributedType.MULTI_CPU:
         state.fsdp_plugin = FullyShardedDataParallelPlugin()
-        state.distributed_type = DistributedType.FSDP
+        state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
 
 
 def autocast(device: torch.device) -> torch.autocast:

@@ -34,6 +34,7 @@ from stereopsis.training.checkpoints import (
     load_optimizer,
     load_whole,
     newest_checkpoint,
+    tie,
 )
 from stereopsis.training.engines import autocast, shard_on_cpu_too
 from stereopsis.training.optimizer import build_optimizer
@@ -279,6 +280,8 @@ class SpatialTrainer(Trainer):
         """Write one plain model folder, whatever the engine; every process must come here."""
         state = self.accelerator.get_state_dict(self.model_wrapped) if self._wrapped else None
         if self.is_world_process_zero():
+            if state is not None:
+                tie(state, self.spatial)
             save_model(self.spatial, folder, state=state)
         self.accelerator.wait_for_everyone()
 

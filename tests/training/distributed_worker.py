@@ -1,0 +1,34 @@
+"""One of several processes that train: does the jobs of a file, one after another, with the engine that each names."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+ENGINES: dict[str, dict[str, str]] = {
+    "ddp": {},
+    "fsdp": {
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+        "FSDP_RESHARD_AFTER_FORWARD": "true",
+        "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+        "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+    },
+}
+ENGINES["fsdp-checkpointing"] = {**ENGINES["fsdp"], "FSDP_ACTIVATION_CHECKPOINTING": "true"}
+
+
+def main(jobs: Path) -> None:
+    from stereopsis.training.recipe import parse_recipe
+    from stereopsis.training.run import train
+
+    for job in json.loads(jobs.read_text()):
+        for key in {key for settings in ENGINES.values() for key in settings}:
+            os.environ.pop(key, None)
+        os.environ |= ENGINES[job["engine"]]
+        train(parse_recipe(job["recipe"]), Path(job["folder"]), resume=job.get("resume", False), progress=False)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,196 @@
+"""Two processes train what one trains: the same losses and weights with every engine, whatever a process's scenes lack."""
+
+import dataclasses
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stereopsis.models.dataset import ShuffledSampler
+from stereopsis.models.steps import Deal, DealtBatches
+from stereopsis.scenes.stored import read_scene, write_scene
+from stereopsis.training.recipe import parse_recipe
+from stereopsis.training.run import train
+from stereopsis.training.trainer import newest_checkpoint
+
+WORKER = Path(__file__).with_name("distributed_worker.py")
+SOURCE = Path(__file__).parents[2] / "src"
+OBJECTIVES = {
+    "text": {},
+    "grounding": {},
+    "vanilla": {},
+    "cross_view": {"every": 2},
+    "birds_eye": {"every": 3},
+    "alignment": {},
+    "contrastive": {"voxel": 0.5, "hard_negatives": 4},
+    "consistency": {"voxel": 0.5},
+    "relational": {},
+}
+STEPS, CUT = 5, 3
+ENGINES = ("ddp", "fsdp")
+
+
+def launch(jobs: list[dict[str, Any]], folder: Path) -> None:
+    """Do some jobs with two processes, as torchrun would start them."""
+    folder.mkdir()
+    file = folder / "jobs.json"
+    file.write_text(json.dumps(jobs))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = []
+    for rank in range(2):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+        environment = os.environ | {key: str(value) for key, value in place.items()}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SOURCE)}
+        with (folder / f"{rank}.txt").open("w") as said:
+            started.append(
+                subprocess.Popen([sys.executable, str(WORKER), str(file)], env=environment, stdout=said, stderr=said)
+            )
+    try:
+        codes = [process.wait(timeout=240) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    said = "\n".join((folder / f"{rank}.txt").read_text()[-3000:] for rank in range(2))
+    assert codes == [0, 0], said
+
+
+@pytest.fixture(scope="module")
+def content(recipe_content, tiny_rooms, tmp_path_factory) -> dict[str, Any]:
+    """Two scenes with words, one without, and one that has a single view and nothing seen from above."""
+    bare = read_scene(sorted(tiny_rooms.iterdir())[3])
+    assert bare.birdseye is not None
+    nothing = dataclasses.replace(bare.birdseye, void=np.ones_like(bare.birdseye.void))
+    folder = tmp_path_factory.mktemp("bare") / bare.id
+    write_scene(bare.replace(frames=bare.frames[:1], annotations=(), birdseye=nothing), folder)
+    rooms = sorted(tiny_rooms.iterdir())
+    return recipe_content(
+        objectives=OBJECTIVES,
+        data={
+            "sources": [
+                {"path": str(rooms[0])},
+                {"path": str(rooms[1])},
+                {"path": str(rooms[2]), "text": False},
+                {"path": str(folder), "text": False},
+            ],
+            "views": 4,
+            "conversations": 100,
+            "cache": str(tmp_path_factory.mktemp("cache")),
+        },
+        training__steps=STEPS,
+        training__batch=2,
+        training__save_every=1,
+        training__keep=10,
+    )
+
+
+@pytest.fixture(scope="module")
+def one(content, tmp_path_factory) -> Path:
+    """One process, never interrupted."""
+    return train(parse_recipe(content), tmp_path_factory.mktemp("one") / "run", progress=False).folder
+
+
+def cut(folder: Path, copy: Path) -> Path:
+    """A copy of a run as if it had died after the step `CUT`."""
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("model"))
+    for checkpoint in (copy / "checkpoints").iterdir():
+        if int(checkpoint.name.rpartition("-")[2]) > CUT:
+            shutil.rmtree(checkpoint)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def two(content, one, tmp_path_factory) -> Path:
+    """Two processes: each engine from the start, and going on with what one process began; one start for all."""
+    folder = tmp_path_factory.mktemp("two")
+    jobs = [{"recipe": content, "folder": str(folder / engine), "engine": engine} for engine in ENGINES]
+    for engine in ENGINES:
+        half = cut(one, folder / f"{engine}-from-one")
+        jobs.append({"recipe": content, "folder": str(half), "engine": engine, "resume": True})
+    checkpointing = {"recipe": content, "folder": str(folder / "checkpointing"), "engine": "fsdp-checkpointing"}
+    cached = json.loads(json.dumps(content))
+    cached["teachers"]["cache"] = str(folder / "cache")
+    jobs += [checkpointing, {"recipe": cached, "folder": str(folder / "cached"), "engine": "ddp"}]
+    launch(jobs, folder / "said")
+    return folder
+
+
+@pytest.fixture
+def same(one, log_of, weights_of):
+    """A function that asserts that a run had the losses of one process, and ended with its weights."""
+
+    def check(folder: Path, *, logs: float = 1e-4) -> None:
+        ours, theirs = log_of(folder), log_of(one)
+        assert [line["step"] for line in ours] == [line["step"] for line in theirs] == list(range(1, STEPS + 1))
+        for mine, other in zip(ours, theirs, strict=True):
+            assert mine.keys() == other.keys()
+            for key in (key for key in other if key.startswith("loss") or key in ("grad_norm", "epoch")):
+                # float32 sums in another order, then AdamW: measured differences stay below 1e-5
+                assert mine[key] == pytest.approx(other[key], rel=logs), key
+        stored, expected = weights_of(folder / "model"), weights_of(one / "model")
+        assert stored.keys() == expected.keys()
+        for key in stored:
+            torch.testing.assert_close(stored[key], expected[key], rtol=0, atol=4 * logs, msg=key)
+
+    return check
+
+
+def test_processes_lacked_different_things(content, one):
+    """What the comparisons below rest on: in some steps one process has words and the other none, and so on."""
+    items = ["words", "words", "silent", "bare"]
+    order = ShuffledSampler(len(items), parse_recipe(content).seed)
+    deal = Deal(processes=2)
+    per_rank = [[items[i] for (i,) in DealtBatches(order, deal, rank=rank, steps=STEPS)] for rank in range(2)]
+    steps = {frozenset(pair) for pair in zip(*per_rank, strict=True)}
+    assert any("words" in pair and len(pair) == 2 for pair in steps)
+    assert any("bare" in pair and len(pair) == 2 for pair in steps)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_two_processes_train_what_one_trains(two, same, engine):
+    same(two / engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_two_processes_go_on_with_what_one_began(two, same, engine):
+    same(two / f"{engine}-from-one")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_one_process_goes_on_with_what_two_began(content, two, same, engine, tmp_path):
+    folder = cut(two / engine, tmp_path / "run")
+    shards = newest_checkpoint(folder / "checkpoints") / "pytorch_model_fsdp_0"
+    assert shards.is_dir() == (engine == "fsdp")
+    train(parse_recipe(content), folder, resume=True, progress=False)
+    same(folder)
+
+
+def test_layers_may_be_computed_again(two, same):
+    same(two / "checkpointing")
+
+
+def test_each_process_fills_its_share_of_a_cache(content, two, same):
+    same(two / "cached", logs=2e-3)  # answers are kept in half precision
+    assert len(list((two / "cache" / "packs").glob("*/*.safetensors"))) == 4
+
+
+def test_the_first_process_writes_alone_and_nothing_stays_behind(two):
+    for engine in ENGINES:
+        written = {path.name for path in (two / engine).iterdir()}
+        assert written == {"recipe.yaml", "environment.json", "metrics.jsonl", "model", "checkpoints"}
+        environment = json.loads((two / engine / "environment.json").read_text())
+        assert (environment["processes"], environment["engine"]) == (2, engine)
+        lines = (two / engine / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [*range(1, STEPS + 1), STEPS]
+        assert all((path / "complete").is_file() for path in (two / engine / "checkpoints").iterdir())
+    assert not [path for path in Path(tempfile.gettempdir()).glob("stereopsis-*") if (path / "packs.pt").is_file()]
