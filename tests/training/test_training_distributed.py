@@ -1,4 +1,4 @@
-"""Two processes train what one trains: the same losses and weights with every engine, whatever a process's scenes lack."""
+"""Two processes train what one trains: the same losses and weights, whatever the engine and what their scenes lack."""
 
 import dataclasses
 import json
@@ -18,9 +18,9 @@ import torch
 from stereopsis.models.dataset import ShuffledSampler
 from stereopsis.models.steps import Deal, DealtBatches
 from stereopsis.scenes.stored import read_scene, write_scene
+from stereopsis.training.checkpoints import newest_checkpoint
 from stereopsis.training.recipe import parse_recipe
 from stereopsis.training.run import train
-from stereopsis.training.trainer import newest_checkpoint
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 SOURCE = Path(__file__).parents[2] / "src"

@@ -16,9 +16,10 @@ import yaml
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from stereopsis.errors import CheckpointError, RunFolderError
+from stereopsis.training.callbacks import MetricsLog
+from stereopsis.training.checkpoints import newest_checkpoint
 from stereopsis.training.recipe import load_recipe
 from stereopsis.training.run import train
-from stereopsis.training.trainer import MetricsLog, newest_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -36,4 +36,3 @@ def share(weights: Sequence[int], count: int) -> list[list[int]]:
         loads[least] += weights[item]
         shares[least].append(item)
     return [sorted(items) for items in shares]
-

@@ -250,7 +250,7 @@ class SpatialModel(nn.Module):
         elif len(seed) == len(batch.scene_ids):
             generator = [torch.Generator().manual_seed(each) for each in seed]
         else:
-            raise ValueError(f"the batch holds {len(batch.scene_ids)} scenes, got {len(seed)} seeds; give one per scene")
+            raise ValueError(f"the batch holds {len(batch.scene_ids)} scenes, got {len(seed)} seeds; give one each")
         outputs = self.outputs(batch, due, generator)
         losses = self.objectives.losses(outputs, batch, due, generator)
         return {name: self._with_idle_head(name, loss, batch) for name, loss in losses.items()}

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from stereopsis.data.batch import Batch
 from stereopsis.data.layout import VisualLayout
 
-
 Randomness = torch.Generator | Sequence[torch.Generator]
 """Where random numbers come from: one CPU generator, drawn scene after scene, or one per scene of the batch."""
 

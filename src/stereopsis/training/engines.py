@@ -48,7 +48,7 @@ def check_engine(recipe: Recipe) -> None:
             "-s training.optimizer=adamw, or launch with the engine 'ddp'"
         )
     if sharding() == "fsdp" and os.environ.get("FSDP_VERSION", "1") != "2":
-        raise RecipeError("only the second version of FSDP is supported; set 'fsdp_version: 2' (see the engine 'fsdp2')")
+        raise RecipeError("only FSDP's second version is supported; set 'fsdp_version: 2' (see the engine 'fsdp2')")
     if os.environ.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "false").lower() == "true" and sharding() == "fsdp":
         raise RecipeError("heads start on every process; set 'fsdp_cpu_ram_efficient_loading: false'")
 

@@ -22,9 +22,9 @@ from stereopsis.scenes.scene import Scene
 from stereopsis.teachers.features import load_feature_teacher
 from stereopsis.teachers.vae import load_latent_tokenizer
 from stereopsis.training.build import build_model, build_teachers
+from stereopsis.training.processes import Processes
 from stereopsis.training.recipe import Recipe, cpu_threads
 from stereopsis.training.sections import SourceSection
-from stereopsis.training.processes import Processes
 from stereopsis.training.sources import SceneFolders, folders_of
 
 

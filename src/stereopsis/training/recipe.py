@@ -20,7 +20,6 @@ from stereopsis.training.sections import (
     TrainingSection,
 )
 
-
 ENGINE_FOLDER = "accelerate"
 """Folder beside the recipes that holds accelerate's configuration files; see `stereopsis.training.engines`."""
 

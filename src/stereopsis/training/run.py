@@ -21,12 +21,13 @@ from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.steps import Deal
 from stereopsis.models.storage import load_model
 from stereopsis.training.build import build_model, build_objectives, build_teachers
-from stereopsis.training.checkpoints import MODEL_SHARDS, load_whole
+from stereopsis.training.callbacks import METRICS_FILE, LossBar, MetricsLog
+from stereopsis.training.checkpoints import MODEL_SHARDS, load_whole, newest_checkpoint
 from stereopsis.training.engines import check_engine, sharding
 from stereopsis.training.packing import build_packs, shared_packs
 from stereopsis.training.processes import Processes, join_training, launched
 from stereopsis.training.recipe import Recipe, cpu_threads, load_recipe
-from stereopsis.training.trainer import METRICS_FILE, LossBar, MetricsLog, SpatialTrainer, newest_checkpoint
+from stereopsis.training.trainer import SpatialTrainer
 
 RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
@@ -87,7 +88,9 @@ def start_run_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     (folder / RECIPE_FILE).write_text(recipe.to_yaml())
-    (folder / ENVIRONMENT_FILE).write_text(json.dumps(environment(), indent=2) + "\n")
+    engine = sharding() or ("ddp" if launched() > 1 else None)
+    record = environment() | {"processes": launched(), "engine": engine}
+    (folder / ENVIRONMENT_FILE).write_text(json.dumps(record, indent=2) + "\n")
 
 
 def environment() -> dict[str, object]:
@@ -98,8 +101,6 @@ def environment() -> dict[str, object]:
         "command": " ".join(sys.argv),
         "machine": platform.processor() or platform.machine(),
         "cpu_threads": cpu_threads(0),
-        "processes": launched(),
-        "engine": sharding() or ("ddp" if launched() > 1 else None),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in packages},

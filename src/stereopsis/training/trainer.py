@@ -1,22 +1,12 @@
 """A transformers Trainer whose loss is a set of objectives, each normalised by its own global count."""
 
 import contextlib
-import json
-import os
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    ProgressCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import Trainer, TrainingArguments
 
 from stereopsis.data.batch import Batch
 from stereopsis.errors import CheckpointError
@@ -33,69 +23,10 @@ from stereopsis.training.checkpoints import (
     SCHEDULER_FILE,
     load_optimizer,
     load_whole,
-    newest_checkpoint,
     tie,
 )
 from stereopsis.training.engines import autocast, shard_on_cpu_too
 from stereopsis.training.optimizer import build_optimizer
-
-__all__ = ["COMPLETE_MARK", "METRICS_FILE", "LossBar", "MetricsLog", "SpatialTrainer", "newest_checkpoint"]
-
-METRICS_FILE = "metrics.jsonl"
-
-
-class MetricsLog(TrainerCallback):
-    """Appends every log line to ``metrics.jsonl``; a resumed run first drops the lines it will repeat."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path, self.start = folder / METRICS_FILE, time.monotonic()
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Forget lines past the step that the run resumes from."""
-        if self.path.is_file() and state.is_world_process_zero:
-            lines = [line for line in self.path.read_text().splitlines() if _step_of(line) <= state.global_step]
-            partial = self.path.with_suffix(".partial")
-            partial.write_text("".join(f"{line}\n" for line in lines))
-            os.replace(partial, self.path)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
-    ) -> None:
-        """Append one line."""
-        if logs and state.is_world_process_zero:
-            record = {"step": state.global_step, "seconds": round(time.monotonic() - self.start, 2), **logs}
-            with self.path.open("a") as file:
-                file.write(json.dumps(record) + "\n")
-
-
-class LossBar(ProgressCallback):
-    """The Trainer's progress bar with the latest losses at its end, instead of a printed dictionary per line."""
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
-    ) -> None:
-        """Show each objective's loss."""
-        if state.is_world_process_zero and self.training_bar is not None and logs:
-            shown = {key.removeprefix("loss/"): f"{value:.3f}" for key, value in logs.items() if "loss/" in key}
-            self.training_bar.set_postfix(shown, refresh=False)
-
-
-def _step_of(line: str) -> float:
-    """The step of a log line; a line that a kill cut short counts as never written."""
-    try:
-        return float(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return float("inf")
 
 
 class SpatialTrainer(Trainer):
@@ -317,8 +248,8 @@ class SpatialTrainer(Trainer):
         shards, whole = (folder / OPTIMIZER_SHARDS).is_dir(), (folder / OPTIMIZER_FILE).is_file()
         if shards is whole:
             raise CheckpointError(
-                f"{folder} holds neither {OPTIMIZER_FILE} nor {OPTIMIZER_SHARDS}: DeepSpeed wrote it, or it is damaged; "
-                "resume it with the engine that wrote it"
+                f"{folder} holds neither {OPTIMIZER_FILE} nor {OPTIMIZER_SHARDS}: DeepSpeed wrote it, or it is "
+                "damaged; resume it with the engine that wrote it"
             )
         if shards == self.is_fsdp_enabled:
             super()._load_optimizer_and_scheduler(checkpoint)
