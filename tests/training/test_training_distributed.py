@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import runpy
 import shutil
 import socket
 import subprocess
@@ -15,15 +16,18 @@ import numpy as np
 import pytest
 import torch
 
+from stereopsis.errors import RecipeError
 from stereopsis.models.dataset import ShuffledSampler
 from stereopsis.models.steps import Deal, DealtBatches
 from stereopsis.scenes.stored import read_scene, write_scene
 from stereopsis.training.checkpoints import newest_checkpoint
-from stereopsis.training.recipe import parse_recipe
-from stereopsis.training.run import train
+from stereopsis.training.engines import find_engine
+from stereopsis.training.recipe import find_recipe, parse_recipe
+from stereopsis.training.run import deal_of, train
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 SOURCE = Path(__file__).parents[2] / "src"
+WORKER_ENGINES = runpy.run_path(str(WORKER))["ENGINES"]
 OBJECTIVES = {
     "text": {},
     "grounding": {},
@@ -194,3 +198,85 @@ def test_the_first_process_writes_alone_and_nothing_stays_behind(two):
         assert [json.loads(line)["step"] for line in lines] == [*range(1, STEPS + 1), STEPS]
         assert all((path / "complete").is_file() for path in (two / engine / "checkpoints").iterdir())
     assert not [path for path in Path(tempfile.gettempdir()).glob("stereopsis-*") if (path / "packs.pt").is_file()]
+
+
+def test_a_process_that_fails_takes_the_others_with_it(content, tmp_path):
+    """One cannot read its scenes while the other waits for it: torchrun ends both, and says why."""
+    jobs = tmp_path / "jobs.json"
+    jobs.write_text(json.dumps([{"recipe": content, "folder": str(tmp_path / "run"), "engine": "ddp", "fails": 1}]))
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SOURCE)}
+    done = subprocess.run(
+        [sys.executable, *command, str(WORKER), str(jobs)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode != 0
+    assert "this process's disk is gone" in done.stderr
+    assert not (tmp_path / "run" / "model").exists()
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp2", "zero2", "zero3"])
+def test_accelerate_reads_the_shipped_configurations(name):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(find_engine(name)))
+    assert config.mixed_precision == "no"  # the recipe decides, see the comment in each file
+    kind, section = {"ddp": ("MULTI_GPU", {}), "fsdp2": ("FSDP", config.fsdp_config)}.get(
+        name, ("DEEPSPEED", config.deepspeed_config)
+    )
+    assert str(config.distributed_type.value) == kind
+    if name == "fsdp2":
+        tested = {key.lower(): value for key, value in WORKER_ENGINES["fsdp"].items() if key.startswith("FSDP_")}
+        assert {key: str(section[key]).lower() for key in tested} == {key: v.lower() for key, v in tested.items()}
+    if name.startswith("zero"):
+        assert section["zero_stage"] == int(name[-1])
+
+
+def test_an_engine_is_found_by_its_name_and_is_no_recipe():
+    with pytest.raises(RecipeError, match=r"no engine 'fsdp' .did you mean 'fsdp2'.*ddp, fsdp2, zero2, zero3"):
+        find_engine("fsdp")
+    with pytest.raises(RecipeError, match="no recipe 'fsdp2'"):
+        find_recipe("fsdp2")
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "needs whole matrices, but fsdp shards them"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "needs whole matrices, but deepspeed shards them"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "fsdp_version: 2"),
+        (
+            {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"},
+            "fsdp_cpu_ram_efficient_loading: false",
+        ),
+    ],
+)
+def test_what_an_engine_cannot_do_is_refused_before_any_work(content, tmp_path, monkeypatch, environment, words):
+    changed = json.loads(json.dumps(content))
+    changed["training"]["optimizer"] = "muon" if "matrices" in words else "adamw"
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(RecipeError, match=words):
+        train(parse_recipe(changed), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_step_that_the_processes_cannot_share_is_refused(content, tmp_path):
+    with pytest.raises(RecipeError, match="2 scenes cannot be shared evenly by 3 processes; start 1, 2 of them"):
+        deal_of(parse_recipe(content), tmp_path, 3)
+
+
+def test_a_run_goes_on_with_the_step_that_it_was_started_with(make_recipe, tmp_path):
+    (tmp_path / "environment.json").write_text(json.dumps({"processes": 4}))
+    recipe = make_recipe("text", training__scenes=2, training__accumulation=3)
+    assert deal_of(recipe, tmp_path, 4) == Deal(processes=4, passes=3, scenes=2)
+    assert deal_of(recipe, tmp_path, 1, resume=True) == Deal(processes=1, passes=12, scenes=2)
+    assert deal_of(recipe, tmp_path, 8, resume=True) == Deal(processes=8, passes=3, scenes=1)
+    whole = make_recipe("text", training__scenes=2, training__batch=12)
+    assert deal_of(whole, tmp_path, 4) == Deal(processes=4, passes=3, scenes=1)
+    with pytest.raises(RecipeError, match="'accumulation' follows from 'batch'"):
+        make_recipe("text", training__batch=12, training__accumulation=2)

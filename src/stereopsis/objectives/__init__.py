@@ -6,7 +6,9 @@ from stereopsis.objectives.base import (
     GroundingScores,
     Objective,
     ObjectiveLoss,
+    Randomness,
     SpatialOutputs,
+    of_scene,
 )
 from stereopsis.objectives.consistency import Consistency
 from stereopsis.objectives.contrastive import Contrastive
@@ -33,12 +35,14 @@ __all__ = [
     "Objective",
     "ObjectiveLoss",
     "Process",
+    "Randomness",
     "RectifiedFlow",
     "Relational",
     "SpatialOutputs",
     "TextLoss",
     "VanillaReconstruction",
     "load_released_denoiser",
+    "of_scene",
     "released_forward",
     "released_state_dict",
 ]
