@@ -16,6 +16,15 @@ ENGINES: dict[str, dict[str, str]] = {
         "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
     },
 }
+ENGINES |= {
+    f"zero{stage}": {
+        "ACCELERATE_USE_DEEPSPEED": "true",
+        "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage),
+        "ACCELERATE_DEEPSPEED_ZERO3_INIT": "false",
+        "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true",
+    }
+    for stage in (2, 3)
+}
 ENGINES["fsdp-checkpointing"] = {**ENGINES["fsdp"], "FSDP_ACTIVATION_CHECKPOINTING": "true"}
 
 

@@ -43,8 +43,8 @@ STEPS, CUT = 5, 3
 ENGINES = ("ddp", "fsdp")
 
 
-def launch(jobs: list[dict[str, Any]], folder: Path) -> None:
-    """Do some jobs with two processes, as torchrun would start them."""
+def launch(jobs: list[dict[str, Any]], folder: Path, processes: int = 2) -> None:
+    """Do some jobs with several processes, as torchrun would start them."""
     folder.mkdir()
     file = folder / "jobs.json"
     file.write_text(json.dumps(jobs))
@@ -52,21 +52,26 @@ def launch(jobs: list[dict[str, Any]], folder: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     started = []
-    for rank in range(2):
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    for rank in range(processes):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
         environment = os.environ | {key: str(value) for key, value in place.items()}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SOURCE)}
+        environment |= {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(SOURCE),
+        }
         with (folder / f"{rank}.txt").open("w") as said:
             started.append(
                 subprocess.Popen([sys.executable, str(WORKER), str(file)], env=environment, stdout=said, stderr=said)
             )
     try:
-        codes = [process.wait(timeout=240) for process in started]
+        codes = [process.wait(timeout=280) for process in started]
     finally:
         for process in started:
             process.kill()
-    said = "\n".join((folder / f"{rank}.txt").read_text()[-3000:] for rank in range(2))
-    assert codes == [0, 0], said
+    said = "\n".join((folder / f"{rank}.txt").read_text()[-3000:] for rank in range(processes))
+    assert set(codes) == {0}, said
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +203,15 @@ def test_the_first_process_writes_alone_and_nothing_stays_behind(two):
         assert [json.loads(line)["step"] for line in lines] == [*range(1, STEPS + 1), STEPS]
         assert all((path / "complete").is_file() for path in (two / engine / "checkpoints").iterdir())
     assert not [path for path in Path(tempfile.gettempdir()).glob("stereopsis-*") if (path / "packs.pt").is_file()]
+
+
+def test_deepspeed_trains_the_same_in_one_process(content, same, tmp_path):
+    """It takes a missing gradient for zero, so that heads that are not due go on by their momentum: hence the margin."""
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    everything = json.loads(json.dumps(content))
+    everything["training"]["save_every"] = 0
+    launch([{"recipe": everything, "folder": str(tmp_path / "run"), "engine": "zero2"}], tmp_path / "said", processes=1)
+    same(tmp_path / "run", logs=1e-3)
 
 
 def test_a_process_that_fails_takes_the_others_with_it(content, tmp_path):

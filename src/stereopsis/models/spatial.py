@@ -221,7 +221,7 @@ class SpatialModel(nn.Module):
         flat, last = decoded.hidden.flatten(0, 1), batch.layout.gather(decoded.hidden)
         labelled = batch.labels.flatten() != -100
         grounding = None
-        if len(batch.query_index):
+        if len(batch.query_index) or "grounding" in due:
             objects = self.objects(visual, batch, last, corruption.hidden)
             grounding = self.grounding(flat[batch.query_index], batch.query_scene, objects)
         return SpatialOutputs(
@@ -253,19 +253,16 @@ class SpatialModel(nn.Module):
             raise ValueError(f"the batch holds {len(batch.scene_ids)} scenes, got {len(seed)} seeds; give one each")
         outputs = self.outputs(batch, due, generator)
         losses = self.objectives.losses(outputs, batch, due, generator)
-        return {name: self._with_idle_head(name, loss, batch) for name, loss in losses.items()}
+        return {name: self._with_output_layer(name, loss, batch) for name, loss in losses.items()}
 
-    def _with_idle_head(self, name: str, loss: ObjectiveLoss, batch: Batch) -> ObjectiveLoss:
-        """A loss that is connected to its head, even where this batch asks nothing of it.
+    def _with_output_layer(self, name: str, loss: ObjectiveLoss, batch: Batch) -> ObjectiveLoss:
+        """The text loss connected to the output layer, even where this batch has no words.
 
-        Processes share gradients, and must agree on the parameters that have some; another's batch may use the head.
+        Processes share gradients, and must agree on the parameters that have some; another's batch may have words.
         """
-        if name == "grounding" and not len(batch.query_index):
-            head: nn.Module = self.grounding
-        elif name == "text" and not batch.has_text:
-            head = self.backbone.get_output_embeddings()  # type: ignore[operator]
-        else:
+        if name != "text" or batch.has_text:
             return loss
+        head: nn.Module = self.backbone.get_output_embeddings()  # type: ignore[operator]
         zeros = [p.flatten()[:0].sum().to(loss.sum.dtype) for p in head.parameters() if p.requires_grad]
         return dataclasses.replace(loss, sum=torch.stack([loss.sum, *zeros]).sum())
 

@@ -9,7 +9,6 @@ off. The input embedding is stored as a convolution with a 1x1 kernel, weight [w
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -313,11 +312,6 @@ class Denoiser(nn.Module):
         """The condition pooler of this kind of target."""
         self.grid(kind)
         return self.z_embedder_view if kind == "view" else self.z_embedder_bev
-
-    def parameters_for(self, kind: Kind) -> Iterator[nn.Parameter]:
-        """What a pass over targets of this kind uses: all but the embedder and the pooler of the other kind."""
-        other = "_bev." if kind == "view" else "_view."
-        return (parameter for name, parameter in self.named_parameters() if other not in name)
 
     def precision(self, device: torch.device) -> contextlib.AbstractContextManager:
         """The context in which its parts compute.

@@ -159,10 +159,14 @@ class Reconstruction(Objective):
         return self.denoiser.condition(tokens, valid, self.kind)[plan.owner]
 
     def _zero(self, outputs: SpatialOutputs) -> Float[Tensor, ""]:
-        """Zero, connected to what a pass with targets would use: processes must agree on that."""
-        used = [*self.parameters(), *self.denoiser.parameters_for(self.kind)]
-        zeros = [p.flatten()[:0].sum() for p in used if p.requires_grad]
-        return outputs.visual[:0].to(self.denoiser.dtype).sum() + torch.stack(zeros).sum()
+        """Zero, from a pass over no targets: it uses what any other pass uses, and processes must agree on that."""
+        (rows, cols), channels = self.denoiser.grid(self.kind), self.denoiser.config.channels
+        tokens = outputs.visual[:0].flatten(1, 2)
+        condition = self.denoiser.condition(tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool), self.kind)
+        noisy = condition.new_zeros(0, rows * cols, channels)
+        predicted = self.denoiser(noisy, condition.new_zeros(0), condition, self.kind)
+        zeros = [p.flatten()[:0].sum().to(predicted.dtype) for p in self.parameters() if p.requires_grad]
+        return torch.stack([predicted.sum(), *zeros]).sum()
 
     def loss(self, outputs: SpatialOutputs, batch: Batch, generator: Randomness) -> ObjectiveLoss:
         """Summed prediction error.

@@ -29,7 +29,8 @@ class GroundingLoss(Objective):
         """
         count = self.count(batch)
         if count == 0:
-            return ObjectiveLoss(sum=outputs.visual[:0].float().sum(), count=0.0)
+            scores = [] if outputs.grounding is None else [outputs.grounding.logits.float().sum()]  # of no query: zero
+            return ObjectiveLoss(sum=torch.stack([outputs.visual[:0].float().sum(), *scores]).sum(), count=0.0)
         queries, proposals = batch.query_targets.shape
         given = None if outputs.grounding is None else tuple(outputs.grounding.logits.shape)
         if outputs.grounding is None or given != (queries, proposals + 1):
