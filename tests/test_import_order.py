@@ -34,6 +34,8 @@ ORDER = (
     "cli_probe",
     "cli_convert",
     "cli_cache",
+    "cli_info",
+    "cli_merge",
     "cli",
 )
 """Bottom to top; what stands first knows nothing of what comes later."""

@@ -3,16 +3,14 @@
 import json
 import sys
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from stereopsis import __version__, cli_cache, cli_convert, cli_probe, cli_reconstruct, cli_score
+from stereopsis import __version__, cli_cache, cli_convert, cli_info, cli_merge, cli_probe, cli_reconstruct, cli_score
 from stereopsis.errors import SceneError, StereopsisError
 
 if TYPE_CHECKING:
@@ -253,7 +251,7 @@ def evaluate(
         )
     )
     if dry_run:
-        _facts(tell(plan))
+        cli_info.show_facts(tell(plan))
         return
     processes = join()
     found = execute(plan, processes=processes, console=console if processes.main else None)
@@ -293,33 +291,13 @@ def report(
     _show("Report:", write_report(folders[0], output))
 
 
-@app.command(
-    epilog="Examples: stereopsis info   |   stereopsis info stereopsis-tiny   |   stereopsis info data/kitchen/SCENE"
-)
-def info(
-    what: Annotated[str | None, typer.Argument(help="A recipe, a scene folder or a run folder.")] = None,
-    overrides: Overrides = None,
-) -> None:
-    """Tell about this installation, a recipe, a scene or a run."""
-    from stereopsis.experiment import describe
-
-    _facts(describe(what, overrides or []))
-
-
-def _facts(facts: Mapping[str, Any]) -> None:
-    table = Table(show_header=False, box=None)
-    for key, value in facts.items():
-        table.add_row(f"[bold]{escape(key)}[/bold]", escape(_plain(value)))
-    console.print(table)
+cli_info.register(app)
+cli_merge.register(app)
 
 
 def _show(what: str, path: Path) -> None:
     """Name a place on disk in one line, however narrow the terminal, so that it can be copied."""
     console.print(f"{what} [bold]{escape(str(path.resolve()))}[/bold]", highlight=False, soft_wrap=True)
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def main() -> None:

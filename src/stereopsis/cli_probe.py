@@ -123,7 +123,7 @@ def _sheets(subject: "Subject", scenes: list[Any], output: Path, voxel: float) -
 def _table(result: dict[str, Any]) -> Table:
     table = Table(title=f"{result['subject']['name']}, voxel {result['settings']['voxel']} m")
     ks = result["settings"]["ks"]
-    for column in ("layer", "score", "baseline", "gap", *(f"recall@{k}" for k in ks), "depth R²", "normal R²"):
+    for column in ("layer", "score", "baseline", "gap", *(f"R@{k}" for k in ks), "depth R²", "normal R²"):
         table.add_column(column, justify="left" if column == "layer" else "right")
     for name, layer in result["layers"].items():
         figures = [layer["score"], layer["random"], layer["gap"]]

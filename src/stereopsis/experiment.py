@@ -26,6 +26,8 @@ from stereopsis.scenes.formats import open_scene
 from stereopsis.scenes.scene import Scene
 from stereopsis.scenes.selection import uniform_indices
 from stereopsis.training.build import build_model, build_teachers, count_parameters
+from stereopsis.training.cost import Assumptions, predict
+from stereopsis.training.cost import facts as cost_facts
 from stereopsis.training.recipe import Recipe, load_recipe
 from stereopsis.training.run import RECIPE_FILE, build_packs, environment, open_run, train
 from stereopsis.training.sources import prepared_folder, scenes_of
@@ -262,8 +264,16 @@ def evaluate_run(folder: Path, overrides: Sequence[str], *, console: Console | N
     return execute(make_plan(Request(model=str(folder), overrides=tuple(overrides), **options)), console=console)
 
 
-def describe(what: str | None, overrides: Sequence[str]) -> dict[str, Any]:
+def describe(
+    what: str | None, overrides: Sequence[str], *, assumptions: Assumptions | None = None, gpu: str | None = None
+) -> dict[str, Any]:
     """Facts about this installation, a scene, a run or a recipe.
+
+    Args:
+        what: a recipe, a scene folder or a run folder; None = this installation.
+        overrides: of a recipe.
+        assumptions: of the prediction of what a recipe will cost.
+        gpu: predict for this one alone.
 
     Raises:
         StereopsisError: it is none of them.
@@ -273,12 +283,11 @@ def describe(what: str | None, overrides: Sequence[str]) -> dict[str, Any]:
     path = Path(what)
     if (path / RECIPE_FILE).is_file():
         recipe, model = open_run(path)
-        facts = dataclasses.asdict(count_parameters(model))
         return {
             "run": str(path),
             "recipe": recipe.name,
             "objectives": ", ".join(recipe.objectives.active()),
-            **facts,
+            **dataclasses.asdict(count_parameters(model)),
         }
     if path.is_dir():
         scene = open_scene(path)
@@ -292,14 +301,10 @@ def describe(what: str | None, overrides: Sequence[str]) -> dict[str, Any]:
             **scene.provenance,
         }
     recipe = load_recipe(what, overrides)
-    model = build_model(recipe)
-    rows, cols = model.settings.view_grid
-    per_view = len(model.adapter.view_template(model.tokenizer).token_ids)
+    prediction = predict(recipe, assumptions)
     return {
         "recipe": recipe.name,
+        "base": recipe.model.base,
         "objectives": ", ".join(recipe.objectives.active()),
-        "views per scene": recipe.data.views,
-        "tokens per view": f"{per_view} ({rows} x {cols} cells)",
-        "visual tokens per scene": per_view * recipe.data.views,
-        **dataclasses.asdict(count_parameters(model)),
+        **cost_facts(prediction, gpu),
     }

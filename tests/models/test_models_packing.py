@@ -24,12 +24,15 @@ def scenes(make_pack, talk):
     return [first, second]
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "split"])
 @pytest.mark.parametrize("positions", ["depth", "none"])
-def test_packed_losses_and_gradients_equal_separate_ones(make_model, scenes, positions):
+def test_packed_losses_and_gradients_equal_separate_ones(make_model, scenes, positions, attention):
     """Text, captions at a <coord>, grounding with and without target; ragged views; float64 to 1e-9."""
     model = make_model(*DUE, double=True, positions=positions)
     collate = model.collator()
+    model.adapter.attend(attention)
     packed, packed_gradients = _losses_and_gradients(model, collate(scenes))
+    model.adapter.attend("sdpa")
     sums = {name: [0.0, 0.0] for name in DUE}
     total: dict[str, torch.Tensor] = {}
     for pack in scenes:

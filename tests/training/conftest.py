@@ -1,6 +1,7 @@
 """What the tests of training read back from a run."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models"))  # tiny models of every family: families.py
 
 
 def _log(folder: Path) -> list[dict[str, Any]]:

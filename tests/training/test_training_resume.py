@@ -148,6 +148,7 @@ POSE_AND_FLOW = {
             "training__steps": 5,
             "training__save_every": 3,
         },
+        {"data__group_by_length": True, "data__conversations": 3, "training__steps": 5, "training__save_every": 3},
     ],
 )
 def test_other_ways_to_train_resume_as_exactly(make_recipe, same_as, tmp_path, changes):

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
 from stereopsis.data.prompt import ViewTemplate
+from stereopsis.models.attention import IMPLEMENTATION, Attention, handed_through
+from stereopsis.models.attention_flex import LEAST_DIM
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,6 +71,7 @@ class Adapter(abc.ABC):
         family: ``model_type`` in the config.json of its models.
         image_token: the text of its image placeholder.
         views_see_themselves: whether the tokens of one view look at each other in both directions (Gemma 3).
+        attention: how packed rows are attended; choose it with `attend`.
 
     Args:
         model: the Hugging Face model.
@@ -77,6 +81,7 @@ class Adapter(abc.ABC):
     family: str
     image_token: str
     views_see_themselves: bool = False
+    attention: Attention = "sdpa"
 
     def __init__(self, model: Any, view_grid: tuple[int, int]) -> None:
         self.model = model
@@ -96,6 +101,30 @@ class Adapter(abc.ABC):
     def depth(self) -> int:
         """Layers of the language model."""
         return self.model.config.text_config.num_hidden_layers
+
+    @property
+    def window(self) -> int | None:
+        """How far back some layers look, tokens; None where all look at everything."""
+        return None
+
+    def attend(self, how: Attention) -> None:
+        """Choose how the language model computes attention; the vision tower keeps its own way."""
+        self.model.set_attn_implementation({"text_config": how if how in ("sdpa", "eager") else IMPLEMENTATION})
+        self.attention = how
+
+    def attention_on(self, device: torch.device) -> Attention:
+        """What "auto" means on a device."""
+        if self.attention != "auto":
+            return self.attention
+        text = self.model.config.text_config
+        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        compiles = device.type == "cuda" and importlib.util.find_spec("triton") is not None
+        return "flex" if compiles and head >= LEAST_DIM else "split"
+
+    @property
+    def vocabulary(self) -> int:
+        """Words that the language-model head scores."""
+        return self.model.config.get_text_config().vocab_size
 
     @property
     @abc.abstractmethod
@@ -186,7 +215,7 @@ class Adapter(abc.ABC):
         Args:
             embeddings: of all tokens, placeholders included.
             tokens: edited visual tokens; None where there are no placeholders.
-            attention_mask: what `mask` gave; without one attention is causal.
+            attention_mask: what `mask` gave, or a packed attention; without one attention is causal.
             position_ids: of all tokens.
             deep: what `deep` gave, edited as the tokens were.
             cache: keys and values of earlier tokens.
@@ -195,7 +224,7 @@ class Adapter(abc.ABC):
         """
         outputs = self.base(
             inputs_embeds=embeddings,
-            attention_mask=attention_mask,
+            **handed_through(attention_mask),
             position_ids=self.rotary(position_ids),
             mm_encoder_outputs=None if tokens is None else {"image": self.handed_over(tokens, deep)},
             past_key_values=cache,

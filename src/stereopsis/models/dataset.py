@@ -13,6 +13,7 @@ from fractions import Fraction
 
 import torch
 
+from stereopsis.data.collate import Collator
 from stereopsis.data.pack import ScenePack
 from stereopsis.errors import RecipeError
 from stereopsis.models.packs import name_seed
@@ -33,10 +34,12 @@ class PackDataset(torch.utils.data.Dataset):
         text_share: share of the scenes with words that keep them, to the nearest scene.
         vision_only: share of the items that have no words, to the nearest item; None: what the scenes give.
         seed: of the grouping, the subsets and the choice of scenes; item i is the same in every epoch and process.
+        measure: writes the items' sequences; where given, their lengths are known.
 
     Attributes:
         items: each item's scene and conversations; those with words come first where ``vision_only`` is given.
         texts: how many items have words.
+        lengths: each item's tokens, or None.
 
     Raises:
         RecipeError: items with words are asked for, and no scene has any.
@@ -52,10 +55,15 @@ class PackDataset(torch.utils.data.Dataset):
         text_share: float = 1.0,
         vision_only: float | None = None,
         seed: int = 0,
+        measure: Collator | None = None,
     ) -> None:
         self.packs, self.views, self.seed, self.vision_only = packs, views, seed, vision_only
         generator = torch.Generator().manual_seed(seed)
-        scenes = [(pack.scene_id, len(pack.conversations), len(pack.images)) for pack in packs]
+        scenes, tokens = [], []
+        for pack in packs:
+            scenes.append((pack.scene_id, len(pack.conversations), len(pack.images)))
+            if measure is not None:
+                tokens.append(_tokens(pack, measure, views))
         spoken = [number for number, (_, words, _) in enumerate(scenes) if words]
         kept = {spoken[i] for i in chosen_share([scenes[number][0] for number in spoken], text_share, seed)}
         items: list[Item] = []
@@ -66,6 +74,7 @@ class PackDataset(torch.utils.data.Dataset):
             items += [(number, groups[i % len(groups)]) for i in range(max(repeat, len(groups)))]
         self.items = items if vision_only is None else with_vision_share(items, vision_only, generator)
         self.texts = sum(bool(group) for _, group in self.items)
+        self.lengths = None if measure is None else [_length(tokens[number], group) for number, group in self.items]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -78,6 +87,17 @@ class PackDataset(torch.utils.data.Dataset):
             chosen = torch.randperm(len(pack.images), generator=generator)[: self.views].sort().values
             pack = pack.select_views(chosen.tolist())
         return pack.replace(conversations=tuple(pack.conversations[i] for i in group))
+
+
+def _tokens(pack: ScenePack, measure: Collator, views: int | None) -> tuple[int, list[int]]:
+    """Tokens of a scene's prefix, and of each of its conversations."""
+    shown = len(pack.images) if views is None else min(views, len(pack.images))
+    return len(measure.prefix_ids(shown)), [sum(map(len, measure.conversation_ids(c))) for c in pack.conversations]
+
+
+def _length(tokens: tuple[int, list[int]], group: tuple[int, ...]) -> int:
+    prefix, conversations = tokens
+    return prefix + sum(conversations[i] for i in group)
 
 
 def nearest(share: float, total: int) -> int:

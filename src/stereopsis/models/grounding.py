@@ -46,6 +46,7 @@ class GroundingHead(nn.Module):
         Returns:
             logits [queries, widest + 1]; padding is -inf, the last column is the zero target.
         """
+        queries = queries.to(self.zero_target.dtype)
         widest = max(len(o) for o in objects)
         padded = queries.new_zeros(len(objects), widest + 1, queries.shape[-1])
         absent = torch.ones(len(objects), widest + 1, dtype=torch.bool, device=queries.device)
@@ -60,14 +61,14 @@ class GroundingHead(nn.Module):
 
     def object_keys(self, objects: Float[Tensor, "proposals dim"]) -> Float[Tensor, "candidates dim"]:
         """Unit vectors that one scene's queries are compared with, the zero target last; computed once a scene."""
-        zero = self.zero_target.to(objects.dtype)[None]
-        return _unit(self.objects(torch.cat([objects, zero])))
+        objects = objects.to(self.zero_target.dtype)
+        return _unit(self.objects(torch.cat([objects, self.zero_target[None]])))
 
     def cosines(
         self, queries: Float[Tensor, "queries dim"], keys: Float[Tensor, "candidates dim"]
     ) -> Float[Tensor, "queries candidates"]:
         """Similarity of each query with each of `object_keys`: `forward`'s logits times the temperature."""
-        return _unit(self.query(queries)) @ keys.T
+        return _unit(self.query(queries.to(self.zero_target.dtype))) @ keys.T
 
 
 def _unit(vectors: Float[Tensor, "*some dim"]) -> Float[Tensor, "*some dim"]:

@@ -4,16 +4,19 @@ import dataclasses
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from stereopsis.data.batch import Batch, SceneProposals
 from stereopsis.data.collate import Collator, attention_allowed
 from stereopsis.data.prompt import ChatTemplate, chat_template
 from stereopsis.models.adapter import Adapter
+from stereopsis.models.attention import PackedRows
+from stereopsis.models.attention_flex import FlexAttention
+from stereopsis.models.attention_split import SplitAttention
 from stereopsis.models.grounding import GroundingHead, object_features
 from stereopsis.models.position import PositionEncoding3D
-from stereopsis.objectives.base import Corruption, ObjectiveLoss, SpatialOutputs
+from stereopsis.objectives.base import Corruption, ObjectiveLoss, SpatialOutputs, TextStates
 from stereopsis.objectives.set import ObjectiveSet
 from stereopsis.scenes.scene import Scene
 
@@ -101,6 +104,11 @@ class SpatialModel(nn.Module):
         """Where the parameters are."""
         return self.grounding.zero_target.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the backbone's weights; the grounding head and the objectives may be kept in a finer one."""
+        return self.backbone.get_input_embeddings().weight.dtype  # type: ignore[operator]
+
     def collator(self, *, generation: bool = False) -> Collator:
         """A collator that writes sequences as this model's family reads them."""
         return Collator(self.tokenizer, self.chat, self.adapter.view_template(self.tokenizer), generation=generation)
@@ -111,7 +119,7 @@ class SpatialModel(nn.Module):
         if encoded is None:
             with torch.set_grad_enabled(self.settings.train_vision and torch.is_grad_enabled()):
                 encoded = self.adapter.encode(batch.images)
-        encoded = encoded.to(self.grounding.zero_target.dtype)
+        encoded = encoded.to(self.dtype)
         projected = self.adapter.project(encoded)
         return VisualInputs(projected=projected, tokens=self.adapter.pool(projected), deep=self.adapter.deep(encoded))
 
@@ -131,14 +139,19 @@ class SpatialModel(nn.Module):
         return embeddings
 
     def attention(self, batch: Batch, dtype: torch.dtype) -> Any:
-        """Who sees whom in a packed batch, in the form that the family takes."""
-        same_view = None
-        if self.adapter.views_see_themselves:
-            views = torch.full_like(batch.segments, -1).flatten()
-            cells = batch.layout.index.flatten(1)
-            views[cells] = torch.arange(len(cells), device=views.device)[:, None].expand_as(cells)
-            views = views.view_as(batch.segments)
-            same_view = (views[:, :, None] == views[:, None, :]) & (views[:, :, None] >= 0)
+        """Who sees whom in a packed batch, in the form that the family (or a packed attention) takes."""
+        views = _view_of_tokens(batch) if self.adapter.views_see_themselves else None
+        how = self.adapter.attention_on(batch.segments.device)
+        if how in ("flex", "split"):
+            window = self.adapter.window
+            rows = PackedRows(
+                segments=batch.segments,
+                views=views,
+                positions=None if window is None else batch.position_ids,
+                window=window,
+            )
+            return FlexAttention.of(rows) if how == "flex" else SplitAttention.of(rows, dtype)
+        same_view = None if views is None else (views[:, :, None] == views[:, None, :]) & (views[:, :, None] >= 0)
         return self.adapter.mask(
             attention_allowed(batch.segments),
             query_positions=batch.position_ids,
@@ -195,8 +208,8 @@ class SpatialModel(nn.Module):
         """One pass through the model.
 
         1. encode, project, pool the views; 2. let the due objectives hide what they hide; 3. add 3D encodings;
-        4. run the language model over prefix and conversations; 5. read text logits at the labelled positions
-        only, and grounding scores at the <ground> tokens.
+        4. run the language model over prefix and conversations; 5. pick the labelled tokens' states, and read
+        grounding scores at the <ground> tokens.
 
         Args:
             batch: packed scenes.
@@ -229,8 +242,12 @@ class SpatialModel(nn.Module):
         return SpatialOutputs(
             visual=last,
             hidden=corruption.hidden,
-            text_logits=self.adapter.logits(flat[labelled]),
-            text_targets=batch.labels.flatten()[labelled],
+            text=TextStates(
+                states=flat[labelled],
+                targets=batch.labels.flatten()[labelled],
+                head=self.adapter.logits,
+                vocabulary=self.adapter.vocabulary,
+            ),
             grounding=grounding,
             layers={number: batch.layout.gather(states) for number, states in decoded.layers.items()},
         )
@@ -273,3 +290,11 @@ class SpatialModel(nn.Module):
         from stereopsis.models.storage import load_model
 
         return load_model(folder, **options)
+
+
+def _view_of_tokens(batch: Batch) -> Int64[Tensor, "batch tokens"]:
+    """Which view each token is a cell of; -1 for all others."""
+    views = torch.full_like(batch.segments, -1).flatten()
+    cells = batch.layout.index.flatten(1)
+    views[cells] = torch.arange(len(cells), device=views.device)[:, None].expand_as(cells)
+    return views.view_as(batch.segments)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from stereopsis.data.pack import COORD_TOKEN, GROUND_TOKEN
 from stereopsis.errors import CheckpointError, did_you_mean
 from stereopsis.models.adapter import Adapter
+from stereopsis.models.attention import Attention
 from stereopsis.models.families import FAMILIES
+from stereopsis.models.lora import base_of, has_lora, merged, quantization, restore_lora, save_lora
 from stereopsis.models.spatial import SpatialConfig, SpatialModel
 
 CONFIG_FILE = "spatial_config.json"
@@ -37,11 +40,15 @@ def save_model(model: SpatialModel, folder: str | Path) -> None:
 
     ``config.json``, ``model.safetensors`` and the tokenizer are the backbone in Hugging Face's own form;
     ``spatial.safetensors`` holds the grounding head; ``training_heads.safetensors`` the objectives' heads, which
-    inference never reads.
+    inference never reads. Of a backbone with low-rank adapters only these are written, in PEFT's form, with the base's
+    ``config.json``; `load_model` finds the base by them and merges.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    model.backbone.save_pretrained(folder)  # type: ignore[operator]
+    if has_lora(model.backbone):
+        save_lora(model.backbone, folder)
+    else:
+        model.backbone.save_pretrained(folder)  # type: ignore[operator]
     model.tokenizer.save_pretrained(folder)
     _save_tensors(model.grounding, folder / SPATIAL_FILE)
     if model.objectives is not None:
@@ -50,21 +57,31 @@ def save_model(model: SpatialModel, folder: str | Path) -> None:
     (folder / CONFIG_FILE).write_text(json.dumps(record, indent=2) + "\n")
 
 
-def load_model(folder: str | Path, *, dtype: torch.dtype = torch.float32, **changes: Any) -> SpatialModel:
-    """Open a model folder for inference.
+def load_model(
+    folder: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    attention: Attention = "sdpa",
+    load_in: str | None = None,
+    **changes: Any,
+) -> SpatialModel:
+    """Open a model folder for inference; adapters are merged into the base that they were trained on.
 
     Args:
         folder: written by `save_model`, or a plain Hugging Face multimodal LLM (its spatial parts start fresh).
         dtype: of the parameters.
+        attention: how packed rows are attended; see `stereopsis.models.attention.Attention`.
+        load_in: "8bit" or "4bit" keeps the backbone's matrices quantised (bitsandbytes, on a GPU).
         changes: fields of `SpatialConfig` to change (for example ``positions="none"``).
 
     Raises:
         CheckpointError: the folder is not a model, or its parts belong to another architecture.
+        MissingExtraError: adapters without peft, or ``load_in`` without bitsandbytes.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} is not a model folder: it has no config.json; give a folder made by 'train'")
-    config = _read_config(folder, changes)
+    config = read_settings(folder, changes)
     family = _family(folder)
     if family != config.family:
         raise CheckpointError(
@@ -72,21 +89,48 @@ def load_model(folder: str | Path, *, dtype: torch.dtype = torch.float32, **chan
             f"'{family}'; the files come from different models"
         )
     _adapter_class(family)
-    backbone, loading = AutoModelForImageTextToText.from_pretrained(
-        folder, dtype=dtype, attn_implementation="sdpa", output_loading_info=True
-    )
-    problems = {k: sorted(map(str, v))[:3] for k, v in loading.items() if v and k != "error_msgs"}
-    if problems:
-        raise CheckpointError(f"{folder}: model.safetensors does not fit config.json: {problems}")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    add_special_tokens(tokenizer, backbone)
+    backbone = _open_backbone(folder, tokenizer, dtype, load_in)
     model = SpatialModel(
         backbone=backbone, adapter=adapter_for(backbone, config.view_grid), tokenizer=tokenizer, config=config
     )
+    model.adapter.attend(attention)
     model.grounding.to(dtype)
     if (folder / SPATIAL_FILE).is_file():
         load_tensors(model.grounding, folder / SPATIAL_FILE)
     return model.eval()
+
+
+def _open_backbone(folder: Path, tokenizer: Any, dtype: torch.dtype, load_in: str | None) -> Any:
+    """The Hugging Face model of a folder, with a place in its embeddings for each of the tokenizer's tokens."""
+    base = base_of(folder)
+    if base is not None:
+        return merged(_open_backbone(base, tokenizer, dtype, load_in), folder)
+    options: dict[str, Any] = {} if load_in is None else {"quantization_config": quantization(load_in, dtype)}
+    backbone, loading = AutoModelForImageTextToText.from_pretrained(
+        folder, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **options
+    )
+    problems = {k: sorted(map(str, v))[:3] for k, v in loading.items() if v and k != "error_msgs"}
+    if problems:
+        raise CheckpointError(f"{folder}: model.safetensors does not fit config.json: {problems}")
+    add_special_tokens(tokenizer, backbone)
+    return backbone
+
+
+def restore_backbone(model: SpatialModel, folder: Path) -> None:
+    """Give a model's backbone the weights (or the adapters) that `save_model` wrote into a folder.
+
+    Raises:
+        CheckpointError: they belong to another backbone.
+    """
+    if has_lora(model.backbone):
+        restore_lora(model.backbone, folder)
+        return
+    stored = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    try:
+        model.backbone.load_state_dict(stored.state_dict())
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder} belongs to another backbone than this recipe's: {error}") from error
 
 
 def add_special_tokens(tokenizer: Any, backbone: nn.Module) -> None:
@@ -151,7 +195,12 @@ def _family(folder: Path) -> str:
     return str(_read_json(folder / "config.json").get("model_type"))
 
 
-def _read_config(folder: Path, changes: dict[str, Any]) -> SpatialConfig:
+def read_settings(folder: Path, changes: Mapping[str, Any]) -> SpatialConfig:
+    """What a model folder's ``spatial_config.json`` says, or a plain backbone's defaults, with some changes.
+
+    Raises:
+        CheckpointError: another schema, an unknown family or an unknown change.
+    """
     known = {f.name for f in dataclasses.fields(SpatialConfig)}
     record: dict[str, Any] = {}
     if (folder / CONFIG_FILE).is_file():
@@ -165,7 +214,15 @@ def _read_config(folder: Path, changes: dict[str, Any]) -> SpatialConfig:
     for key in record.keys() - known:
         raise CheckpointError(f"unknown model option '{key}'{did_you_mean(key, known)}")
     if "view_grid" not in record:
-        family = _adapter_class(record["family"])
-        record["view_grid"] = family.default_grid(AutoConfig.from_pretrained(folder))
+        record["view_grid"] = fresh_grid(AutoConfig.from_pretrained(folder))
     record["view_grid"] = tuple(record["view_grid"])
     return SpatialConfig(**record)
+
+
+def fresh_grid(config: Any) -> tuple[int, int]:
+    """Rows and cols of a view's tokens in a plain backbone of this configuration.
+
+    Raises:
+        CheckpointError: no adapter speaks for its family.
+    """
+    return _adapter_class(config.model_type).default_grid(config)

@@ -7,6 +7,7 @@ from stereopsis.objectives.base import (
     Objective,
     ObjectiveLoss,
     SpatialOutputs,
+    TextStates,
 )
 from stereopsis.objectives.consistency import Consistency
 from stereopsis.objectives.contrastive import Contrastive
@@ -37,6 +38,7 @@ __all__ = [
     "Relational",
     "SpatialOutputs",
     "TextLoss",
+    "TextStates",
     "VanillaReconstruction",
     "load_released_denoiser",
     "released_forward",

@@ -6,7 +6,7 @@ too, so one interface serves all. Objectives see tensors, the layout and the bat
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -43,24 +43,49 @@ class GroundingScores:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class TextStates:
+    """The labelled tokens before the language-model head, so that nobody need hold all their scores at once.
+
+    Attributes:
+        states: [labels dim] last hidden states at the labelled positions only.
+        targets: [labels] the words that they should predict.
+        head: states [tokens dim] to scores [tokens vocab].
+        vocabulary: number of words that are scored.
+    """
+
+    states: Float[Tensor, "labels dim"]
+    targets: Int64[Tensor, "labels"]
+    head: Callable[[Tensor], Tensor]
+    vocabulary: int
+
+    @property
+    def logits(self) -> Float[Tensor, "labels vocab"]:
+        """All scores, computed anew at every call."""
+        return self.head(self.states)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class SpatialOutputs:
     """What the model produced in one forward pass.
 
     Attributes:
         visual: [views rows cols dim] last hidden states at the visual tokens (the paper's x_{i<=N}).
         hidden: [views] True for the views that some objective hid in this pass.
-        text_logits: [labels vocab] logits at the labelled positions only, or None.
-        text_targets: [labels] their targets, or None.
+        text: the labelled tokens, or None.
         grounding: scores, or None where the batch has no query.
         layers: hidden states of other layers at the visual tokens, by the layer number that was asked for.
     """
 
     visual: Float[Tensor, "views rows cols dim"]
     hidden: Bool[Tensor, "views"]
-    text_logits: Float[Tensor, "labels vocab"] | None = None
-    text_targets: Int64[Tensor, "labels"] | None = None
+    text: TextStates | None = None
     grounding: GroundingScores | None = None
     layers: Mapping[int, Float[Tensor, "views rows cols dim"]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def text_logits(self) -> Float[Tensor, "labels vocab"] | None:
+        """Scores of the next word at the labelled positions, computed anew at every call; None without words."""
+        return None if self.text is None else self.text.logits
 
     def at(self, layer: int) -> Float[Tensor, "views rows cols dim"]:
         """Hidden states at the visual tokens after a layer; -1 is the last.

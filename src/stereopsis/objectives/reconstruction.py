@@ -44,20 +44,21 @@ class VanillaReconstruction(Reconstruction):
             raise ValueError(f"objective 'vanilla': ratio must lie in (0, 1], got {ratio}")
         self.ratio = ratio
 
-    def _chosen(self, views: int) -> int:
+    def chosen_views(self, views: int) -> int:
+        """How many of a scene's views are reconstructed."""
         return min(views, max(1, int(views * self.ratio + 1e-9)))
 
     def count(self, batch: Batch) -> float:
         """Cells of the chosen views."""
         rows, cols = self.denoiser.grid("view")
-        return float(rows * cols * sum(self._chosen(len(views)) for views in self.active_views(batch) if views))
+        return float(rows * cols * sum(self.chosen_views(len(views)) for views in self.active_views(batch) if views))
 
     def training_targets(
         self, scene: int, views: list[int], hidden: list[bool], batch: Batch, generator: torch.Generator
     ) -> SceneTargets:
         """A random subset of the views, visible ones first."""
         order = [views[i] for i in torch.randperm(len(views), generator=generator).tolist()]
-        chosen = tuple(sorted(order, key=lambda view: hidden[view])[: self._chosen(len(views))])
+        chosen = tuple(sorted(order, key=lambda view: hidden[view])[: self.chosen_views(len(views))])
         return each_from_itself(chosen)
 
     def picture_targets(self, scene: int, views: list[int], hidden: list[bool], batch: Batch) -> SceneTargets:
@@ -115,7 +116,8 @@ class CrossView(Reconstruction):
         """Build it around the run's denoiser, with a mask token of the model's width."""
         return super().from_recipe(context, dim=context.dim, **options)
 
-    def _repeats(self, views: int, hidden: int) -> int:
+    def repeats_of(self, views: int, hidden: int) -> int:
+        """How often each hidden view of a scene is a target."""
         return views // hidden if self.repeats is None else self.repeats
 
     def count(self, batch: Batch) -> float:
@@ -124,7 +126,7 @@ class CrossView(Reconstruction):
         targets = 0
         for views in self.active_views(batch):
             n_hidden = len(views) - kept_views(len(views), self.ratio)
-            targets += n_hidden * self._repeats(len(views), n_hidden) if n_hidden else 0
+            targets += n_hidden * self.repeats_of(len(views), n_hidden) if n_hidden else 0
         return float(rows * cols * targets)
 
     def corrupt(
@@ -150,7 +152,7 @@ class CrossView(Reconstruction):
         masked = tuple(view for view in views if hidden[view])
         if not masked:
             return SceneTargets()
-        repeats = self._repeats(len(views), len(masked)) if repeats is None else repeats
+        repeats = self.repeats_of(len(views), len(masked)) if repeats is None else repeats
         if self.conditioning == "masked_positions":
             return each_from_itself(masked, repeats)
         source = masked * repeats

@@ -1,20 +1,56 @@
 """Next-token cross entropy on the conversations."""
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from stereopsis.data.batch import Batch
 from stereopsis.objectives.base import Objective, ObjectiveLoss, SpatialOutputs
 
 Average = Literal["token", "answer"]
+CHUNK = 2**25
+"""Scores that are held at a time: 128 MiB in float32, 220 tokens of Qwen2's vocabulary."""
+
+
+def chunked_cross_entropy(
+    states: Float[Tensor, "labels dim"],
+    targets: Int64[Tensor, "labels"],
+    head: Callable[[Tensor], Tensor],
+    *,
+    tokens: int,
+) -> tuple[Float[Tensor, "labels"], Bool[Tensor, "labels"]]:
+    """Each token's cross entropy (at least float32) and whether its target has the highest score.
+
+    Scores exist for one chunk at a time: going back, they are computed again. Where one chunk holds all, they are kept.
+
+    Args:
+        states: last hidden states.
+        targets: right words.
+        head: states to scores [tokens vocab].
+        tokens: length of a chunk.
+    """
+
+    def scored(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        logits = head(states)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return functional.cross_entropy(logits, targets, reduction="none"), logits.detach().argmax(dim=-1) == targets
+
+    if len(states) <= tokens:
+        return scored(states, targets)
+    parts = [
+        checkpoint(scored, *chunk, use_reentrant=False, preserve_rng_state=False)
+        for chunk in zip(states.split(tokens), targets.split(tokens), strict=True)
+    ]
+    return torch.cat([each for each, _ in parts]), torch.cat([right for _, right in parts])
 
 
 class TextLoss(Objective):
-    """The language model's own loss (float32).
+    """The language model's own loss (float32), computed without holding all scores at once.
 
     Args:
         average: "token" weighs every labelled token alike (as the published models train); "answer" weighs every
@@ -44,20 +80,21 @@ class TextLoss(Objective):
         """Summed cross entropy; the metric is the share of labelled tokens predicted right.
 
         Raises:
-            ValueError: the model returned logits for another number of tokens than the batch labels.
+            ValueError: the model gave states for another number of tokens than the batch labels.
         """
         labelled = int((batch.labels != -100).sum())
-        given = 0 if outputs.text_logits is None else len(outputs.text_logits)
-        if given != labelled or (outputs.text_targets is None) != (outputs.text_logits is None):
+        text = outputs.text
+        given = 0 if text is None else len(text.states)
+        if given != labelled:
             raise ValueError(
-                f"text objective: the batch labels {labelled} tokens, the model gave logits for {given}; "
-                "outputs.text_logits and text_targets must cover exactly the positions with labels != -100"
+                f"text objective: the batch labels {labelled} tokens, the model gave states for {given}; "
+                "outputs.text must cover exactly the positions with labels != -100"
             )
-        if outputs.text_logits is None or outputs.text_targets is None or given == 0:
+        if text is None or given == 0:
             return ObjectiveLoss(sum=outputs.visual[:0].float().sum(), count=0.0)
-        logits = outputs.text_logits.to(torch.promote_types(outputs.text_logits.dtype, torch.float32))
-        correct = logits.detach().argmax(dim=-1) == outputs.text_targets
-        each = functional.cross_entropy(logits, outputs.text_targets, reduction="none")
+        each, correct = chunked_cross_entropy(
+            text.states, text.targets, text.head, tokens=max(1, CHUNK // text.vocabulary)
+        )
         if self.average == "answer":
             _, answer, length = _answers(batch).unique(return_inverse=True, return_counts=True)
             each = each / length[answer]

@@ -1,13 +1,17 @@
 """Assembling a run from its recipe: model, teachers, objectives."""
 
 import dataclasses
+import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from stereopsis.data.pack import COORD_TOKEN, GROUND_TOKEN
 from stereopsis.errors import CheckpointError, RecipeError
+from stereopsis.models.lora import LoraConfig, add_lora
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import load_model
 from stereopsis.models.targets import Teachers
@@ -42,16 +46,35 @@ OBJECTIVES: Mapping[str, type[Objective]] = {
 _FEATURES = ("alignment", "relational")
 
 
+def base_folder(recipe: Recipe) -> Path:
+    """Where the recipe's base lies, whether or not it is there."""
+    return TINY_BASE if recipe.model.base == "tiny" else Path(recipe.model.base)
+
+
 def build_model(recipe: Recipe) -> SpatialModel:
     """Open the recipe's base; its spatial parts start fresh unless the base has them.
 
     Raises:
         CheckpointError: the base is not a model folder.
+        MissingExtraError: the recipe asks for adapters or quantised weights whose package is not installed.
     """
-    section = recipe.model
-    folder = TINY_BASE if section.base == "tiny" else Path(section.base)
+    section, folder = recipe.model, base_folder(recipe)
     if not folder.is_dir():
         raise CheckpointError(f"base '{section.base}': no such folder; give 'tiny' or a folder with config.json")
+    torch.manual_seed(recipe.seed)
+    model = load_model(
+        folder,
+        dtype=getattr(torch, section.dtype),
+        load_in=section.load_in,
+        attention=section.attention,
+        **model_changes(recipe),
+    )
+    return made_ready(model, recipe)
+
+
+def model_changes(recipe: Recipe) -> dict[str, Any]:
+    """The fields of `SpatialConfig` that the recipe sets."""
+    section = recipe.model
     changes: dict[str, Any] = {
         "positions": "none" if section.blind else section.positions,
         "train_vision": section.train_vision,
@@ -60,12 +83,30 @@ def build_model(recipe: Recipe) -> SpatialModel:
     for key in ("view_grid", "fit", "object_features", "encoding_scale"):
         if getattr(section, key) is not None:
             changes[key] = getattr(section, key)
-    torch.manual_seed(recipe.seed)
-    return load_model(folder, **changes)
+    return changes
+
+
+def made_ready(model: SpatialModel, recipe: Recipe) -> SpatialModel:
+    """Give an opened base what the recipe trains it with: adapters, checkpointing, heads in full precision.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+        RecipeError: the language model has no matrix of a name under ``model.lora.targets``.
+    """
+    section = recipe.model.lora
+    if section is not None:
+        ids = model.tokenizer.convert_tokens_to_ids([COORD_TOKEN, GROUND_TOKEN])  # these may start untrained
+        add_lora(model.backbone, LoraConfig(**section.model_dump()), base=base_folder(recipe), tokens=tuple(ids))
+    model.grounding.float()
+    if recipe.training.checkpointing:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # renamed in newer versions of transformers
+            model.backbone.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    return model
 
 
 def build_teachers(recipe: Recipe) -> Teachers:
-    """Load the teachers that the recipe's objectives need, and no others.
+    """Load the teachers that the recipe's objectives need, and no others, on a GPU where there is one.
 
     Raises:
         RecipeError: unknown teacher, or a picture size that it cannot take.
@@ -84,7 +125,14 @@ def build_teachers(recipe: Recipe) -> Teachers:
         features=load_feature_teacher(section.features) if any(n in active for n in _FEATURES) else None,
         view_size=section.view_size,
         birdseye_size=section.birdseye_size,
-    )
+    ).to(own_device())
+
+
+def own_device() -> torch.device:
+    """This process's own GPU where there is one, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
 def build_objectives(recipe: Recipe, dim: int, targets: Mapping[str, torch.Tensor]) -> ObjectiveSet:

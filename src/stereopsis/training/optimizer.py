@@ -1,14 +1,18 @@
-"""AdamW, or Muon for the hidden matrices with AdamW for the rest, behind one optimizer interface."""
+"""AdamW (also with 8-bit state), or Muon for the hidden matrices with AdamW for the rest, behind one interface."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from stereopsis.errors import MissingExtraError, RecipeError, did_you_mean
 from stereopsis.models.spatial import SpatialModel
 
 HEAD_PARTS = ("grounding.", "objectives.")
+EIGHT_BIT: Mapping[str, str] = {"adamw8bit": "AdamW8bit", "paged_adamw8bit": "PagedAdamW8bit"}
+"""Optimizers of the package bitsandbytes, by their names here and there."""
+OPTIMIZERS = ("adamw", *EIGHT_BIT, "muon")
 _NOT_HIDDEN = ("embed", "lm_head", "cls_token", "mask_token", "zero_target", "newline")
 
 
@@ -72,19 +76,23 @@ def build_optimizer(
 
     Args:
         model: whose parameters.
-        name: "adamw" or "muon".
+        name: one of `OPTIMIZERS`.
         learning_rate: of the backbone.
         head_rate: of what starts untrained (grounding head, objectives' heads).
         weight_decay: of matrices.
         vision_rate: of the vision tower, where it is trained; None = the backbone's.
         betas: AdamW's.
+
+    Raises:
+        RecipeError: unknown name.
+        MissingExtraError: the package of an 8-bit optimizer is not installed.
     """
     rates = {"backbone": learning_rate, "heads": head_rate, "vision": vision_rate or learning_rate}
     tower = {id(parameter) for parameter in model.adapter.vision_tower.parameters()}
     groups: dict[tuple[bool, str], list[nn.Parameter]] = {}
     for key, parameter in model.named_parameters():
         if parameter.requires_grad:
-            hidden = parameter.ndim == 2 and not any(part in key for part in _NOT_HIDDEN)
+            hidden = is_hidden_matrix(key, parameter)
             part = "heads" if key.startswith(HEAD_PARTS) else "vision" if id(parameter) in tower else "backbone"
             groups.setdefault((hidden, part), []).append(parameter)
     made = {
@@ -97,6 +105,30 @@ def build_optimizer(
     }
     matrices = [group for kind, group in made.items() if kind[0]]
     others = [group for kind, group in made.items() if not kind[0]]
+    if name == "muon":
+        return MuonWithAdamW(matrices, others, betas=betas)
+    return adamw_of(name)([*matrices, *others], betas=betas)
+
+
+def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether Muon would step a parameter, by its name in the model: a matrix that is no table and no output head."""
+    return parameter.ndim == 2 and not any(part in name for part in _NOT_HIDDEN)
+
+
+def adamw_of(name: str) -> Callable[..., torch.optim.Optimizer]:
+    """The class of an AdamW by its name in recipes.
+
+    Raises:
+        RecipeError: unknown name.
+        MissingExtraError: it is one of bitsandbytes', which is not installed.
+    """
     if name == "adamw":
-        return torch.optim.AdamW([*matrices, *others], betas=betas)
-    return MuonWithAdamW(matrices, others, betas=betas)
+        return torch.optim.AdamW
+    if name not in EIGHT_BIT:
+        raise RecipeError(f"training.optimizer: unknown optimizer '{name}'{did_you_mean(name, OPTIMIZERS)}")
+    try:
+        import bitsandbytes
+    except ImportError as error:
+        raise MissingExtraError("bitsandbytes", "bnb", f"'training.optimizer: {name}'") from error
+    made: Callable[..., torch.optim.Optimizer] = getattr(bitsandbytes.optim, EIGHT_BIT[name])
+    return made

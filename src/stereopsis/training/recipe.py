@@ -42,6 +42,12 @@ class Recipe(Section):
             raise ValueError("no objective is active on every step; set 'every: 1' for at least one of them")
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _half_precision_weights_need_autocast(self) -> "Recipe":
+        if self.training.precision == "fp32" and (self.model.dtype != "float32" or self.model.load_in is not None):
+            raise ValueError("'model.dtype: bfloat16' and 'model.load_in' need 'training.precision: bf16'")
+        return self
+
     def to_yaml(self) -> str:
         """The recipe with every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

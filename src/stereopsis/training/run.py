@@ -129,6 +129,7 @@ def train(
     teachers = build_teachers(recipe)
     if packs is None:
         packs = build_packs(recipe, model, teachers, recipe.data.sources, console=console)
+    teachers.to("cpu")  # they have answered; the GPU's memory is the model's now
     dataset = PackDataset(
         packs,
         conversations=recipe.data.conversations,
@@ -137,6 +138,7 @@ def train(
         text_share=recipe.data.text_share,
         vision_only=recipe.data.vision_only,
         seed=recipe.seed,
+        measure=model.collator() if recipe.data.group_by_length else None,
     )
     probe = model.collator()([dataset[0]])
     model.objectives = build_objectives(recipe, model.adapter.dim, probe.targets)

@@ -14,6 +14,24 @@ class Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
+class LoraSection(Section):
+    """Low-rank adapters on the language model's matrices in place of full tuning (package peft).
+
+    Attributes:
+        rank: of the adapters.
+        alpha: their output is scaled by alpha / rank.
+        targets: names of the matrices that get one.
+        dropout: share of an adapter's inputs that is dropped in training.
+    """
+
+    rank: int = pydantic.Field(default=64, ge=1)
+    alpha: float = pydantic.Field(default=128.0, gt=0)
+    targets: tuple[str, ...] = pydantic.Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
+    )
+    dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+
+
 class ModelSection(Section):
     """Which model is tuned, and how its visual tokens learn where they look.
 
@@ -26,7 +44,13 @@ class ModelSection(Section):
         object_features: what grounding candidates are made of; see `stereopsis.models.spatial.SpatialConfig`.
         instruction: words before every question.
         train_vision: whether the vision tower is trained.
+        attention: how packed rows are attended: "flex" (GPU) and "split" pass over what conversations do not see of
+            each other, "sdpa" and "eager" take a dense mask; "auto" is "flex" on a GPU and "split" elsewhere.
         blind: train and answer without looking (one grey view, no coordinates): the language-prior baseline.
+        dtype: how the backbone's weights are kept while training. "bfloat16" halves weights and gradients; small
+            updates may be rounded away, so it is meant for frozen weights under LoRA, or where memory leaves no choice.
+        lora: train low-rank adapters; left out, the whole backbone is trained.
+        load_in: keep the frozen matrices of the backbone in 8 or 4 bits (package bitsandbytes, a GPU; with ``lora``).
     """
 
     base: str = "tiny"
@@ -37,7 +61,21 @@ class ModelSection(Section):
     fit: Literal["crop", "squash"] | None = None
     instruction: str = ""
     train_vision: bool = False
+    attention: Literal["auto", "flex", "split", "sdpa", "eager"] = "auto"
     blind: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    lora: LoraSection | None = None
+    load_in: Literal["8bit", "4bit"] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _frozen_weights_stay_frozen(self) -> "ModelSection":
+        if self.load_in is not None and self.lora is None:
+            raise ValueError(
+                f"'load_in: {self.load_in}' freezes the backbone; add 'lora: {{}}' to train adapters on it"
+            )
+        if self.lora is not None and self.train_vision:
+            raise ValueError("'lora' trains the language model's adapters; a trained tower needs full tuning: drop one")
+        return self
 
 
 class SourceSection(Section):
@@ -85,6 +123,7 @@ class DataSection(Section):
             without.
         vision_only: share of the training samples that are vision-only passes, exact to one sample; left out, what the
             scenes give.
+        group_by_length: put samples of like length into the same optimiser step, so that less is padded.
         cache: folder for generated rooms and for the order in which "coverage" takes views.
     """
 
@@ -97,6 +136,7 @@ class DataSection(Section):
     conversations: int = pydantic.Field(default=12, ge=1)
     text_share: float = pydantic.Field(default=1.0, ge=0, le=1)
     vision_only: float | None = pydantic.Field(default=None, ge=0, le=1)
+    group_by_length: bool = False
     cache: Path = Path("data/rooms")
 
     @pydantic.model_validator(mode="after")
@@ -182,7 +222,8 @@ class TrainingSection(Section):
         steps: optimiser steps.
         scenes: scenes per pass and process.
         accumulation: passes per optimiser step.
-        optimizer: "adamw", or "muon" for the hidden matrices with AdamW for the rest.
+        optimizer: "adamw"; "adamw8bit" with its state in 8 bits, "paged_adamw8bit" with that state moved to the host
+            where the GPU is full (package bitsandbytes); "muon" for the hidden matrices with AdamW for the rest.
         learning_rate: peak rate of the backbone.
         head_rate: peak rate of everything that starts untrained (grounding head, objectives' heads).
         vision_rate: peak rate of the vision tower, where it is trained; left out, the backbone's.
@@ -196,12 +237,13 @@ class TrainingSection(Section):
         keep: how many checkpoints stay; at least 2, so that a kill while one is written leaves a whole one.
         threads: CPU threads; 0 = torch's default.
         cache_vision: keep the frozen tower's output in memory instead of computing it in every step.
+        checkpointing: keep only each layer's input for the backward pass and compute the layer again there.
     """
 
     steps: int = pydantic.Field(default=300, ge=1)
     scenes: int = pydantic.Field(default=8, ge=1)
     accumulation: int = pydantic.Field(default=1, ge=1)
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "adamw8bit", "paged_adamw8bit", "muon"] = "adamw"
     learning_rate: float = pydantic.Field(default=1e-3, ge=0)
     head_rate: float = pydantic.Field(default=1e-3, ge=0)
     vision_rate: float | None = pydantic.Field(default=None, ge=0)
@@ -215,6 +257,7 @@ class TrainingSection(Section):
     keep: int = pydantic.Field(default=2, ge=2)
     threads: int = pydantic.Field(default=0, ge=0)
     cache_vision: bool = True
+    checkpointing: bool = False
 
 
 class EvaluationSection(Section):

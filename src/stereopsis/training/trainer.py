@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoModelForImageTextToText,
     ProgressCallback,
     Trainer,
     TrainerCallback,
@@ -19,10 +18,10 @@ from transformers import (
 )
 
 from stereopsis.data.batch import Batch
-from stereopsis.errors import CheckpointError
 from stereopsis.models.dataset import EvenSampler, PackDataset
+from stereopsis.models.grouping import GroupedSampler
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.models.storage import HEADS_FILE, SPATIAL_FILE, load_tensors, save_model
+from stereopsis.models.storage import HEADS_FILE, SPATIAL_FILE, load_tensors, restore_backbone, save_model
 from stereopsis.training.optimizer import build_optimizer
 
 METRICS_FILE = "metrics.jsonl"
@@ -96,7 +95,7 @@ class SpatialTrainer(Trainer):
         args: the Trainer's arguments.
         head_rate: learning rate of what starts untrained (grounding head, objectives' heads).
         vision_rate: learning rate of the vision tower, where it is trained; None = the backbone's.
-        optimizer: "adamw" or "muon".
+        optimizer: one of `stereopsis.training.optimizer.OPTIMIZERS`.
         options: the Trainer's other arguments.
     """
 
@@ -115,7 +114,7 @@ class SpatialTrainer(Trainer):
         self.optimizer_name = optimizer
         self.model_accepts_loss_kwargs = True  # losses are already divided by the step's global counts
         self.optimizer: torch.optim.Optimizer | None
-        self._even_sampler: EvenSampler | None = None
+        self._own_sampler: EvenSampler | GroupedSampler | None = None
         self._pass = 0
         self._pass_step = -1
         self._sums: dict[str, float] = {}
@@ -163,17 +162,22 @@ class SpatialTrainer(Trainer):
         return batches, dict(zip(due, counts.tolist(), strict=True))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
-        """The Trainer's own, or one that keeps the recipe's share of vision-only items everywhere."""
+        """The Trainer's own, or one that keeps the recipe's share of vision-only items and groups lengths."""
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        if not isinstance(dataset, PackDataset) or dataset.vision_only is None:
+        seed = self.args.data_seed or self.args.seed
+        if isinstance(dataset, PackDataset) and dataset.lengths is not None:
+            passes = self.args.gradient_accumulation_steps * self.args.world_size
+            self._own_sampler = GroupedSampler(dataset, seed, step=self.args.train_batch_size * passes)
+        elif isinstance(dataset, PackDataset) and dataset.vision_only is not None:
+            self._own_sampler = EvenSampler(dataset, seed)
+        else:
             return super()._get_train_sampler(train_dataset)
-        self._even_sampler = EvenSampler(dataset, self.args.data_seed or self.args.seed)
-        return self._even_sampler
+        return self._own_sampler
 
     def _run_epoch(self, *args: Any, epoch: int, **options: Any) -> Any:
         # told here, because accelerate's wrappers do not pass an epoch on to every sampler that they skip or share
-        if self._even_sampler is not None:
-            self._even_sampler.set_epoch(epoch)
+        if self._own_sampler is not None:
+            self._own_sampler.set_epoch(epoch)
         return super()._run_epoch(*args, epoch=epoch, **options)
 
     def floating_point_ops(self, inputs: Batch) -> int:
@@ -240,11 +244,7 @@ class SpatialTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder, spatial = Path(resume_from_checkpoint), self.spatial
-        backbone = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
-        try:
-            spatial.backbone.load_state_dict(backbone.state_dict())
-        except RuntimeError as error:
-            raise CheckpointError(f"{folder} belongs to another backbone than this recipe's: {error}") from error
+        restore_backbone(spatial, folder)
         load_tensors(spatial.grounding, folder / SPATIAL_FILE)
         if spatial.objectives is not None:
             load_tensors(spatial.objectives, folder / HEADS_FILE)

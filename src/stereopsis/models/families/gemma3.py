@@ -25,6 +25,11 @@ class Gemma3Adapter(Adapter):
         return side, side
 
     @property
+    def window(self) -> int:
+        """How far back the local layers look, tokens."""
+        return self.model.config.text_config.sliding_window
+
+    @property
     def image_size(self) -> int:
         """Side of the images that the vision tower takes, pixels."""
         return self.model.config.vision_config.image_size
@@ -75,8 +80,7 @@ class Gemma3Adapter(Adapter):
 
         Distance is that of positions, so that a packed conversation sees what it would see alone.
         """
-        window = self.model.config.text_config.sliding_window
-        near = (query_positions[:, :, None] - key_positions[:, None, :]) < window
+        near = (query_positions[:, :, None] - key_positions[:, None, :]) < self.window
         whole, windowed = allowed, allowed & near
         if same_view is not None:
             whole, windowed = whole | same_view, windowed | same_view
