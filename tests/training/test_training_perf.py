@@ -68,7 +68,6 @@ def test_adapters_checkpointing_and_an_optimizer(script, tmp_path, monkeypatch):
 
 def test_utilisation_counts_what_the_step_needs(script):
     """Packed and loop sum the same words; the loop's views are counted as often as they are computed."""
-    pytest.importorskip("stereopsis.training.cost_flops")
     args = script.parsed([*FEW, "--gpu", "H200", "--only-step"])
     trainer = script.Trainer(args, script.TINY)
     found = {
