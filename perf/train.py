@@ -18,7 +18,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -235,6 +235,19 @@ def cost(trainer: Trainer, views: int, conversations: int, due: tuple[str, ...])
     }
 
 
+def while_memory_lasts(measured: Callable[[int], dict[str, Any]], values: Sequence[int]) -> list[dict[str, Any]]:
+    """Ascending sizes, up to the first that the device has no room for."""
+    found = []
+    for value in values:
+        try:
+            found.append(measured(value))
+        except torch.OutOfMemoryError:
+            print(f"no room for {value}: the figure ends before it", flush=True)
+            torch.cuda.empty_cache()
+            break
+    return found
+
+
 def measure(trainer: Trainer) -> dict[str, Any]:
     """Everything, as the record that is written."""
     args = trainer.args
@@ -247,17 +260,17 @@ def measure(trainer: Trainer) -> dict[str, Any]:
         show(found)
     record: dict[str, Any] = {"packed_against_loop": compared}
     if not args.only_step:
-        record["by_conversations"] = [
-            shown(cost(trainer, args.views, conversations, due)) for conversations in args.sweep_conversations
-        ]
-        record["by_views"] = [
-            {
+        record["by_conversations"] = while_memory_lasts(
+            lambda conversations: shown(cost(trainer, args.views, conversations, due)), args.sweep_conversations
+        )
+        record["by_views"] = while_memory_lasts(
+            lambda views: {
                 "views": views,
                 "packed": shown(cost(trainer, views, args.conversations, due)),
                 "alone": shown(cost(trainer, views, 1, due)),
-            }
-            for views in args.sweep_views
-        ]
+            },
+            args.sweep_views,
+        )
     batch = trainer.batches(args.views, args.conversations, packed=True, cached=True)[0]
     prefix = int((batch.segments == 0).sum())
     return {

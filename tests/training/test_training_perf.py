@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+import torch
 
 PERF = Path(__file__).resolve().parents[2] / "perf"
 FEW = ["--random", "tiny", "--conversations", "4", "--repeats", "1", "--sweep-repeats", "1"]
@@ -79,6 +80,16 @@ def test_utilisation_counts_what_the_step_needs(script):
     assert found["packed"]["tflop_per_second"] == found["packed"]["model_tflop"] / 2
     assert found["packed"]["share_of_peak"] == pytest.approx(found["packed"]["tflop_per_second"] / 989.4)
     assert 1.5 < found["loop"]["model_tflop"] / found["packed"]["model_tflop"] < 4
+
+
+def test_a_sweep_ends_where_memory_does(script, capsys):
+    def measured(views: int) -> dict[str, int]:
+        if views > 16:
+            raise torch.OutOfMemoryError
+        return {"views": views}
+
+    assert script.while_memory_lasts(measured, (8, 16, 32, 64)) == [{"views": 8}, {"views": 16}]
+    assert capsys.readouterr().out == "no room for 32: the figure ends before it\n"
 
 
 def test_other_losses_are_refused(script):
