@@ -16,7 +16,14 @@ from stereopsis.errors import CheckpointError, MissingExtraError, RecipeError
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
 NAME = "default"
-_KEPT = ("lm_head", "vision_tower", "visual", "vision_model", "multi_modal_projector", "connector")
+_KEPT = (
+    "lm_head",
+    "model.vision_tower",
+    "model.visual",
+    "model.vision_model",
+    "model.multi_modal_projector",
+    "model.connector",
+)
 """Parts that are not quantised: all but the language model's layers."""
 _PREFIX = "base_model.model."
 """What PEFT writes before the names of a wrapped model's parts."""

@@ -77,7 +77,7 @@ def load_model(
         folder: written by `save_model`, or a plain Hugging Face multimodal LLM (its spatial parts start fresh).
         dtype: of the parameters.
         attention: how packed rows are attended; see `stereopsis.models.attention.Attention`.
-        load_in: "8bit" or "4bit" keeps the backbone's matrices quantised (bitsandbytes, on a GPU).
+        load_in: "8bit" or "4bit" keeps the backbone's matrices quantised (package bitsandbytes).
         changes: fields of `SpatialConfig` to change (for example ``positions="none"``).
 
     Raises:

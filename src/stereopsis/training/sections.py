@@ -50,7 +50,7 @@ class ModelSection(Section):
         dtype: how the backbone's weights are kept while training. "bfloat16" halves weights and gradients; small
             updates may be rounded away, so it is meant for frozen weights under LoRA, or where memory leaves no choice.
         lora: train low-rank adapters; left out, the whole backbone is trained.
-        load_in: keep the frozen matrices of the backbone in 8 or 4 bits (package bitsandbytes, a GPU; with ``lora``).
+        load_in: keep the frozen matrices of the backbone in 8 or 4 bits (package bitsandbytes; with ``lora``).
     """
 
     base: str = "tiny"
