@@ -39,7 +39,7 @@ OBJECTIVES = {
     "consistency": {"voxel": 0.5},
     "relational": {},
 }
-STEPS, CUT = 5, 3
+STEPS, CUT = 4, 2
 ENGINES = ("ddp", "fsdp")
 
 
@@ -97,7 +97,8 @@ def content(recipe_content, tiny_rooms, tmp_path_factory) -> dict[str, Any]:
             "cache": str(tmp_path_factory.mktemp("cache")),
         },
         training__steps=STEPS,
-        training__batch=2,
+        training__batch=4,
+        training__scenes=1,
         training__save_every=1,
         training__keep=10,
     )
@@ -155,14 +156,14 @@ def same(one, log_of, weights_of):
 
 
 def test_processes_lacked_different_things(content, one):
-    """What the comparisons below rest on: in some steps one process has words and the other none, and so on."""
+    """What the comparisons below rest on: in some passes one process has words and the other none, and so on."""
     items = ["words", "words", "silent", "bare"]
     order = ShuffledSampler(len(items), parse_recipe(content).seed)
-    deal = Deal(processes=2)
+    deal = Deal(processes=2, passes=2)
     per_rank = [[items[i] for (i,) in DealtBatches(order, deal, rank=rank, steps=STEPS)] for rank in range(2)]
-    steps = {frozenset(pair) for pair in zip(*per_rank, strict=True)}
-    assert any("words" in pair and len(pair) == 2 for pair in steps)
-    assert any("bare" in pair and len(pair) == 2 for pair in steps)
+    passes = {frozenset(pair) for pair in zip(*per_rank, strict=True)}
+    assert any("words" in pair and len(pair) == 2 for pair in passes)
+    assert any("bare" in pair and len(pair) == 2 for pair in passes)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -206,7 +207,7 @@ def test_the_first_process_writes_alone_and_nothing_stays_behind(two):
 
 
 def test_deepspeed_trains_the_same_in_one_process(content, same, tmp_path):
-    """It takes a missing gradient for zero, so that heads that are not due go on by their momentum: hence the margin."""
+    """It takes a missing gradient for zero: heads that are not due go on by their momentum, hence the margin."""
     pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
     everything = json.loads(json.dumps(content))
     everything["training"]["save_every"] = 0
@@ -214,6 +215,7 @@ def test_deepspeed_trains_the_same_in_one_process(content, same, tmp_path):
     same(tmp_path / "run", logs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_takes_the_others_with_it(content, tmp_path):
     """One cannot read its scenes while the other waits for it: torchrun ends both, and says why."""
     jobs = tmp_path / "jobs.json"
@@ -280,7 +282,7 @@ def test_what_an_engine_cannot_do_is_refused_before_any_work(content, tmp_path, 
 
 
 def test_a_step_that_the_processes_cannot_share_is_refused(content, tmp_path):
-    with pytest.raises(RecipeError, match="2 scenes cannot be shared evenly by 3 processes; start 1, 2 of them"):
+    with pytest.raises(RecipeError, match="4 scenes cannot be shared evenly by 3 processes; start 1, 2, 4 of them"):
         deal_of(parse_recipe(content), tmp_path, 3)
 
 
