@@ -131,6 +131,9 @@ def two(content, one, tmp_path_factory) -> Path:
     cached = json.loads(json.dumps(content))
     cached["teachers"]["cache"] = str(folder / "cache")
     jobs += [checkpointing, {"recipe": cached, "folder": str(folder / "cached"), "engine": "ddp"}]
+    half = json.loads(json.dumps(content))
+    half["training"] |= {"precision": "bf16", "steps": 1}
+    jobs += [{"recipe": half, "folder": str(folder / f"{engine}-half"), "engine": engine} for engine in ENGINES]
     launch(jobs, folder / "said")
     return folder
 
@@ -145,7 +148,7 @@ def same(one, log_of, weights_of):
         for mine, other in zip(ours, theirs, strict=True):
             assert mine.keys() == other.keys()
             for key in (key for key in other if key.startswith("loss") or key in ("grad_norm", "epoch")):
-                # float32 sums in another order, then AdamW: measured differences stay below 1e-5
+                # float32 sums in another order, then AdamW: measured differences stay below 1e-6
                 assert mine[key] == pytest.approx(other[key], rel=logs), key
         stored, expected = weights_of(folder / "model"), weights_of(one / "model")
         assert stored.keys() == expected.keys()
@@ -185,6 +188,14 @@ def test_one_process_goes_on_with_what_two_began(content, two, same, engine, tmp
     same(folder)
 
 
+def test_half_precision_is_the_same_in_every_engine(two, log_of, one):
+    ((ddp,), (fsdp,)), full = (log_of(two / f"{engine}-half") for engine in ENGINES), log_of(one)[0]
+    same = {key: value for key, value in ddp.items() if "loss" in key}
+    assert {key: fsdp[key] for key in same} == pytest.approx(same)
+    assert fsdp["loss"] == pytest.approx(full["loss"], rel=0.01)
+    assert fsdp["loss"] != full["loss"]
+
+
 def test_layers_may_be_computed_again(two, same):
     same(two / "checkpointing")
 
@@ -213,6 +224,22 @@ def test_deepspeed_trains_the_same_in_one_process(content, same, tmp_path):
     everything["training"]["save_every"] = 0
     launch([{"recipe": everything, "folder": str(tmp_path / "run"), "engine": "zero2"}], tmp_path / "said", processes=1)
     same(tmp_path / "run", logs=1e-3)
+
+
+@pytest.mark.slow
+def test_the_command_line_trains_under_accelerate_launch(content, same, tmp_path):
+    recipe, folder = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(json.dumps(content))  # JSON is YAML
+    engine = f"--config_file {find_engine('fsdp2')} --num_processes 2 --main_process_port 0"
+    command = f"-m accelerate.commands.launch {engine} -m stereopsis train {recipe} -o {folder} --pictures 1"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SOURCE), "COLUMNS": "200"}
+    done = subprocess.run(
+        [sys.executable, *command.split()], env=environment, capture_output=True, text=True, check=False, timeout=280
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("Report:") == 1
+    assert (folder / "pictures" / "pictures.json").is_file()
+    same(folder)
 
 
 @pytest.mark.slow
