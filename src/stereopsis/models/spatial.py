@@ -134,10 +134,8 @@ class SpatialModel(nn.Module):
     def embed(self, batch: Batch) -> Float[Tensor, "batch tokens dim"]:
         """Token embeddings, with the 3D encoding of its point added at every <coord>."""
         embeddings = self.adapter.embed(batch.input_ids)
-        if len(batch.coord_index):
-            encoding = self.encoding(batch.coord_xyz).to(embeddings.dtype)
-            embeddings = embeddings.flatten(0, 1).index_add(0, batch.coord_index, encoding).view_as(embeddings)
-        return embeddings
+        encoding = self.encoding(batch.coord_xyz).to(embeddings.dtype)  # of none too: ZeRO-3 counts modules that run
+        return embeddings.flatten(0, 1).index_add(0, batch.coord_index, encoding).view_as(embeddings)
 
     def attention(self, batch: Batch, dtype: torch.dtype) -> Any:
         """Who sees whom in a packed batch, in the form that the family (or a packed attention) takes."""

@@ -19,10 +19,10 @@ from stereopsis.errors import RunFolderError
 from stereopsis.models.dataset import PackDataset
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.steps import Deal
-from stereopsis.models.storage import load_model
+from stereopsis.models.storage import HEADS_FILE, load_model, load_tensors
 from stereopsis.training.build import build_model, build_objectives, build_teachers
 from stereopsis.training.callbacks import METRICS_FILE, LossBar, MetricsLog
-from stereopsis.training.checkpoints import MODEL_SHARDS, load_whole, newest_checkpoint
+from stereopsis.training.checkpoints import MODEL_SHARDS, newest_checkpoint
 from stereopsis.training.engines import check_engine, sharding
 from stereopsis.training.packing import build_packs, shared_packs
 from stereopsis.training.processes import Processes, join_training, launched
@@ -169,7 +169,7 @@ def train(
         objectives = build_objectives(recipe, model.adapter.dim, probe.targets)
         model = load_model(folder / MODEL_FOLDER)
         model.objectives = objectives
-        load_whole(model, folder / MODEL_FOLDER)
+        load_tensors(objectives, folder / MODEL_FOLDER / HEADS_FILE)
     return TrainedRun(folder=folder, model=model.eval(), packs=packs, processes=processes)
 
 
