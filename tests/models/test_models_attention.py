@@ -36,11 +36,12 @@ def model(request, words) -> SpatialModel:
 
 
 def ragged(model: SpatialModel):
-    """Three scenes with other numbers of conversations; the first and the last begin with equally long prefixes."""
+    """Scenes with other numbers of conversations, one with none; two begin with equally long prefixes."""
     packs = [
         scene(model, 3, *TALK),
         scene(model, 5, TALK[1], TALK[3], seed=1),
         scene(model, 3, *TALK[:2], *TALK[1:], seed=2),
+        scene(model, 2, seed=3),
     ]
     return model.collator()(packs)
 
@@ -235,7 +236,7 @@ def test_what_cannot_be_is_refused(words):
     model.adapter.attend("split")
     split = model.attention(ragged(model), torch.float32)
     layer = model.adapter.base.language_model.layers[0].self_attn
-    tensors = [torch.zeros(3, heads, 4, 12) for heads in (4, 2, 2)]
+    tensors = [torch.zeros(4, heads, 4, 12) for heads in (4, 2, 2)]
     with pytest.raises(ValueError, match=r"softcap.*'eager'"):
         packed_attention(layer, *tensors, None, packing=split, softcap=30.0)
 
