@@ -33,6 +33,7 @@ ORDER = (
     "cli_probe",
     "cli_convert",
     "cli_cache",
+    "cli_engine",
     "cli",
 )
 """Bottom to top; what stands first knows nothing of what comes later."""
