@@ -62,8 +62,8 @@ def main() -> None:
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     note = (
         f"Predictions of {today}, not measurements (`python {' '.join(sys.argv)}`). Under a GPU's name: hours for the "
-        f"whole run at {ONE.utilisation:g} of its peak, or no where the step does not fit. {ONE.question} + "
-        f"{ONE.answer} tokens a conversation."
+        f"whole run at {ONE.utilisation:g} of its peak, or no where the step does not fit. "
+        f"{ONE.question} + {ONE.answer} tokens a conversation."
     )
     args.output.write_text(f"{table(RECIPES)}\n\n{note}\n")
     print(args.output)
