@@ -18,7 +18,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,11 +31,14 @@ from ross3d_overhead import Shapes, objectives, small_model, targets_of
 from stereopsis.data.batch import Batch
 from stereopsis.data.pack import Conversation, ScenePack
 from stereopsis.models.attention import Attention
+from stereopsis.models.lora import LoraConfig, add_lora
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.objectives import FeatureAlignment
 from stereopsis.objectives.set import ObjectiveSet
 from stereopsis.report.line_chart import Panel, Series, panels_svg
 from stereopsis.scenes.images import write_atomic
+from stereopsis.training.cost import GPUS, scene_loads, step_flops
+from stereopsis.training.optimizer import build_optimizer
 from stereopsis.training.run import environment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,6 +52,7 @@ SMALL = Shapes(
 """For a CPU: the paper's views, cells and view from above, a narrow and shallow model."""
 TINY = dataclasses.replace(SMALL, dim=64, layers=1, mlp=64, kv=64, views=4, grid=4, birdseye=5, width=16, depth=1)
 """For trying the script."""
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LOSS_TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
 
 
@@ -59,7 +63,8 @@ def model_of(args: argparse.Namespace, shapes: Shapes) -> SpatialModel:
     model = model.to(device=args.device, dtype=dtype)
     model.adapter.attend(args.attention)
     if args.lora:
-        add_lora(model, args.lora)
+        adapters = LoraConfig(rank=args.lora, alpha=2.0 * args.lora, targets=LINEAR)
+        add_lora(model.backbone, adapters, base=ROOT)
     torch.manual_seed(0)
     made = objectives(shapes)
     members = {**dict(made), "alignment": FeatureAlignment(shapes.dim, FEATURES)}
@@ -69,25 +74,10 @@ def model_of(args: argparse.Namespace, shapes: Shapes) -> SpatialModel:
     return model.train()
 
 
-def add_lora(model: SpatialModel, rank: int) -> None:
-    """Low-rank adapters on every linear map of the language model; nothing else of the backbone is trained."""
-    from peft import LoraConfig, inject_adapter_in_model
-
-    model.backbone.requires_grad_(False)
-    linear = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    language = model.adapter.base.language_model
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear), language)
-
-
 def optimizer_of(name: str, model: SpatialModel) -> torch.optim.Optimizer | None:
-    trained = [p for p in model.parameters() if p.requires_grad]
     if name == "none":
         return None
-    if name == "adamw":
-        return torch.optim.AdamW(trained, lr=1e-6)
-    import bitsandbytes
-
-    return bitsandbytes.optim.AdamW8bit(trained, lr=1e-6)
+    return build_optimizer(model, name=name, learning_rate=1e-6, head_rate=1e-6, weight_decay=0.0)
 
 
 def talk(count: int) -> tuple[Conversation, ...]:
@@ -220,8 +210,6 @@ def utilisation(
     """Model FLOPs of a step (forward and backward, pairs that see each other, nothing twice) over time and peak."""
     if trainer.args.gpu is None:
         return None
-    from stereopsis.training.cost import GPUS, scene_loads, step_flops
-
     active = dict.fromkeys(due, 1.0)
     passes = [step_flops(trainer.model, scene_loads(batch), due=active, vision=not cached) for batch in batches]
     operations = sum(each.total.model for each in passes)
@@ -247,6 +235,19 @@ def cost(trainer: Trainer, views: int, conversations: int, due: tuple[str, ...])
     }
 
 
+def while_memory_lasts(measured: Callable[[int], dict[str, Any]], values: Sequence[int]) -> list[dict[str, Any]]:
+    """Ascending sizes, up to the first that the device has no room for."""
+    found = []
+    for value in values:
+        try:
+            found.append(measured(value))
+        except torch.OutOfMemoryError:
+            print(f"no room for {value}: the figure ends before it", flush=True)
+            torch.cuda.empty_cache()
+            break
+    return found
+
+
 def measure(trainer: Trainer) -> dict[str, Any]:
     """Everything, as the record that is written."""
     args = trainer.args
@@ -259,17 +260,17 @@ def measure(trainer: Trainer) -> dict[str, Any]:
         show(found)
     record: dict[str, Any] = {"packed_against_loop": compared}
     if not args.only_step:
-        record["by_conversations"] = [
-            shown(cost(trainer, args.views, conversations, due)) for conversations in args.sweep_conversations
-        ]
-        record["by_views"] = [
-            {
+        record["by_conversations"] = while_memory_lasts(
+            lambda conversations: shown(cost(trainer, args.views, conversations, due)), args.sweep_conversations
+        )
+        record["by_views"] = while_memory_lasts(
+            lambda views: {
                 "views": views,
                 "packed": shown(cost(trainer, views, args.conversations, due)),
                 "alone": shown(cost(trainer, views, 1, due)),
-            }
-            for views in args.sweep_views
-        ]
+            },
+            args.sweep_views,
+        )
     batch = trainer.batches(args.views, args.conversations, packed=True, cached=True)[0]
     prefix = int((batch.segments == 0).sum())
     return {

@@ -12,7 +12,7 @@ import pytest
 from stereopsis import __version__, cli
 from stereopsis.scenes.stored import read_scene
 
-COMMANDS = ("demo", "prepare", "train", "evaluate", "score", "compare", "probe", "cache", "report", "info")
+COMMANDS = ("demo", "prepare", "train", "evaluate", "score", "compare", "probe", "cache", "engine", "report", "info")
 
 
 class Said(NamedTuple):

@@ -14,9 +14,10 @@ from stereopsis.training.cost import GPUS, Assumptions, facts, predict
 from stereopsis.training.cost_gpus import gpu_named
 from stereopsis.training.cost_plan import KNOWN_BASES, feature_channels, latent_shape, planned_model
 from stereopsis.training.packing import build_packs
-from stereopsis.training.recipe import load_recipe
+from stereopsis.training.recipe import ENGINE_FOLDER, load_recipe
 
-RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").rglob("*.yaml"))
+FOLDER = Path(__file__).resolve().parents[2] / "recipes"
+RECIPES = sorted(path for path in FOLDER.rglob("*.yaml") if path.parent.name != ENGINE_FOLDER)
 ONE, EIGHT = Assumptions(), Assumptions(processes=8, sharding="zero3")
 MEANT_FOR = {
     "ross3d+3drs-7b-lora-48gb": [("A6000-48", 256, ONE), ("L40S", 256, ONE)],

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+import torch
 
 PERF = Path(__file__).resolve().parents[2] / "perf"
 FEW = ["--random", "tiny", "--conversations", "4", "--repeats", "1", "--sweep-repeats", "1"]
@@ -68,7 +69,6 @@ def test_adapters_checkpointing_and_an_optimizer(script, tmp_path, monkeypatch):
 
 def test_utilisation_counts_what_the_step_needs(script):
     """Packed and loop sum the same words; the loop's views are counted as often as they are computed."""
-    pytest.importorskip("stereopsis.training.cost_flops")
     args = script.parsed([*FEW, "--gpu", "H200", "--only-step"])
     trainer = script.Trainer(args, script.TINY)
     found = {
@@ -80,6 +80,16 @@ def test_utilisation_counts_what_the_step_needs(script):
     assert found["packed"]["tflop_per_second"] == found["packed"]["model_tflop"] / 2
     assert found["packed"]["share_of_peak"] == pytest.approx(found["packed"]["tflop_per_second"] / 989.4)
     assert 1.5 < found["loop"]["model_tflop"] / found["packed"]["model_tflop"] < 4
+
+
+def test_a_sweep_ends_where_memory_does(script, capsys):
+    def measured(views: int) -> dict[str, int]:
+        if views > 16:
+            raise torch.OutOfMemoryError
+        return {"views": views}
+
+    assert script.while_memory_lasts(measured, (8, 16, 32, 64)) == [{"views": 8}, {"views": 16}]
+    assert capsys.readouterr().out == "no room for 32: the figure ends before it\n"
 
 
 def test_other_losses_are_refused(script):

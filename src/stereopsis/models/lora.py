@@ -90,13 +90,19 @@ def has_lora(backbone: nn.Module) -> bool:
     return bool(getattr(backbone, "peft_config", None))
 
 
-def save_lora(backbone: Any, folder: Path) -> None:
-    """Write a backbone's adapters, and the base's ``config.json``, but not the base's weights."""
+def save_lora(backbone: Any, folder: Path, *, state: dict[str, torch.Tensor] | None = None) -> None:
+    """Write a backbone's adapters, and the base's ``config.json``, but not the base's weights.
+
+    Args:
+        backbone: that carries adapters.
+        folder: is there already.
+        state: the backbone's whole state, where it holds only a part of it itself (sharded training).
+    """
     peft = _peft("saving adapters")
     backbone.config.save_pretrained(folder)
     backbone.peft_config[NAME].save_pretrained(folder)
-    state = peft.get_peft_model_state_dict(backbone, adapter_name=NAME)
-    save_file({_PREFIX + k: v.detach().cpu().contiguous().clone() for k, v in state.items()}, folder / ADAPTER_FILE)
+    own = peft.get_peft_model_state_dict(backbone, state_dict=state, adapter_name=NAME)
+    save_file({_PREFIX + k: v.detach().cpu().contiguous().clone() for k, v in own.items()}, folder / ADAPTER_FILE)
 
 
 def restore_lora(backbone: Any, folder: Path) -> None:
