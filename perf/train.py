@@ -358,7 +358,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--optimizer", choices=("none", "adamw", "adamw8bit"), default="none")
     parser.add_argument("--checkpointing", action="store_true", help="compute layers again in the backward pass")
     parser.add_argument(
-        "--gpu", help="name in stereopsis.training.cost_gpus, for model FLOPs utilisation: H200, H100, ..."
+        "--gpu", help="name in stereopsis.training.cost.gpus, for model FLOPs utilisation: H200, H100, ..."
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sweep-repeats", type=int, default=2)

@@ -15,7 +15,7 @@ from pathlib import Path
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from stereopsis.training.cost import GPUS, Assumptions, predict
-from stereopsis.training.cost_gpus import GIB
+from stereopsis.training.cost.gpus import GIB
 from stereopsis.training.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,8 +11,8 @@ from stereopsis.experiment import describe
 from stereopsis.models.storage import save_model
 from stereopsis.training.build import build_model, build_objectives, build_teachers, count_parameters
 from stereopsis.training.cost import GPUS, Assumptions, facts, predict
-from stereopsis.training.cost_gpus import gpu_named
-from stereopsis.training.cost_plan import KNOWN_BASES, feature_channels, latent_shape, planned_model
+from stereopsis.training.cost.gpus import gpu_named
+from stereopsis.training.cost.plan import KNOWN_BASES, feature_channels, latent_shape, planned_model
 from stereopsis.training.packing import build_packs
 from stereopsis.training.recipe import ENGINE_FOLDER, load_recipe
 

@@ -21,8 +21,8 @@ from stereopsis.objectives import (
 )
 from stereopsis.objectives.reconstruction import VanillaReconstruction
 from stereopsis.objectives.set import ObjectiveSet
-from stereopsis.training.cost_flops import seen_pairs, step_flops
-from stereopsis.training.cost_units import SceneLoad, StepFlops, scene_loads
+from stereopsis.training.cost.flops import seen_pairs, step_flops
+from stereopsis.training.cost.units import SceneLoad, StepFlops, scene_loads
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 TALK = (

@@ -8,8 +8,8 @@ import torch
 from test_training_cost_flops import TALK, objectives, pack
 
 from stereopsis.models.lora import LoraConfig, add_lora
-from stereopsis.training.cost_flops import decoder_layers
-from stereopsis.training.cost_memory import (
+from stereopsis.training.cost.flops import decoder_layers
+from stereopsis.training.cost.memory import (
     RESERVE,
     MemoryOptions,
     _copies,
@@ -17,7 +17,7 @@ from stereopsis.training.cost_memory import (
     saved_activations,
     step_memory,
 )
-from stereopsis.training.cost_units import SceneLoad, scene_loads
+from stereopsis.training.cost.units import SceneLoad, scene_loads
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 SIZES = {"hidden_size": 48, "intermediate_size": 192, "num_attention_heads": 4, "head_dim": 12}

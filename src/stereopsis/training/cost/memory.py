@@ -20,9 +20,9 @@ from stereopsis.objectives.denoising import Reconstruction
 from stereopsis.objectives.plan import kept_views
 from stereopsis.objectives.reconstruction import BirdsEye, CrossView, VanillaReconstruction
 from stereopsis.objectives.text import CHUNK
-from stereopsis.training.cost_flops import Attention, decoder_layers, tower_tokens
-from stereopsis.training.cost_gpus import GIB
-from stereopsis.training.cost_units import SceneLoad, matrices_of
+from stereopsis.training.cost.flops import Attention, decoder_layers, tower_tokens
+from stereopsis.training.cost.gpus import GIB
+from stereopsis.training.cost.units import SceneLoad, matrices_of
 from stereopsis.training.optimizer import EIGHT_BIT, is_hidden_matrix
 
 Sharding = Literal["none", "zero2", "zero3"]

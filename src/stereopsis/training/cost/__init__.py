@@ -1,6 +1,6 @@
 """What a recipe will cost: parameters, tokens, operations, memory and time, from shapes alone.
 
-Nothing is loaded or run. Operations and memory are counted from the real modules (`cost_flops`, `cost_memory`), and
+Nothing is loaded or run. Operations and memory are counted from the real modules (`flops`, `memory`), and
 checked against measurement in the tests; time is operations over a GPU's data-sheet peak and an assumed utilisation.
 Not counted: communication between processes, reading data, teachers' answers (they are made once, before the first
 step), evaluation.
@@ -14,11 +14,11 @@ from stereopsis.data.prompt import chat_template
 from stereopsis.errors import RecipeError
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.training.build import ParameterCount, count_parameters
-from stereopsis.training.cost_flops import Attention, step_flops
-from stereopsis.training.cost_gpus import GIB, GPUS, Gpu, gpu_named
-from stereopsis.training.cost_memory import MemoryOptions, Sharding, StepMemory, step_memory
-from stereopsis.training.cost_plan import StandInTokenizer, assumed_shapes, planned_model
-from stereopsis.training.cost_units import Flops, SceneLoad, StepFlops, scene_loads
+from stereopsis.training.cost.flops import Attention, step_flops
+from stereopsis.training.cost.gpus import GIB, GPUS, Gpu, gpu_named
+from stereopsis.training.cost.memory import MemoryOptions, Sharding, StepMemory, step_memory
+from stereopsis.training.cost.plan import StandInTokenizer, assumed_shapes, planned_model
+from stereopsis.training.cost.units import Flops, SceneLoad, StepFlops, scene_loads
 from stereopsis.training.recipe import Recipe
 
 __all__ = [

@@ -10,7 +10,7 @@ from stereopsis.models.spatial import SpatialModel
 from stereopsis.objectives.denoiser import Denoiser
 from stereopsis.objectives.plan import kept_views
 from stereopsis.objectives.reconstruction import BirdsEye, CrossView, VanillaReconstruction
-from stereopsis.training.cost_units import Flops, SceneLoad, matrices_cost, matrices_of
+from stereopsis.training.cost.units import Flops, SceneLoad, matrices_cost, matrices_of
 
 
 def hidden_views(members: Mapping[str, nn.Module], scene: SceneLoad) -> int:
