@@ -47,6 +47,16 @@ def check_engine(recipe: Recipe) -> None:
             f"training.optimizer is 'muon', which needs whole matrices, but {sharding()} shards them; add "
             "-s training.optimizer=adamw, or launch with the engine 'ddp'"
         )
+    if sharding() == "fsdp" and recipe.model.dtype == "bfloat16" and recipe.model.lora is None:
+        raise RecipeError(
+            "model.dtype is 'bfloat16', but FSDP wants one precision among all that is trained, and the heads are "
+            "float32; leave model.dtype out (training.precision: bf16 halves what is computed), or launch with 'zero3'"
+        )
+    if sharding() is not None and recipe.model.load_in is not None:
+        raise RecipeError(
+            f"model.load_in is '{recipe.model.load_in}': a quantised base cannot be sharded by {sharding()}; launch "
+            "with the engine 'ddp'"
+        )
     if sharding() == "fsdp" and os.environ.get("FSDP_VERSION", "1") != "2":
         raise RecipeError("only FSDP's second version is supported; set 'fsdp_version: 2' (see the engine 'fsdp2')")
     if os.environ.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "false").lower() == "true" and sharding() == "fsdp":

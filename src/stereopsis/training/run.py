@@ -185,8 +185,7 @@ def deal_of(recipe: Recipe, folder: Path, processes: int, *, resume: bool = Fals
     section, started = recipe.training, processes
     if resume and (folder / ENVIRONMENT_FILE).is_file():
         started = json.loads((folder / ENVIRONMENT_FILE).read_text()).get("processes", 1)
-    batch = section.batch or section.scenes * section.accumulation * started
-    return Deal.of(batch, processes=processes, most=section.scenes)
+    return Deal.of(section.step_scenes(started), processes=processes, most=section.scenes)
 
 
 def fit(

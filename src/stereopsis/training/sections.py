@@ -268,6 +268,10 @@ class TrainingSection(Section):
             raise ValueError("'accumulation' follows from 'batch' and the number of processes; give one of the two")
         return self
 
+    def step_scenes(self, processes: int) -> int:
+        """Scenes per optimiser step over all passes of so many processes."""
+        return self.batch or self.scenes * self.accumulation * processes
+
 
 class EvaluationSection(Section):
     """What `stereopsis evaluate` and `demo` measure.

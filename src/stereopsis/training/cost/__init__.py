@@ -13,6 +13,7 @@ from typing import Any
 from stereopsis.data.prompt import chat_template
 from stereopsis.errors import RecipeError
 from stereopsis.models.spatial import SpatialModel
+from stereopsis.models.steps import Deal
 from stereopsis.training.build import ParameterCount, count_parameters
 from stereopsis.training.cost.flops import Attention, step_flops
 from stereopsis.training.cost.gpus import GIB, GPUS, Gpu, gpu_named
@@ -147,17 +148,17 @@ def predict(recipe: Recipe, assumptions: Assumptions | None = None, *, model: Sp
     Raises:
         CheckpointError: the base's sizes are not known.
         MissingExtraError: the recipe asks for adapters, and peft is not installed.
+        RecipeError: so many processes cannot share a step evenly.
     """
     assumed = assumptions or Assumptions()
     model, training = model or planned_model(recipe), recipe.training
     scene = planned_scene(recipe, model, assumed)
-    scenes = [scene] * training.scenes
+    deal = Deal.of(training.step_scenes(assumed.processes), processes=assumed.processes, most=training.scenes)
+    scenes = [scene] * deal.scenes
     vision = recipe.model.train_vision or not training.cache_vision
     attention: Attention = "dense" if recipe.model.attention in ("sdpa", "eager") else "masked"
     one = step_flops(model, scenes, vision=vision, checkpointing=training.checkpointing, attention=attention)
-    flops = dataclasses.replace(
-        one, parts={name: part * float(training.accumulation) for name, part in one.parts.items()}
-    )
+    flops = dataclasses.replace(one, parts={name: part * float(deal.passes) for name, part in one.parts.items()})
     options = MemoryOptions(
         optimizer=training.optimizer,
         autocast=training.precision == "bf16",
@@ -175,7 +176,7 @@ def predict(recipe: Recipe, assumptions: Assumptions | None = None, *, model: Sp
         scene=scene,
         view_grid=model.settings.view_grid,
         tokens_per_view=len(model.adapter.view_template(model.tokenizer).token_ids),
-        conversations_per_step=training.scenes * training.accumulation * assumed.processes * len(scene.conversations),
+        conversations_per_step=deal.batch * len(scene.conversations),
         flops=flops,
         memory=memory,
         gpus={
