@@ -11,7 +11,7 @@ from torch import nn
 
 from stereopsis.data.batch import Batch
 from stereopsis.models.packs import PackConfig, build_pack
-from stereopsis.objectives import Objective, ObjectiveLoss, SpatialOutputs
+from stereopsis.objectives import Objective, ObjectiveLoss, Randomness, SpatialOutputs
 from stereopsis.objectives.set import ObjectiveSet
 from stereopsis.training.build import build_model
 from stereopsis.training.recipe import parse_recipe
@@ -39,7 +39,7 @@ class Height(Objective):
         """Number of cells whose place is known."""
         return float(batch.coordinates_valid.sum())
 
-    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: torch.Generator) -> ObjectiveLoss:
+    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: Randomness) -> ObjectiveLoss:
         """Summed error."""
         known = batch.coordinates_valid
         predicted = self.head(outputs.visual[known])[:, 0]

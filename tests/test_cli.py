@@ -12,7 +12,7 @@ import pytest
 from stereopsis import __version__, cli
 from stereopsis.scenes.stored import read_scene
 
-COMMANDS = ("demo", "prepare", "train", "evaluate", "score", "compare", "probe", "cache", "report", "info")
+COMMANDS = ("demo", "prepare", "train", "evaluate", "score", "compare", "probe", "cache", "engine", "report", "info")
 
 
 class Said(NamedTuple):
@@ -369,7 +369,7 @@ def test_what_people_get_wrong_is_told_without_a_traceback(stereopsis, broken, c
 def test_our_own_mistakes_are_not_hidden(stereopsis, monkeypatch):
     """Only errors that were made for people lose their traceback."""
 
-    def fail(*_):
+    def fail(*_, **__):
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr("stereopsis.experiment.describe", fail)

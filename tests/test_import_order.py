@@ -36,6 +36,7 @@ ORDER = (
     "cli_cache",
     "cli_info",
     "cli_merge",
+    "cli_engine",
     "cli",
 )
 """Bottom to top; what stands first knows nothing of what comes later."""

@@ -1,4 +1,4 @@
-"""The command line: demo, prepare, train, reconstruct, evaluate, score, compare, probe, report, info."""
+"""The command line: demo, prepare, train, engine, reconstruct, evaluate, score, compare, probe, report, info."""
 
 import json
 import sys
@@ -10,7 +10,17 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from stereopsis import __version__, cli_cache, cli_convert, cli_info, cli_merge, cli_probe, cli_reconstruct, cli_score
+from stereopsis import (
+    __version__,
+    cli_cache,
+    cli_convert,
+    cli_engine,
+    cli_info,
+    cli_merge,
+    cli_probe,
+    cli_reconstruct,
+    cli_score,
+)
 from stereopsis.errors import SceneError, StereopsisError
 
 if TYPE_CHECKING:
@@ -174,7 +184,10 @@ def _inspect(scene: "Scene", folder: Path) -> None:
         _show("Drawn: ", path)
 
 
-@app.command(epilog="Example: stereopsis train stereopsis-tiny --output runs/first -s training.steps=100")
+@app.command(
+    epilog="Examples: stereopsis train stereopsis-tiny --output runs/first -s training.steps=100   |   "
+    "torchrun --nproc-per-node 8 -m stereopsis train ross3d-7b -o runs/ross3d"
+)
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one in recipes/.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Run folder to make.")],
@@ -183,13 +196,18 @@ def train(
     overwrite: Annotated[bool, typer.Option(help="Replace the run in --output.")] = False,
     pictures: Annotated[int, typer.Option(help="Draw reconstructions of so many scenes at the end.")] = 3,
 ) -> None:
-    """Train a recipe; writes the model, loss curves, pictures of reconstructions and a report."""
+    """Train a recipe; writes the model, loss curves, pictures of reconstructions and a report.
+
+    'accelerate launch' and torchrun train on several processes: see 'stereopsis engine'.
+    """
     from stereopsis.experiment import train_and_draw
     from stereopsis.report import write_report
     from stereopsis.training.recipe import load_recipe
 
     plan = load_recipe(recipe, overrides or [])
-    train_and_draw(plan, output, resume=resume, overwrite=overwrite, pictures=pictures, console=console)
+    run = train_and_draw(plan, output, resume=resume, overwrite=overwrite, pictures=pictures, console=console)
+    if not run.processes.main:
+        return
     _show("Model: ", output / "model")
     _show("Report:", write_report(output))
 
@@ -265,6 +283,7 @@ cli_score.register(app)
 cli_probe.register(app)
 cli_convert.register(app)
 cli_cache.register(app)
+cli_engine.register(app)
 
 
 @app.command(

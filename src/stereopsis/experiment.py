@@ -28,8 +28,9 @@ from stereopsis.scenes.selection import uniform_indices
 from stereopsis.training.build import build_model, build_teachers, count_parameters
 from stereopsis.training.cost import Assumptions, predict
 from stereopsis.training.cost import facts as cost_facts
+from stereopsis.training.processes import leave
 from stereopsis.training.recipe import Recipe, load_recipe
-from stereopsis.training.run import RECIPE_FILE, build_packs, environment, open_run, train
+from stereopsis.training.run import RECIPE_FILE, TrainedRun, build_packs, environment, open_run, train
 from stereopsis.training.sources import prepared_folder, scenes_of
 
 COMPARISON_FILE = "comparison.json"
@@ -230,15 +231,19 @@ def train_and_draw(
     overwrite: bool = False,
     pictures: int = 3,
     console: Console | None = None,
-) -> None:
+) -> TrainedRun:
     """Train a recipe and draw what it reconstructs of some of its own training scenes.
 
-    Scenes with more views than the model sees at once are drawn from a spread of them.
+    Scenes with more views than the model sees at once are drawn from a spread of them. Of several processes that train
+    together the first one draws, when they have parted.
     """
     run = train(recipe, folder, resume=resume, overwrite=overwrite, console=console)
+    leave()
+    if not pictures or not run.processes.main:
+        return run
     teachers = build_teachers(recipe)
-    if not pictures or teachers.latent is None:
-        return
+    if teachers.latent is None:
+        return run
     shown = []
     for pack in run.packs[:pictures]:
         frames = len(pack.images)
@@ -247,6 +252,7 @@ def train_and_draw(
             spread = [(start + int(i)) % frames for i in uniform_indices(frames, recipe.data.views)]
             shown.append(pack.select_views(sorted(set(spread))))
     write_pictures(run.model, shown, teachers.latent, folder / "pictures", seed=recipe.seed)
+    return run
 
 
 def evaluate_run(folder: Path, overrides: Sequence[str], *, console: Console | None = None, **options: Any) -> Path:

@@ -5,12 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from families import family_tokenizer, tiny_backbone
+from families import WORDS, family_tokenizer, tiny_backbone
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from stereopsis.objectives import Denoiser, DenoiserConfig
 
 DIM, FEATURES = 48, 20
+QWEN_CHAT = (
+    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}<|im_start|>system\n"
+    "You are a helpful assistant.<|im_end|>\n{% endif %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + "
+    "'<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 def released_backbone() -> dict[str, torch.Tensor]:
@@ -124,3 +131,24 @@ def write_official(
             json.dumps({"metadata": {}, "weight_map": places})
         )
     return folder
+
+
+def qwen_tokenizer() -> PreTrainedTokenizerFast:
+    """A small tokenizer with Qwen's marks and chat template, as the releases have it: without <image>."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=330,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<ground>", "<coord>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(WORDS, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        additional_special_tokens=["<|im_start|>", "<ground>", "<coord>"],
+        chat_template=QWEN_CHAT,
+    )

@@ -5,13 +5,13 @@ from fractions import Fraction
 
 import pytest
 import torch
-from accelerate.data_loader import BatchSamplerShard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stereopsis.data.pack import Conversation
 from stereopsis.errors import RecipeError
 from stereopsis.models.dataset import EvenSampler, PackDataset, chosen_share, nearest, with_vision_share
+from stereopsis.models.steps import Deal, DealtBatches
 
 
 def _said(number: int) -> tuple[Conversation, ...]:
@@ -143,10 +143,9 @@ def test_orders_differ_between_epochs_and_seeds():
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_every_step_has_the_share_over_all_ranks(ranks):
-    """As accelerate shares batches: rank r takes every `ranks`-th batch from r on."""
     dataset = _Fake([(i, (0,)) for i in range(48)] + [(i, ()) for i in range(16)])
-    batches = torch.utils.data.BatchSampler(EvenSampler(dataset, 0), 4, drop_last=False)
-    shares = [list(BatchSamplerShard(batches, ranks, rank)) for rank in range(ranks)]
+    deal = Deal(processes=ranks, scenes=4)
+    shares = [list(DealtBatches(EvenSampler(dataset, 0), deal, rank=r, steps=16 // ranks)) for r in range(ranks)]
     assert sorted(i for share in shares for batch in share for i in batch) == list(range(64))
     for step in zip(*shares, strict=True):
         passes = [index for batch in step for index in batch]

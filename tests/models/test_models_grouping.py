@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from accelerate.data_loader import BatchSamplerShard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stereopsis.data.pack import Conversation
-from stereopsis.models.dataset import PackDataset
-from stereopsis.models.grouping import GroupedSampler, ShuffledSampler
+from stereopsis.models.dataset import PackDataset, ShuffledSampler
+from stereopsis.models.grouping import GroupedSampler
+from stereopsis.models.steps import Deal, DealtBatches
 
 
 class _Measured(PackDataset):
@@ -40,9 +40,10 @@ def test_every_sample_once_and_every_kind_in_its_place(texts, silent, step, wind
     order, before = list(sampler), list(sampler.base)
     assert order == list(sampler)
     assert len(sampler) == len(order)
-    span = step * window
-    for first in range(0, len(order), span):
-        assert sorted(order[first : first + span]) == sorted(before[first : first + span])
+    span, total = step * window, len(order)
+    rest = min(-epoch * total % step, total)
+    for first, last in [(0, rest), *((start, start + span) for start in range(rest, total, span))]:
+        assert sorted(order[first:last]) == sorted(before[first:last])
     if silent:
         assert [i >= texts for i in order] == [i >= texts for i in before]
 
@@ -66,14 +67,30 @@ def test_lengths_do_not_rise_through_a_window():
 
 @pytest.mark.parametrize(("ranks", "rows", "passes"), [(1, 16, 1), (4, 4, 1), (2, 2, 4), (8, 1, 2)])
 def test_a_step_is_the_same_however_it_is_divided(ranks, rows, passes):
-    """As accelerate shares batches; the samples of optimiser step k are always the same 16."""
-    sampler = GroupedSampler(_Measured(ragged(160, 5)), 0, step=16)
-    batches = torch.utils.data.BatchSampler(sampler, rows, drop_last=False)
-    shares = [list(BatchSamplerShard(batches, ranks, rank)) for rank in range(ranks)]
+    """150 samples do not divide into steps of 16: the tenth is filled from the second epoch."""
+    dataset = _Measured(ragged(150, 5))
+    deal = Deal(processes=ranks, passes=passes, scenes=rows)
+    shares = [
+        list(DealtBatches(GroupedSampler(dataset, 0, step=16), deal, rank=rank, steps=20)) for rank in range(ranks)
+    ]
+    sampler = GroupedSampler(dataset, 0, step=16)
     expected = list(sampler)
-    for step in range(10):
+    for epoch in (1, 2):
+        sampler.set_epoch(epoch)
+        expected += list(sampler)
+    for step in range(20):
         found = [i for share in shares for batch in share[step * passes : (step + 1) * passes] for i in batch]
         assert sorted(found) == sorted(expected[step * 16 : (step + 1) * 16])
+
+
+def test_steps_of_later_epochs_hold_like_lengths_too():
+    """Epochs of 150 samples begin in the middle of steps of 16."""
+    dataset = _Measured(ragged(150, 8))
+    (share,) = [DealtBatches(GroupedSampler(dataset, 0, step=16), Deal(scenes=16), rank=0, steps=45)]
+    spreads = [max(lengths) - min(lengths) for lengths in ([dataset.lengths[i] for i in batch] for batch in share)]
+    whole = [spread for step, spread in enumerate(spreads) if (step * 16) // 150 == (step * 16 + 15) // 150]
+    assert len(whole) > 40
+    assert max(whole) < 600  # of 1 800
 
 
 def test_orders_differ_between_epochs_and_seeds():

@@ -14,9 +14,10 @@ from stereopsis.training.cost import GPUS, Assumptions, facts, predict
 from stereopsis.training.cost_gpus import gpu_named
 from stereopsis.training.cost_plan import KNOWN_BASES, feature_channels, latent_shape, planned_model
 from stereopsis.training.packing import build_packs
-from stereopsis.training.recipe import load_recipe
+from stereopsis.training.recipe import ENGINE_FOLDER, load_recipe
 
-RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").rglob("*.yaml"))
+FOLDER = Path(__file__).resolve().parents[2] / "recipes"
+RECIPES = sorted(path for path in FOLDER.rglob("*.yaml") if path.parent.name != ENGINE_FOLDER)
 ONE, EIGHT = Assumptions(), Assumptions(processes=8, sharding="zero3")
 MEANT_FOR = {
     "ross3d+3drs-7b-lora-48gb": [("A6000-48", 256, ONE), ("L40S", 256, ONE)],
@@ -160,6 +161,12 @@ def test_what_is_not_at_hand_is_told_and_what_is_unknown_refused(make_recipe, tm
     assert "feature teacher 'hf:y'" in told
     with pytest.raises(CheckpointError, match=r"no base whose sizes are known \(did you mean 'Qwen2.5-VL-3B-Instruct'"):
         predict(make_recipe("text", model={"base": "models/Qwen2.5-VL-3B-Instrct"}))
+
+
+def test_a_base_of_an_unknown_family_is_refused_by_name(make_recipe, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "internvl2"}))
+    with pytest.raises(CheckpointError, match=r"no adapter for the model family 'internvl2' \(did you mean 'internvl'"):
+        predict(make_recipe("text", model={"base": str(tmp_path)}))
 
 
 def test_teachers_shapes_are_their_own(make_recipe):

@@ -96,8 +96,13 @@ def predicted(model, batch, due) -> StepFlops:
     return step_flops(model, scene_loads(batch), due=dict.fromkeys(due, 1.0), attention="dense")
 
 
-@pytest.mark.parametrize("family", sorted(BUILDERS))
-@pytest.mark.parametrize("train_vision", [False, True])
+@pytest.mark.parametrize(
+    ("family", "train_vision"),
+    [
+        *((family, False) for family in sorted(BUILDERS)),
+        *((f, True) for f in ("llava_onevision", "qwen2_5_vl", "qwen3_vl")),
+    ],
+)
 def test_every_familys_step_costs_what_pytorch_counts(words, family, train_vision):
     """PyTorch also counts the rotary positions' outer product, and that Qwen-VL's towers run their merger in vain."""
     due = ("text", "grounding", "cross_view", "birds_eye", "alignment")

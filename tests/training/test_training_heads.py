@@ -18,10 +18,10 @@ from stereopsis.training.heads import (
 from stereopsis.training.run import train
 
 
-def losses(model, packs, names=("cross_view", "birds_eye")):
+def losses(model, packs, names=("cross_view", "birds_eye"), seed=3):
     batch = model.collator()([pack.replace(conversations=()) for pack in packs])
     with torch.no_grad():
-        return {name: loss.sum for name, loss in model(batch, due=names, seed=3).items()}
+        return {name: loss.sum for name, loss in model(batch, due=names, seed=seed).items()}
 
 
 def test_a_reopened_run_has_the_losses_that_it_ended_with(finished_run):
@@ -69,8 +69,8 @@ def fitted(finished_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("fitted")
     model = SpatialModel.from_pretrained(finished_run.folder / "model")
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    recipe, _, _ = open_with_heads(finished_run.folder)
-    fit_denoiser(model, finished_run.packs, recipe, folder, steps=12)
+    recipe, _, _ = open_with_heads(finished_run.folder, overrides=["training.head_rate=0.02"])
+    fit_denoiser(model, finished_run.packs, recipe, folder, steps=60)
     return model, before, recipe, folder
 
 
@@ -90,8 +90,11 @@ def test_a_fitted_denoiser_beats_a_fresh_one(fitted, finished_run):
     model, _, recipe, folder = fitted
     fresh = SpatialModel.from_pretrained(finished_run.folder / "model")
     fit_denoiser(fresh, finished_run.packs, recipe, folder / "fresh", steps=1)
-    ours, theirs = losses(model, finished_run.packs), losses(fresh, finished_run.packs)
-    assert all(ours[name] < theirs[name] for name in ours)
+    ours, theirs = (
+        torch.tensor([list(losses(each, finished_run.packs, seed=seed).values()) for seed in range(8)]).mean(dim=0)
+        for each in (model, fresh)
+    )
+    assert (ours < 0.995 * theirs).all()
 
 
 def test_saved_heads_are_read_back(fitted, finished_run, tmp_path):

@@ -50,9 +50,10 @@ def ready(recipe):
     return model
 
 
-def test_checkpointing_changes_neither_losses_nor_gradients(make_recipe, packs):
-    plain = ready(make_recipe("text", "grounding"))
-    saving = ready(make_recipe("text", "grounding", training__checkpointing=True))
+@pytest.mark.parametrize("section", [{}, pytest.param({"model__lora": LORA}, marks=needs_peft)], ids=["full", "lora"])
+def test_checkpointing_changes_neither_losses_nor_gradients(make_recipe, packs, section):
+    plain = ready(make_recipe("text", "grounding", **section))
+    saving = ready(make_recipe("text", "grounding", training__checkpointing=True, **section))
     assert losses(plain, packs) == losses(saving, packs)
     checked = 0
     for (name, one), (_, other) in zip(plain.named_parameters(), saving.named_parameters(), strict=True):
@@ -60,7 +61,7 @@ def test_checkpointing_changes_neither_losses_nor_gradients(make_recipe, packs):
         if one.grad is not None:
             torch.testing.assert_close(one.grad, other.grad)
             checked += 1
-    assert checked > 20
+    assert checked > 15
 
 
 def test_checkpointing_keeps_less_for_the_backward_pass(make_recipe, packs):
@@ -207,24 +208,32 @@ def test_the_8_bit_optimizers_get_the_same_groups(make_recipe, monkeypatch, name
 
 
 @needs_bnb
-@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU:UserWarning")
 @pytest.mark.parametrize("name", ["adamw8bit", "paged_adamw8bit"])
-def test_the_8_bit_optimizers_step(make_recipe, packs, name, tmp_path):
-    recipe = make_recipe("text", "grounding", training__optimizer=name)
-    run = train(recipe, tmp_path / "run", packs=packs, progress=False)
-    assert all(torch.isfinite(p).all() for p in run.model.parameters())
+def test_the_8_bit_optimizers_train(make_recipe, packs, name, tmp_path):
+    recipe = make_recipe("text", "grounding", training__optimizer=name, training__steps=2)
+    before = build_model(recipe).state_dict()
+    after = train(recipe, tmp_path / "run", packs=packs, progress=False).model.state_dict()
+    assert all(torch.isfinite(value).all() for value in after.values())
+    assert any((after[key] != value).any() for key, value in before.items() if "q_proj" in key)
 
 
 @needs_peft
 @needs_bnb
-@pytest.mark.gpu
 @pytest.mark.parametrize("bits", ["4bit", "8bit"])
 def test_adapters_are_trained_on_a_quantised_base(make_recipe, packs, bits, tmp_path):
     recipe = make_recipe(
         "text", "grounding", model__lora=LORA, model__load_in=bits, model__dtype="bfloat16", training__precision="bf16"
     )
     run = train(recipe, tmp_path / "run", packs=packs, progress=False)
-    assert (run.folder / "model" / "adapter_model.safetensors").is_file()
+    kept = {p.dtype for p in run.model.adapter.vision_tower.parameters()}
+    assert kept == {torch.bfloat16}  # the language model's matrices alone are quantised
+    packed = {p.dtype for name, p in run.model.backbone.named_parameters() if "q_proj.base_layer.weight" in name}
+    assert packed == {torch.uint8 if bits == "4bit" else torch.int8}
+    stored = load_file(run.folder / "model" / "adapter_model.safetensors")
+    assert all(value.abs().max() > 0 for key, value in stored.items() if "lora_B" in key)
+    _, opened = open_run(run.folder)  # merged into the base as it is stored
+    assert torch.isfinite(scores(opened, opened.collator()(packs[:1]))).all()
 
 
 def test_every_process_has_a_gpu_of_its_own(monkeypatch):

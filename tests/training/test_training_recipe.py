@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stereopsis.errors import RecipeError
-from stereopsis.training.recipe import find_recipe, load_recipe, parse_recipe
+from stereopsis.training.recipe import ENGINE_FOLDER, find_recipe, load_recipe, parse_recipe
 
-RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").rglob("*.yaml"))
+FILES = (Path(__file__).resolve().parents[2] / "recipes").rglob("*.yaml")
+RECIPES = sorted(path for path in FILES if path.parent.name != ENGINE_FOLDER)
 TEXT = {"name": "x", "objectives": {"text": {}}}
 
 

@@ -84,10 +84,14 @@ def test_the_total_is_the_weighted_sum_of_the_parts(make_recipe, log_of, tmp_pat
 
 
 def test_one_pass_with_four_scenes_equals_four_passes_with_one(make_recipe, log_of, weights_of, tmp_path):
-    """Only objectives without randomness: hidden views and noise are drawn per pass."""
+    """Hidden views and noise too: a scene draws its own, whoever shares its pass."""
     for name, scenes, accumulation in (("wide", 4, 1), ("deep", 1, 4)):
         recipe = make_recipe(
-            "text", "grounding", "alignment", training__scenes=scenes, training__accumulation=accumulation
+            objectives__cross_view={"every": 2},
+            objectives__contrastive={"voxel": 0.5},
+            objectives__relational={"samples": 8},
+            training__scenes=scenes,
+            training__accumulation=accumulation,
         )
         train(recipe, tmp_path / name, progress=False)
     wide, deep = log_of(tmp_path / "wide"), log_of(tmp_path / "deep")

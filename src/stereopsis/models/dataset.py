@@ -17,6 +17,7 @@ from stereopsis.data.collate import Collator
 from stereopsis.data.pack import ScenePack
 from stereopsis.errors import RecipeError
 from stereopsis.models.packs import name_seed
+from stereopsis.models.steps import EpochOrder
 
 Item = tuple[int, tuple[int, ...]]
 
@@ -143,11 +144,20 @@ def with_vision_share(items: Sequence[Item], share: float, generator: torch.Gene
     return [*texts, *made]
 
 
-class EvenSampler(torch.utils.data.Sampler[int]):
+class ShuffledSampler(EpochOrder):
+    """All items, shuffled anew in every epoch."""
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        yield from torch.randperm(self.total, generator=generator).tolist()
+
+
+class EvenSampler(EpochOrder):
     """Shuffled items with the vision-only ones spread evenly: any n in a row hold their share of n, to one.
 
     The order depends on the seed and the epoch alone: it is the same on every rank and after a resume. A step's
-    passes on all ranks are neighbours in it, so that every optimiser step has the share, to one pass.
+    scenes are neighbours in it (see `stereopsis.models.steps`), so that every optimiser step has the share, to one
+    scene within an epoch.
 
     Args:
         dataset: its items with words come first (``vision_only`` is given).
@@ -155,14 +165,8 @@ class EvenSampler(torch.utils.data.Sampler[int]):
     """
 
     def __init__(self, dataset: PackDataset, seed: int) -> None:
-        self.texts, self.total, self.seed, self.epoch = dataset.texts, len(dataset), seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of an epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.total
+        super().__init__(len(dataset), seed)
+        self.texts = dataset.texts
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(name_seed(f"epoch {self.epoch}", self.seed))

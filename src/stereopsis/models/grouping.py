@@ -1,47 +1,27 @@
 """Samples of like length beside each other, so that batches hold little padding."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import torch
 
-from stereopsis.models.dataset import EvenSampler, PackDataset
+from stereopsis.models.dataset import EvenSampler, PackDataset, ShuffledSampler
 from stereopsis.models.packs import name_seed
+from stereopsis.models.steps import EpochOrder
 
 WINDOW = 32
 """Optimiser steps among which samples change places: more means less padding, and an order that is less random."""
 
 
-class ShuffledSampler(torch.utils.data.Sampler[int]):
-    """Every sample once, in an order that depends on the seed and the epoch alone.
-
-    Args:
-        total: number of samples.
-        seed: of the order.
-    """
-
-    def __init__(self, total: int, seed: int) -> None:
-        self.total, self.seed, self.epoch = total, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of an epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.total
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(name_seed(f"epoch {self.epoch}", self.seed))
-        yield from torch.randperm(self.total, generator=generator).tolist()
-
-
-class GroupedSampler(torch.utils.data.Sampler[int]):
+class GroupedSampler(EpochOrder):
     """Another sampler's order, in which samples change places until each optimiser step holds samples of like length.
 
     They move inside a window of so many steps, and with ``vision_only`` only to places of their own kind: every sample
     still comes once, and every step keeps its share. Which step gets the short ones is random, and inside a step they
-    come by length, so that its passes, on whatever rank, are alike too. The order depends on the seed, the epoch and
-    the number of samples per optimiser step: it is the same on every rank, and for every division of a step into
-    processes and passes.
+    come by length, so that its passes, on whatever rank, are alike too. Epochs follow each other without a gap (see
+    `stereopsis.models.steps.DealtBatches`), so one may begin in the middle of a step; windows begin with whole steps.
+    The order depends on the seed, the epoch and the number of samples per optimiser step: it is the same on every rank,
+    and for every division of a step into processes and passes.
 
     Args:
         dataset: with the lengths of its items (``measure`` is given).
@@ -56,24 +36,28 @@ class GroupedSampler(torch.utils.data.Sampler[int]):
     def __init__(self, dataset: PackDataset, seed: int, *, step: int, window: int = WINDOW) -> None:
         if dataset.lengths is None:
             raise ValueError("the dataset does not know its items' lengths; make it with measure=model.collator()")
-        self.lengths, self.step, self.window, self.seed, self.epoch = dataset.lengths, step, window, seed, 0
+        super().__init__(len(dataset), seed)
+        self.lengths, self.step, self.window = dataset.lengths, step, window
         self.even = dataset.vision_only is not None
         self.texts = dataset.texts if self.even else len(dataset)
         self.base = EvenSampler(dataset, seed) if self.even else ShuffledSampler(len(dataset), seed)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of an epoch."""
-        self.epoch = epoch
+        super().set_epoch(epoch)
         self.base.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return len(self.base)
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(name_seed(f"groups of epoch {self.epoch}", self.seed))
-        order, span = list(self.base), self.step * self.window
-        for first in range(0, len(order), span):
-            yield from self._grouped(order[first : first + span], generator)
+        order = list(self.base)
+        cuts = [0, *range(self.rest, len(order), self.step * self.window), len(order)]
+        for first, last in itertools.pairwise(cuts):
+            yield from self._grouped(order[first:last], generator)
+
+    @property
+    def rest(self) -> int:
+        """How many of the epoch's samples fill the step that the epoch before began."""
+        return min(-self.epoch * self.total % self.step, self.total)
 
     def _grouped(self, order: Sequence[int], generator: torch.Generator) -> list[int]:
         """One window: samples by length, dealt to the steps in random turn."""

@@ -16,7 +16,14 @@ from stereopsis.errors import CheckpointError, MissingExtraError, RecipeError
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
 NAME = "default"
-_KEPT = ("lm_head", "vision_tower", "visual", "vision_model", "multi_modal_projector", "connector")
+_KEPT = (
+    "lm_head",
+    "model.vision_tower",
+    "model.visual",
+    "model.vision_model",
+    "model.multi_modal_projector",
+    "model.connector",
+)
 """Parts that are not quantised: all but the language model's layers."""
 _PREFIX = "base_model.model."
 """What PEFT writes before the names of a wrapped model's parts."""
@@ -83,13 +90,19 @@ def has_lora(backbone: nn.Module) -> bool:
     return bool(getattr(backbone, "peft_config", None))
 
 
-def save_lora(backbone: Any, folder: Path) -> None:
-    """Write a backbone's adapters, and the base's ``config.json``, but not the base's weights."""
+def save_lora(backbone: Any, folder: Path, *, state: dict[str, torch.Tensor] | None = None) -> None:
+    """Write a backbone's adapters, and the base's ``config.json``, but not the base's weights.
+
+    Args:
+        backbone: that carries adapters.
+        folder: is there already.
+        state: the backbone's whole state, where it holds only a part of it itself (sharded training).
+    """
     peft = _peft("saving adapters")
     backbone.config.save_pretrained(folder)
     backbone.peft_config[NAME].save_pretrained(folder)
-    state = peft.get_peft_model_state_dict(backbone, adapter_name=NAME)
-    save_file({_PREFIX + k: v.detach().cpu().contiguous().clone() for k, v in state.items()}, folder / ADAPTER_FILE)
+    own = peft.get_peft_model_state_dict(backbone, state_dict=state, adapter_name=NAME)
+    save_file({_PREFIX + k: v.detach().cpu().contiguous().clone() for k, v in own.items()}, folder / ADAPTER_FILE)
 
 
 def restore_lora(backbone: Any, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """`SpatialModel`: a multimodal LLM that knows where its tokens look, points, and is supervised at its output."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,7 +17,7 @@ from stereopsis.models.attention_flex import FlexAttention
 from stereopsis.models.attention_split import SplitAttention
 from stereopsis.models.grounding import GroundingHead, object_features
 from stereopsis.models.position import PositionEncoding3D
-from stereopsis.objectives.base import Corruption, ObjectiveLoss, SpatialOutputs, TextStates
+from stereopsis.objectives.base import Corruption, ObjectiveLoss, Randomness, SpatialOutputs, TextStates
 from stereopsis.objectives.set import ObjectiveSet
 from stereopsis.scenes.scene import Scene
 
@@ -133,10 +134,8 @@ class SpatialModel(nn.Module):
     def embed(self, batch: Batch) -> Float[Tensor, "batch tokens dim"]:
         """Token embeddings, with the 3D encoding of its point added at every <coord>."""
         embeddings = self.adapter.embed(batch.input_ids)
-        if len(batch.coord_index):
-            encoding = self.encoding(batch.coord_xyz).to(embeddings.dtype)
-            embeddings = embeddings.flatten(0, 1).index_add(0, batch.coord_index, encoding).view_as(embeddings)
-        return embeddings
+        encoding = self.encoding(batch.coord_xyz).to(embeddings.dtype)  # of none too: ZeRO-3 counts modules that run
+        return embeddings.flatten(0, 1).index_add(0, batch.coord_index, encoding).view_as(embeddings)
 
     def attention(self, batch: Batch, dtype: torch.dtype) -> Any:
         """Who sees whom in a packed batch, in the form that the family (or a packed attention) takes."""
@@ -203,7 +202,7 @@ class SpatialModel(nn.Module):
         return (object_features(projected, proposals.cells) + place + outputs) / 2
 
     def outputs(
-        self, batch: Batch, due: tuple[str, ...], generator: torch.Generator, *, layers: tuple[int, ...] = ()
+        self, batch: Batch, due: tuple[str, ...], generator: Randomness, *, layers: tuple[int, ...] = ()
     ) -> SpatialOutputs:
         """One pass through the model.
 
@@ -214,7 +213,7 @@ class SpatialModel(nn.Module):
         Args:
             batch: packed scenes.
             due: names of the active objectives.
-            generator: source of all randomness of the pass.
+            generator: source of all randomness of the pass; one, or one per scene.
             layers: hidden layers to keep besides those that the due objectives read (0 = the embeddings, -1 = last).
         """
         visual = self.visual_inputs(batch)
@@ -236,7 +235,7 @@ class SpatialModel(nn.Module):
         flat, last = decoded.hidden.flatten(0, 1), batch.layout.gather(decoded.hidden)
         labelled = batch.labels.flatten() != -100
         grounding = None
-        if len(batch.query_index):
+        if len(batch.query_index) or "grounding" in due:
             objects = self.objects(visual, batch, last, corruption.hidden)
             grounding = self.grounding(flat[batch.query_index], batch.query_scene, objects)
         return SpatialOutputs(
@@ -252,19 +251,38 @@ class SpatialModel(nn.Module):
             layers={number: batch.layout.gather(states) for number, states in decoded.layers.items()},
         )
 
-    def forward(self, batch: Batch, *, due: tuple[str, ...], seed: int) -> dict[str, ObjectiveLoss]:
+    def forward(self, batch: Batch, *, due: tuple[str, ...], seed: int | Sequence[int]) -> dict[str, ObjectiveLoss]:
         """The losses of the objectives that are due.
 
         Args:
             batch: packed scenes.
             due: names of the active objectives (`ObjectiveSet.due`).
-            seed: seeds all randomness of this pass (which views are hidden, noise, timesteps).
+            seed: seeds all randomness of this pass (which views are hidden, noise, timesteps); with one seed per scene
+                a scene gives the same whichever scenes share its pass.
         """
         if self.objectives is None:
             raise RuntimeError("this model was opened for inference: it has no objectives to train")
-        generator = torch.Generator().manual_seed(seed)
+        generator: Randomness
+        if isinstance(seed, int):
+            generator = torch.Generator().manual_seed(seed)
+        elif len(seed) == len(batch.scene_ids):
+            generator = [torch.Generator().manual_seed(each) for each in seed]
+        else:
+            raise ValueError(f"the batch holds {len(batch.scene_ids)} scenes, got {len(seed)} seeds; give one each")
         outputs = self.outputs(batch, due, generator)
-        return self.objectives.losses(outputs, batch, due, generator)
+        losses = self.objectives.losses(outputs, batch, due, generator)
+        return {name: self._with_output_layer(name, loss, batch) for name, loss in losses.items()}
+
+    def _with_output_layer(self, name: str, loss: ObjectiveLoss, batch: Batch) -> ObjectiveLoss:
+        """The text loss connected to the output layer, even where this batch has no words.
+
+        Processes share gradients, and must agree on the parameters that have some; another's batch may have words.
+        """
+        if name != "text" or batch.has_text:
+            return loss
+        head: nn.Module = self.backbone.get_output_embeddings()  # type: ignore[operator]
+        zeros = [p.flatten()[:0].sum().to(loss.sum.dtype) for p in head.parameters() if p.requires_grad]
+        return dataclasses.replace(loss, sum=torch.stack([loss.sum, *zeros]).sum())
 
     def enter(self, scene: Scene, **options: Any) -> Any:
         """Encode a scene once, to ask, find and describe in it (an `EnteredScene`).

@@ -35,24 +35,30 @@ def adapter_for(model: Any, view_grid: tuple[int, int]) -> Adapter:
     return _adapter_class(model.config.model_type)(model, view_grid)
 
 
-def save_model(model: SpatialModel, folder: str | Path) -> None:
+def save_model(model: SpatialModel, folder: str | Path, *, state: Mapping[str, torch.Tensor] | None = None) -> None:
     """Write a model folder that plain transformers can open too.
 
     ``config.json``, ``model.safetensors`` and the tokenizer are the backbone in Hugging Face's own form;
     ``spatial.safetensors`` holds the grounding head; ``training_heads.safetensors`` the objectives' heads, which
     inference never reads. Of a backbone with low-rank adapters only these are written, in PEFT's form, with the base's
     ``config.json``; `load_model` finds the base by them and merges.
+
+    Args:
+        model: what is saved.
+        folder: made where it is not there.
+        state: the model's whole state, where the model itself holds only a part of it (sharded training).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    state = model.state_dict() if state is None else state
     if has_lora(model.backbone):
-        save_lora(model.backbone, folder)
+        save_lora(model.backbone, folder, state=_part(state, "backbone."))
     else:
-        model.backbone.save_pretrained(folder)  # type: ignore[operator]
+        model.backbone.save_pretrained(folder, state_dict=_part(state, "backbone."))  # type: ignore[operator]
     model.tokenizer.save_pretrained(folder)
-    _save_tensors(model.grounding, folder / SPATIAL_FILE)
+    _save_tensors(_part(state, "grounding."), folder / SPATIAL_FILE)
     if model.objectives is not None:
-        _save_tensors(model.objectives, folder / HEADS_FILE)
+        _save_tensors(_part(state, "objectives."), folder / HEADS_FILE)
     record = {"schema": SCHEMA, **dataclasses.asdict(model.settings)}
     (folder / CONFIG_FILE).write_text(json.dumps(record, indent=2) + "\n")
 
@@ -71,7 +77,7 @@ def load_model(
         folder: written by `save_model`, or a plain Hugging Face multimodal LLM (its spatial parts start fresh).
         dtype: of the parameters.
         attention: how packed rows are attended; see `stereopsis.models.attention.Attention`.
-        load_in: "8bit" or "4bit" keeps the backbone's matrices quantised (bitsandbytes, on a GPU).
+        load_in: "8bit" or "4bit" keeps the backbone's matrices quantised (package bitsandbytes).
         changes: fields of `SpatialConfig` to change (for example ``positions="none"``).
 
     Raises:
@@ -167,9 +173,12 @@ def load_tensors(module: nn.Module, path: Path, *, only: tuple[str, ...] = ("",)
     module.load_state_dict(stored)
 
 
-def _save_tensors(module: nn.Module, path: Path) -> None:
-    state = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
-    save_file(state, path)
+def _part(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+
+
+def _save_tensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    save_file({k: v.detach().cpu().contiguous().clone() for k, v in state.items()}, path)
 
 
 def _adapter_class(family: str) -> type[Adapter]:
@@ -214,9 +223,20 @@ def read_settings(folder: Path, changes: Mapping[str, Any]) -> SpatialConfig:
     for key in record.keys() - known:
         raise CheckpointError(f"unknown model option '{key}'{did_you_mean(key, known)}")
     if "view_grid" not in record:
-        record["view_grid"] = fresh_grid(AutoConfig.from_pretrained(folder))
+        _adapter_class(record["family"])
+        record["view_grid"] = fresh_grid(open_config(folder))
     record["view_grid"] = tuple(record["view_grid"])
     return SpatialConfig(**record)
+
+
+def open_config(folder: Path) -> Any:
+    """The backbone's configuration in a model folder.
+
+    Raises:
+        CheckpointError: no adapter speaks for its family.
+    """
+    _adapter_class(_family(folder))
+    return AutoConfig.from_pretrained(folder)
 
 
 def fresh_grid(config: Any) -> tuple[int, int]:

@@ -6,8 +6,10 @@ from stereopsis.objectives.base import (
     GroundingScores,
     Objective,
     ObjectiveLoss,
+    Randomness,
     SpatialOutputs,
     TextStates,
+    of_scene,
 )
 from stereopsis.objectives.consistency import Consistency
 from stereopsis.objectives.contrastive import Contrastive
@@ -34,6 +36,7 @@ __all__ = [
     "Objective",
     "ObjectiveLoss",
     "Process",
+    "Randomness",
     "RectifiedFlow",
     "Relational",
     "SpatialOutputs",
@@ -41,6 +44,7 @@ __all__ = [
     "TextStates",
     "VanillaReconstruction",
     "load_released_denoiser",
+    "of_scene",
     "released_forward",
     "released_state_dict",
 ]

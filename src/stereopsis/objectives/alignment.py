@@ -1,5 +1,6 @@
 """Feature alignment (3DRS): the visual tokens' outputs must predict a 3D foundation model's features."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch.nn import functional
 
 from stereopsis.data.batch import Batch
 from stereopsis.errors import did_you_mean
-from stereopsis.objectives.base import BuildContext, Objective, ObjectiveLoss, SpatialOutputs
+from stereopsis.objectives.base import BuildContext, Objective, ObjectiveLoss, Randomness, SpatialOutputs
 
 DISTANCES = ("squared", "cosine", "l2")
 
@@ -85,7 +86,7 @@ class FeatureAlignment(Objective):
         """Number of cells for which the teacher has a feature."""
         return float(batch.targets["view_features_valid"].sum())
 
-    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: torch.Generator) -> ObjectiveLoss:
+    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: Randomness) -> ObjectiveLoss:
         """Summed distance; the metric is the mean cosine over the supervised tokens.
 
         Raises:
@@ -102,18 +103,26 @@ class FeatureAlignment(Objective):
             )
         used = valid & ~outputs.hidden[:, None, None]
         if not bool(used.any()):
-            zero = outputs.visual[:0].float().sum() + sum(p.flatten()[:0].sum() for p in self.parameters())
-            return ObjectiveLoss(sum=zero, count=self.count(batch))
+            idle = [self._predicted(layer, head, outputs, used) for layer, head in self._heads()]  # of no token: zero
+            return ObjectiveLoss(sum=torch.stack([each.float().sum() for each in idle]).sum(), count=self.count(batch))
         share = token_shares(valid, used, batch.layout.scene)
         totals, cosines = [], []
-        for layer, head in zip(self.aligned, (self.head, *self.more_heads), strict=True):
-            predicted = head(outputs.at(layer)[used].to(head.get_parameter("0.weight").dtype))
+        for layer, head in self._heads():
+            predicted = self._predicted(layer, head, outputs, used)
             predicted = predicted.to(torch.promote_types(predicted.dtype, torch.float32))
             wanted = teacher[used].to(predicted.dtype)
             totals.append((feature_distance(predicted, wanted, self.distance) * share.to(predicted.dtype)).sum())
             cosines.append(float(functional.cosine_similarity(predicted.detach(), wanted, dim=-1).mean()))
         metrics = {"cosine": sum(cosines) / len(cosines)}
         return ObjectiveLoss(sum=torch.stack(totals).mean(), count=self.count(batch), metrics=metrics)
+
+    def _heads(self) -> Iterator[tuple[int, nn.Module]]:
+        return zip(self.aligned, (self.head, *self.more_heads), strict=True)
+
+    def _predicted(
+        self, layer: int, head: nn.Module, outputs: SpatialOutputs, used: Bool[Tensor, "views rows cols"]
+    ) -> Float[Tensor, "used_tokens channels"]:
+        return head(outputs.at(layer)[used].to(head.get_parameter("0.weight").dtype))
 
 
 def _head(dim: int, features: int) -> nn.Sequential:

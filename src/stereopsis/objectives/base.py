@@ -6,7 +6,7 @@ too, so one interface serves all. Objectives see tensors, the layout and the bat
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,17 @@ from torch import Tensor, nn
 
 from stereopsis.data.batch import Batch
 from stereopsis.data.layout import VisualLayout
+
+Randomness = torch.Generator | Sequence[torch.Generator]
+"""Where random numbers come from: one CPU generator, drawn scene after scene, or one per scene of the batch."""
+
+
+def of_scene(generator: Randomness, scene: int) -> torch.Generator:
+    """The generator that a scene of the batch draws from.
+
+    With one per scene, what a scene draws does not depend on the scenes that share its pass.
+    """
+    return generator if isinstance(generator, torch.Generator) else generator[scene]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -165,7 +176,7 @@ class Objective(nn.Module, abc.ABC):
         return step % self.every == 0
 
     def corrupt(
-        self, tokens: Float[Tensor, "views rows cols dim"], layout: VisualLayout, generator: torch.Generator
+        self, tokens: Float[Tensor, "views rows cols dim"], layout: VisualLayout, generator: Randomness
     ) -> Corruption | None:
         """T_i: hide something from the model. The default hides nothing and returns None."""
         return None
@@ -179,5 +190,5 @@ class Objective(nn.Module, abc.ABC):
         """How many terms `loss` will sum on this batch, known before the forward pass."""
 
     @abc.abstractmethod
-    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: torch.Generator) -> ObjectiveLoss:
+    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: Randomness) -> ObjectiveLoss:
         """The summed loss on one batch."""

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stereopsis.data.batch import Batch
-from stereopsis.objectives.base import ObjectiveLoss, SpatialOutputs
+from stereopsis.objectives.base import ObjectiveLoss, Randomness, SpatialOutputs
 from stereopsis.objectives.correspondence import (
     POINTS,
     POINTS_VALID,
@@ -71,7 +71,7 @@ class Consistency(ProjectedObjective):
         """Scenes that show some spot in two views."""
         return scenes_with_pairs(batch, self.voxel)
 
-    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: torch.Generator) -> ObjectiveLoss:
+    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: Randomness) -> ObjectiveLoss:
         """Sum over scenes; metrics: mean cosine of the pairs, spread (1 = uniform) and rank of the features."""
         features = self.directions(outputs)
         losses, figures = [], []

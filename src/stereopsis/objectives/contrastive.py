@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stereopsis.data.batch import Batch
-from stereopsis.objectives.base import ObjectiveLoss, SpatialOutputs
+from stereopsis.objectives.base import ObjectiveLoss, Randomness, SpatialOutputs, of_scene
 from stereopsis.objectives.correspondence import (
     POINTS,
     POINTS_VALID,
@@ -66,15 +66,16 @@ class Contrastive(ProjectedObjective):
         """Scenes that show some spot in two views."""
         return scenes_with_pairs(batch, self.voxel)
 
-    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: torch.Generator) -> ObjectiveLoss:
+    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: Randomness) -> ObjectiveLoss:
         """Sum of the scenes' mean InfoNCE; metrics: how often the partner is nearest, rank of the projected tokens."""
         features = self.directions(outputs)
         losses, hits, ranks = [], [], []
-        for tokens in batch_tokens(batch, outputs.hidden, self.voxel):
-            anchor, partner = draw_pairs(tokens, self.samples, generator)
+        for scene, tokens in enumerate(batch_tokens(batch, outputs.hidden, self.voxel)):
+            draws = of_scene(generator, scene)
+            anchor, partner = draw_pairs(tokens, self.samples, draws)
             if not len(anchor):
                 continue
-            logits = self._logits(features, tokens, anchor, partner, generator)
+            logits = self._logits(features, tokens, anchor, partner, draws)
             losses.append(functional.cross_entropy(logits, torch.zeros_like(anchor)))
             hits.append(float((logits.detach().argmax(1) == 0).float().mean()))
             ranks.append(effective_rank(features.detach()[tokens.token[anchor]]))

@@ -1,7 +1,7 @@
 """What all reconstruction objectives share: conditions from visual tokens, noise, the loss, and sampling.
 
-All random numbers come from the CPU generator that is passed in, drawn scene after scene: a batch of two
-scenes gives what the two would give one after the other.
+All random numbers come from the CPU generators that are passed in, drawn scene after scene: with one generator a
+batch of two scenes gives what the two would give one after the other, with one per scene what each would give alone.
 """
 
 import abc
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stereopsis.data.batch import Batch
 from stereopsis.errors import did_you_mean
-from stereopsis.objectives.base import BuildContext, Objective, ObjectiveLoss, SpatialOutputs
+from stereopsis.objectives.base import BuildContext, Objective, ObjectiveLoss, Randomness, SpatialOutputs, of_scene
 from stereopsis.objectives.denoiser import Denoiser, Kind
 from stereopsis.objectives.diffusion import Process, guided
 from stereopsis.objectives.plan import Plan, SceneTargets, joined, pointing_scenes, scene_views
@@ -159,12 +159,16 @@ class Reconstruction(Objective):
         return self.denoiser.condition(tokens, valid, self.kind)[plan.owner]
 
     def _zero(self, outputs: SpatialOutputs) -> Float[Tensor, ""]:
-        """Zero, connected to the visual tokens, the objective and the denoiser: no rank may skip them."""
-        parameters = [p for module in (self, self.denoiser) for p in module.parameters() if p.requires_grad]
-        zeros = [p.flatten()[:0].sum() for p in parameters]
-        return outputs.visual[:0].to(self.denoiser.dtype).sum() + torch.stack(zeros).sum()
+        """Zero, from a pass over no targets: it uses what any other pass uses, and processes must agree on that."""
+        (rows, cols), channels = self.denoiser.grid(self.kind), self.denoiser.config.channels
+        tokens = outputs.visual[:0].flatten(1, 2)
+        condition = self.denoiser.condition(tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool), self.kind)
+        noisy = condition.new_zeros(0, rows * cols, channels)
+        predicted = self.denoiser(noisy, condition.new_zeros(0), condition, self.kind)
+        zeros = [p.flatten()[:0].sum().to(predicted.dtype) for p in self.parameters() if p.requires_grad]
+        return torch.stack([predicted.sum(), *zeros]).sum()
 
-    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: torch.Generator) -> ObjectiveLoss:
+    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: Randomness) -> ObjectiveLoss:
         """Summed prediction error.
 
         Raises:
@@ -175,12 +179,13 @@ class Reconstruction(Objective):
         hidden = outputs.hidden.tolist()
         parts, draws, shift = [], [], torch.zeros(latents.shape)
         for scene, views in enumerate(self.active_views(batch)):
-            part = self.training_targets(scene, views, hidden, batch, generator) if views else SceneTargets()
+            own = of_scene(generator, scene)
+            part = self.training_targets(scene, views, hidden, batch, own) if views else SceneTargets()
             chosen = sorted(set(part.source))
             if spread is not None:
-                shift[chosen] = torch.randn(len(chosen), *latents.shape[1:], generator=generator)
+                shift[chosen] = torch.randn(len(chosen), *latents.shape[1:], generator=own)
             parts.append(part)
-            draws.append(self._draws(len(part.source), latents.shape[1], latents.shape[2], generator))
+            draws.append(self._draws(len(part.source), latents.shape[1], latents.shape[2], own))
         plan = joined(parts, device)
         count = self.count(batch)
         if len(plan.source) == 0 or count == 0:

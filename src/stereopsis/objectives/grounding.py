@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 from stereopsis.data.batch import Batch
-from stereopsis.objectives.base import Objective, ObjectiveLoss, SpatialOutputs
+from stereopsis.objectives.base import Objective, ObjectiveLoss, Randomness, SpatialOutputs
 
 
 class GroundingLoss(Objective):
@@ -21,7 +21,7 @@ class GroundingLoss(Objective):
         """Number of queries."""
         return float(len(batch.query_index))
 
-    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: torch.Generator) -> ObjectiveLoss:
+    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: Randomness) -> ObjectiveLoss:
         """Summed InfoNCE; the metric is the share of queries whose best option is right.
 
         Raises:
@@ -29,7 +29,8 @@ class GroundingLoss(Objective):
         """
         count = self.count(batch)
         if count == 0:
-            return ObjectiveLoss(sum=outputs.visual[:0].float().sum(), count=0.0)
+            scores = [] if outputs.grounding is None else [outputs.grounding.logits.float().sum()]  # of no query: zero
+            return ObjectiveLoss(sum=torch.stack([outputs.visual[:0].float().sum(), *scores]).sum(), count=0.0)
         queries, proposals = batch.query_targets.shape
         given = None if outputs.grounding is None else tuple(outputs.grounding.logits.shape)
         if outputs.grounding is None or given != (queries, proposals + 1):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stereopsis.data.batch import Batch
 from stereopsis.data.layout import VisualLayout
-from stereopsis.objectives.base import BuildContext, Corruption, Objective, SpatialOutputs
+from stereopsis.objectives.base import BuildContext, Corruption, Objective, Randomness, SpatialOutputs, of_scene
 from stereopsis.objectives.denoiser import Denoiser, Kind
 from stereopsis.objectives.denoising import Reconstruction
 from stereopsis.objectives.plan import Plan, SceneTargets, each_from_itself, kept_views
@@ -130,7 +130,7 @@ class CrossView(Reconstruction):
         return float(rows * cols * targets)
 
     def corrupt(
-        self, tokens: Float[Tensor, "views rows cols dim"], layout: VisualLayout, generator: torch.Generator
+        self, tokens: Float[Tensor, "views rows cols dim"], layout: VisualLayout, generator: Randomness
     ) -> Corruption:
         """Replace a random share of each scene's views by the mask token; the model adds positions later."""
         if tokens.shape[-1] != len(self.mask_token):
@@ -142,7 +142,7 @@ class CrossView(Reconstruction):
         scene = layout.scene.cpu()
         for sample in scene.unique().tolist():
             views = torch.nonzero(scene == sample).flatten()
-            order = torch.randperm(len(views), generator=generator)
+            order = torch.randperm(len(views), generator=of_scene(generator, sample))
             hidden[views[order[kept_views(len(views), self.ratio) :]]] = True
         hidden = hidden.to(tokens.device)
         edited = torch.where(hidden[:, None, None, None], self.mask_token.to(tokens.dtype), tokens)

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from stereopsis.data.batch import Batch
-from stereopsis.objectives.base import ObjectiveLoss, SpatialOutputs
+from stereopsis.objectives.base import ObjectiveLoss, Randomness, SpatialOutputs, of_scene
 from stereopsis.objectives.projected import ProjectedObjective
 
 
@@ -40,7 +40,7 @@ class Relational(ProjectedObjective):
         cells = torch.zeros(len(batch.scene_ids), dtype=valid.dtype, device=valid.device)
         return float((cells.index_add(0, batch.layout.scene, valid) >= 2).sum())
 
-    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: torch.Generator) -> ObjectiveLoss:
+    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: Randomness) -> ObjectiveLoss:
         """Sum over scenes of the mean absolute difference of the cosines; the metric is their correlation."""
         features = self.directions(outputs)
         teacher = batch.targets["view_features"].flatten(0, 2)
@@ -49,7 +49,8 @@ class Relational(ProjectedObjective):
         losses, correlations = [], []
         for number in range(len(batch.scene_ids)):
             cells = (usable & (scene == number)).flatten().nonzero().flatten()
-            cells = cells[torch.randperm(len(cells), generator=generator)[: self.samples].to(cells.device)]
+            order = torch.randperm(len(cells), generator=of_scene(generator, number))
+            cells = cells[order[: self.samples].to(cells.device)]
             if len(cells) < 2:
                 continue
             student = features[cells]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from stereopsis.data.batch import Batch
 from stereopsis.data.layout import VisualLayout
 from stereopsis.errors import RecipeError
-from stereopsis.objectives.base import Corruption, Objective, ObjectiveLoss, SpatialOutputs
+from stereopsis.objectives.base import Corruption, Objective, ObjectiveLoss, Randomness, SpatialOutputs
 
 
 def require_targets(name: str, needs: Iterable[str], targets: Mapping[str, Tensor]) -> None:
@@ -71,7 +71,7 @@ class ObjectiveSet(nn.Module):
         tokens: Float[Tensor, "views rows cols dim"],
         layout: VisualLayout,
         due: tuple[str, ...],
-        generator: torch.Generator,
+        generator: Randomness,
         batch: Batch | None = None,
     ) -> Corruption:
         """Apply the T_i of every objective that is due, one after another.
@@ -80,7 +80,7 @@ class ObjectiveSet(nn.Module):
             tokens: visual tokens.
             layout: which scene each view belongs to.
             due: names of the active objectives.
-            generator: decides what is hidden.
+            generator: decides what is hidden; one, or one per scene.
             batch: asked which views an objective spares; None = none.
         """
         hidden = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
@@ -96,7 +96,7 @@ class ObjectiveSet(nn.Module):
         return Corruption(tokens=tokens, hidden=hidden)
 
     def losses(
-        self, outputs: SpatialOutputs, batch: Batch, due: tuple[str, ...], generator: torch.Generator
+        self, outputs: SpatialOutputs, batch: Batch, due: tuple[str, ...], generator: Randomness
     ) -> dict[str, ObjectiveLoss]:
         """The loss of every objective that is due."""
         return {name: self[name].loss(outputs, batch, generator) for name in due}

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from stereopsis.data.batch import Batch
-from stereopsis.objectives.base import Objective, ObjectiveLoss, SpatialOutputs
+from stereopsis.objectives.base import Objective, ObjectiveLoss, Randomness, SpatialOutputs
 
 Average = Literal["token", "answer"]
 CHUNK = 2**25
@@ -76,7 +76,7 @@ class TextLoss(Objective):
             return float((batch.labels != -100).sum())
         return float(len(_answers(batch).unique()))
 
-    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: torch.Generator) -> ObjectiveLoss:
+    def loss(self, outputs: SpatialOutputs, batch: Batch, generator: Randomness) -> ObjectiveLoss:
         """Summed cross entropy; the metric is the share of labelled tokens predicted right.
 
         Raises:

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from stereopsis.data.pack import COORD_TOKEN, GROUND_TOKEN
 from stereopsis.errors import CheckpointError, StereopsisError, did_you_mean
 from stereopsis.models.spatial import SpatialConfig, SpatialModel
-from stereopsis.models.storage import adapter_for, fresh_grid, read_settings
+from stereopsis.models.storage import adapter_for, fresh_grid, open_config, read_settings
 from stereopsis.objectives.correspondence import POINTS, POINTS_VALID
 from stereopsis.objectives.pose import GROUND
 from stereopsis.teachers.features import load_feature_teacher
@@ -87,7 +87,7 @@ def base_config(folder: Path) -> Any:
         CheckpointError: neither.
     """
     if (folder / "config.json").is_file():
-        return AutoConfig.from_pretrained(folder)
+        return open_config(folder)
     known = json.loads(KNOWN_BASES.read_text())
     if folder.name not in known:
         raise CheckpointError(

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,10 @@ from stereopsis.scenes.scene import Scene
 from stereopsis.teachers.features import load_feature_teacher
 from stereopsis.teachers.vae import load_latent_tokenizer
 from stereopsis.training.build import build_model, build_teachers
+from stereopsis.training.processes import Processes
 from stereopsis.training.recipe import Recipe, cpu_threads
 from stereopsis.training.sections import SourceSection
-from stereopsis.training.sources import folders_of
+from stereopsis.training.sources import SceneFolders, folders_of
 
 
 def build_packs(
@@ -52,6 +55,46 @@ def build_packs(
             packs.append(build_pack(scene, config, teachers))
     if _keeps_vision(recipe):
         packs = cache_vision(track(packs, "encoding views", console=console, transient=True), model)
+    return packs
+
+
+def shared_packs(
+    recipe: Recipe,
+    model: SpatialModel,
+    teachers: Teachers,
+    processes: Processes,
+    *,
+    console: Console | None = None,
+) -> Sequence[ScenePack]:
+    """A recipe's training packs for several processes: made once, and in memory once per machine.
+
+    Procedural rooms are made by the first process. With ``teachers.cache`` each process fills its share of the cache.
+    Without, the first process of every machine makes the packs, and the others of that machine map them into memory
+    from a file that is gone when all have it.
+    """
+    sources = recipe.data.sources
+    if processes.count == 1:
+        return build_packs(recipe, model, teachers, sources, console=console)
+    if processes.main:
+        for source in sources:
+            folders_of(source, recipe.data.cache, console=console)
+    processes.wait()
+    if recipe.teachers.cache is not None:
+        plan = CachePlan.of(recipe, model, teachers, recipe.teachers.cache)
+        for source in sources:
+            plan.entries(source, out=console, share=slice(processes.rank, None, processes.count))
+        processes.wait()
+        return build_packs(recipe, model, teachers, sources, console=console)
+    path = processes.said_by_first_here(lambda: tempfile.mkdtemp(prefix="stereopsis-"))
+    try:
+        if processes.local_rank == 0:
+            torch.save(list(build_packs(recipe, model, teachers, sources, console=console)), Path(path) / "packs.pt")
+        processes.wait()
+        packs = torch.load(Path(path) / "packs.pt", mmap=True, weights_only=False)  # a pickle of our own, just written
+        processes.wait()
+    finally:
+        if processes.local_rank == 0:
+            shutil.rmtree(path)
     return packs
 
 
@@ -115,12 +158,13 @@ class CachePlan:
         proposals: str = "objects",
         overwrite: bool = False,
         out: Console | None = None,
+        share: slice = slice(None),
     ) -> list[StoredPack]:
-        """Every scene of a source, packed and answered; what is there already is kept."""
+        """The scenes of a source (or a share of them), packed and answered; what is there already is kept."""
         config = pack_config(self.recipe, self.model, source, tasks=tasks, proposals=proposals)
         folder = PackFolder(self.root, config, self.model, vision=_keeps_vision(self.recipe))
         found = []
-        for scene in _opened(source, self.recipe, out):
+        for scene in _opened(source, self.recipe, out, share):
             entry = folder.stored(scene, overwrite=overwrite)
             if self.caches is not None and self.caches.members:
                 decode = functools.partial(decode_chosen, scene, config)
@@ -216,7 +260,9 @@ def _keeps_vision(recipe: Recipe) -> bool:
     return recipe.training.cache_vision and not recipe.model.train_vision
 
 
-def _opened(source: SourceSection, recipe: Recipe, console: Console | None) -> Iterator[Scene]:
-    """A source's scenes, one in memory at a time."""
-    scenes = folders_of(source, recipe.data.cache, console=console)
+def _opened(
+    source: SourceSection, recipe: Recipe, console: Console | None, share: slice = slice(None)
+) -> Iterator[Scene]:
+    """A source's scenes (or a share of them), one in memory at a time."""
+    scenes = SceneFolders(folders_of(source, recipe.data.cache, console=console).openers[share])
     yield from track(scenes, f"reading {len(scenes)} scenes", console=console, transient=True)

@@ -20,6 +20,9 @@ from stereopsis.training.sections import (
     TrainingSection,
 )
 
+ENGINE_FOLDER = "accelerate"
+"""Folder beside the recipes that holds accelerate's configuration files; see `stereopsis.training.engines`."""
+
 
 class Recipe(Section):
     """A whole run."""
@@ -70,7 +73,8 @@ def find_recipe(name: str | Path) -> Path:
     known: dict[str, Path] = {}
     for folder in recipe_folders():
         for path in sorted(folder.rglob("*.yaml"), key=lambda found: (len(found.parts), found)):
-            known.setdefault(path.stem, path)
+            if path.parent.name != ENGINE_FOLDER:
+                known.setdefault(path.stem, path)
     stem = Path(name).name.removesuffix(".yaml")
     if stem in known:
         return known[stem]

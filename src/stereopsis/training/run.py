@@ -18,11 +18,16 @@ from stereopsis.data.pack import ScenePack
 from stereopsis.errors import RunFolderError
 from stereopsis.models.dataset import PackDataset
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.models.storage import save_model
+from stereopsis.models.steps import Deal
+from stereopsis.models.storage import HEADS_FILE, load_model, load_tensors
 from stereopsis.training.build import build_model, build_objectives, build_teachers
-from stereopsis.training.packing import build_packs
+from stereopsis.training.callbacks import METRICS_FILE, LossBar, MetricsLog
+from stereopsis.training.checkpoints import MODEL_SHARDS, newest_checkpoint
+from stereopsis.training.engines import check_engine, sharding
+from stereopsis.training.packing import build_packs, shared_packs
+from stereopsis.training.processes import Processes, join_training, launched
 from stereopsis.training.recipe import Recipe, cpu_threads, load_recipe
-from stereopsis.training.trainer import METRICS_FILE, LossBar, MetricsLog, SpatialTrainer, newest_checkpoint
+from stereopsis.training.trainer import SpatialTrainer
 
 RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
@@ -38,11 +43,13 @@ class TrainedRun:
         folder: the run folder.
         model: the trained model, training heads still attached.
         packs: the training packs, for pictures.
+        processes: that trained; only the first has a model to work with where an engine sharded it.
     """
 
     folder: Path
     model: SpatialModel
     packs: Sequence[ScenePack]
+    processes: Processes = dataclasses.field(default_factory=Processes)
 
 
 def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
@@ -81,7 +88,9 @@ def start_run_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     (folder / RECIPE_FILE).write_text(recipe.to_yaml())
-    (folder / ENVIRONMENT_FILE).write_text(json.dumps(environment(), indent=2) + "\n")
+    engine = sharding() or ("ddp" if launched() > 1 else None)
+    record = environment() | {"processes": launched(), "engine": engine}
+    (folder / ENVIRONMENT_FILE).write_text(json.dumps(record, indent=2) + "\n")
 
 
 def environment() -> dict[str, object]:
@@ -110,6 +119,8 @@ def train(
 ) -> TrainedRun:
     """Train a recipe and save the model.
 
+    Started by torchrun or ``accelerate launch``, all processes come here; the first one writes, the others wait for it.
+
     Args:
         recipe: what to do.
         folder: run folder to make.
@@ -121,14 +132,19 @@ def train(
 
     Raises:
         RunFolderError: the folder is in the way.
-        RecipeError: an objective lacks a target.
+        RecipeError: an objective lacks a target, the engine cannot do what the recipe asks for, or a step cannot be
+            shared evenly by the processes.
     """
+    check_engine(recipe)
     check_run_folder(folder, recipe, resume=resume, overwrite=overwrite)
-    torch.set_num_threads(cpu_threads(recipe.training.threads))
+    processes = join_training()
+    deal = deal_of(recipe, folder, processes.count, resume=resume)
+    console, progress = (console if processes.main else None), progress and processes.main
+    torch.set_num_threads(recipe.training.threads or max(1, cpu_threads(0) // processes.local_count))
     model = build_model(recipe)
     teachers = build_teachers(recipe)
     if packs is None:
-        packs = build_packs(recipe, model, teachers, recipe.data.sources, console=console)
+        packs = shared_packs(recipe, model, teachers, processes, console=console)
     teachers.to("cpu")  # they have answered; the GPU's memory is the model's now
     dataset = PackDataset(
         packs,
@@ -143,12 +159,34 @@ def train(
     probe = model.collator()([dataset[0]])
     model.objectives = build_objectives(recipe, model.adapter.dim, probe.targets)
     model.objectives.check(probe)
-    start_run_folder(folder, recipe, resume=resume)
-    trainer = fit(recipe, model, dataset, folder, resume=resume, progress=progress)
-    model.eval()
-    if trainer.is_world_process_zero():
-        save_model(model, folder / MODEL_FOLDER)
-    return TrainedRun(folder=folder, model=model, packs=packs)
+    processes.wait()  # all have looked at the folder as it was
+    if processes.main:
+        start_run_folder(folder, recipe, resume=resume)
+    processes.wait()
+    trainer = fit(recipe, model, dataset, folder, deal=deal, resume=resume, progress=progress)
+    trainer.export(folder / MODEL_FOLDER)
+    if trainer.sharded and processes.main:
+        objectives = build_objectives(recipe, model.adapter.dim, probe.targets)
+        model = load_model(folder / MODEL_FOLDER)
+        model.objectives = objectives
+        load_tensors(objectives, folder / MODEL_FOLDER / HEADS_FILE)
+    return TrainedRun(folder=folder, model=model.eval(), packs=packs, processes=processes)
+
+
+def deal_of(recipe: Recipe, folder: Path, processes: int, *, resume: bool = False) -> Deal:
+    """Who takes which scenes of an optimiser step.
+
+    A step is what the recipe says it is, or what it was when the run was started: a run that is resumed by another
+    number of processes goes on with the same scenes in the same steps.
+
+    Raises:
+        RecipeError: so many processes cannot share a step evenly.
+    """
+    section, started = recipe.training, processes
+    if resume and (folder / ENVIRONMENT_FILE).is_file():
+        started = json.loads((folder / ENVIRONMENT_FILE).read_text()).get("processes", 1)
+    batch = section.batch or section.scenes * section.accumulation * started
+    return Deal.of(batch, processes=processes, most=section.scenes)
 
 
 def fit(
@@ -157,13 +195,27 @@ def fit(
     dataset: PackDataset,
     folder: Path,
     *,
+    deal: Deal | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> SpatialTrainer:
-    """Train what requires a gradient of a model with objectives; logs and checkpoints go into ``folder``."""
+    """Train what requires a gradient of a model with objectives; logs and checkpoints go into ``folder``.
+
+    Args:
+        recipe: how.
+        model: with objectives.
+        dataset: of packed scenes.
+        folder: the run folder.
+        deal: who takes which scenes of a step; None: one process, the recipe's passes.
+        resume: continue from the newest complete checkpoint.
+        progress: show a progress bar.
+    """
+    deal = deal or deal_of(recipe, folder, 1)
     trainer = SpatialTrainer(
         model,
-        _arguments(recipe, folder, progress),
+        _arguments(recipe, folder, deal, progress),
+        deal=deal,
+        half=recipe.training.precision == "bf16" and sharding() is not None,
         head_rate=recipe.training.head_rate,
         vision_rate=recipe.training.vision_rate,
         optimizer=recipe.training.optimizer,
@@ -175,26 +227,27 @@ def fit(
     if progress:
         trainer.add_callback(LossBar())
     checkpoint = newest_checkpoint(folder / CHECKPOINTS) if resume else None
-    if checkpoint is not None and checkpoint.name == f"checkpoint-{recipe.training.steps}":
-        trainer._load_from_checkpoint(str(checkpoint))  # all steps are done; the Trainer would take one more
-    else:
+    done = checkpoint is not None and checkpoint.name == f"checkpoint-{recipe.training.steps}"
+    if checkpoint is not None and (done or (trainer.is_fsdp_enabled and not (checkpoint / MODEL_SHARDS).is_dir())):
+        trainer._load_from_checkpoint(str(checkpoint))  # before an engine takes the model
+    if not done:  # else the Trainer would take one step more
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     return trainer
 
 
-def _arguments(recipe: Recipe, folder: Path, progress: bool) -> TrainingArguments:
+def _arguments(recipe: Recipe, folder: Path, deal: Deal, progress: bool) -> TrainingArguments:
     section = recipe.training
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         max_steps=section.steps,
-        per_device_train_batch_size=section.scenes,
-        gradient_accumulation_steps=section.accumulation,
+        per_device_train_batch_size=deal.scenes,
+        gradient_accumulation_steps=deal.passes,
         learning_rate=section.learning_rate,
         weight_decay=section.weight_decay,
         warmup_steps=round(section.warmup * section.steps),
         lr_scheduler_type=section.schedule,
         max_grad_norm=section.clip,
-        bf16=section.precision == "bf16",
+        bf16=section.precision == "bf16" and sharding() is None,
         use_cpu=not torch.cuda.is_available(),
         logging_steps=section.log_every,
         logging_first_step=True,
@@ -209,7 +262,10 @@ def _arguments(recipe: Recipe, folder: Path, progress: bool) -> TrainingArgument
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
         label_names=[],
+        ddp_find_unused_parameters=True,  # what no due objective uses has no gradient, as in one process
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # a process drives one GPU: more of them want a launcher
+    return arguments
 
 
 __all__ = ["METRICS_FILE", "TrainedRun", "build_packs", "environment", "train"]

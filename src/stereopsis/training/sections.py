@@ -50,7 +50,7 @@ class ModelSection(Section):
         dtype: how the backbone's weights are kept while training. "bfloat16" halves weights and gradients; small
             updates may be rounded away, so it is meant for frozen weights under LoRA, or where memory leaves no choice.
         lora: train low-rank adapters; left out, the whole backbone is trained.
-        load_in: keep the frozen matrices of the backbone in 8 or 4 bits (package bitsandbytes, a GPU; with ``lora``).
+        load_in: keep the frozen matrices of the backbone in 8 or 4 bits (package bitsandbytes; with ``lora``).
     """
 
     base: str = "tiny"
@@ -222,6 +222,8 @@ class TrainingSection(Section):
         steps: optimiser steps.
         scenes: scenes per pass and process.
         accumulation: passes per optimiser step.
+        batch: scenes per optimiser step over all passes and processes, whatever their number; ``scenes`` is then the
+            most that one pass holds, and accumulation follows. Left out: scenes x accumulation x processes.
         optimizer: "adamw"; "adamw8bit" with its state in 8 bits, "paged_adamw8bit" with that state moved to the host
             where the GPU is full (package bitsandbytes); "muon" for the hidden matrices with AdamW for the rest.
         learning_rate: peak rate of the backbone.
@@ -243,6 +245,7 @@ class TrainingSection(Section):
     steps: int = pydantic.Field(default=300, ge=1)
     scenes: int = pydantic.Field(default=8, ge=1)
     accumulation: int = pydantic.Field(default=1, ge=1)
+    batch: int | None = pydantic.Field(default=None, ge=1)
     optimizer: Literal["adamw", "adamw8bit", "paged_adamw8bit", "muon"] = "adamw"
     learning_rate: float = pydantic.Field(default=1e-3, ge=0)
     head_rate: float = pydantic.Field(default=1e-3, ge=0)
@@ -258,6 +261,12 @@ class TrainingSection(Section):
     threads: int = pydantic.Field(default=0, ge=0)
     cache_vision: bool = True
     checkpointing: bool = False
+
+    @pydantic.model_validator(mode="after")
+    def _one_step_size(self) -> "TrainingSection":
+        if self.batch is not None and self.accumulation != 1:
+            raise ValueError("'accumulation' follows from 'batch' and the number of processes; give one of the two")
+        return self
 
 
 class EvaluationSection(Section):

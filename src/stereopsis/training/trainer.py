@@ -1,101 +1,52 @@
 """A transformers Trainer whose loss is a set of objectives, each normalised by its own global count."""
 
-import json
-import os
-import time
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    ProgressCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import Trainer, TrainingArguments
 
 from stereopsis.data.batch import Batch
-from stereopsis.models.dataset import EvenSampler, PackDataset
+from stereopsis.errors import CheckpointError
+from stereopsis.models.dataset import EvenSampler, PackDataset, ShuffledSampler
 from stereopsis.models.grouping import GroupedSampler
+from stereopsis.models.packs import name_seed
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.models.storage import HEADS_FILE, SPATIAL_FILE, load_tensors, restore_backbone, save_model
+from stereopsis.models.steps import Deal, DealtBatches, EpochOrder
+from stereopsis.models.storage import save_model
+from stereopsis.training.checkpoints import (
+    COMPLETE_MARK,
+    MODEL_SHARDS,
+    OPTIMIZER_FILE,
+    OPTIMIZER_SHARDS,
+    SCHEDULER_FILE,
+    load_optimizer,
+    load_whole,
+    tie,
+)
+from stereopsis.training.engines import autocast, shard_on_cpu_too
 from stereopsis.training.optimizer import build_optimizer
-
-METRICS_FILE = "metrics.jsonl"
-COMPLETE_MARK = "complete"
-
-
-class MetricsLog(TrainerCallback):
-    """Appends every log line to ``metrics.jsonl``; a resumed run first drops the lines it will repeat."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path, self.start = folder / METRICS_FILE, time.monotonic()
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Forget lines past the step that the run resumes from."""
-        if self.path.is_file() and state.is_world_process_zero:
-            lines = [line for line in self.path.read_text().splitlines() if _step_of(line) <= state.global_step]
-            partial = self.path.with_suffix(".partial")
-            partial.write_text("".join(f"{line}\n" for line in lines))
-            os.replace(partial, self.path)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
-    ) -> None:
-        """Append one line."""
-        if logs and state.is_world_process_zero:
-            record = {"step": state.global_step, "seconds": round(time.monotonic() - self.start, 2), **logs}
-            with self.path.open("a") as file:
-                file.write(json.dumps(record) + "\n")
-
-
-class LossBar(ProgressCallback):
-    """The Trainer's progress bar with the latest losses at its end, instead of a printed dictionary per line."""
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
-    ) -> None:
-        """Show each objective's loss."""
-        if state.is_world_process_zero and self.training_bar is not None and logs:
-            shown = {key.removeprefix("loss/"): f"{value:.3f}" for key, value in logs.items() if "loss/" in key}
-            self.training_bar.set_postfix(shown, refresh=False)
-
-
-def _step_of(line: str) -> float:
-    """The step of a log line; a line that a kill cut short counts as never written."""
-    try:
-        return float(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return float("inf")
 
 
 class SpatialTrainer(Trainer):
     """Trains a `SpatialModel` on packed scenes.
 
     Every objective's loss is the sum over all passes and processes of an optimiser step, divided by the global
-    count of its terms, so that accumulation and world size change nothing. Which objectives are due depends on
-    the optimiser step alone, and all randomness on (seed, step, pass, rank): ranks agree, and a resumed run
-    repeats the interrupted one.
+    count of its terms. Which objectives are due depends on the optimiser step alone, and all randomness of a scene on
+    the seed, the step and the scene's place in it. So accumulation and the number of processes change nothing, ranks
+    agree, and a resumed run repeats the interrupted one.
 
     Args:
         model: with objectives.
         args: the Trainer's arguments.
+        deal: who takes which scenes of a step.
         head_rate: learning rate of what starts untrained (grounding head, objectives' heads).
         vision_rate: learning rate of the vision tower, where it is trained; None = the backbone's.
         optimizer: one of `stereopsis.training.optimizer.OPTIMIZERS`.
+        half: bfloat16 autocast where the engine must keep weights as they are (its own half precision would take the
+            heads along).
         options: the Trainer's other arguments.
     """
 
@@ -104,17 +55,18 @@ class SpatialTrainer(Trainer):
         model: SpatialModel,
         args: TrainingArguments,
         *,
+        deal: Deal,
         head_rate: float,
         vision_rate: float | None = None,
         optimizer: str = "adamw",
+        half: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(model=model, args=args, **options)
-        self.head_rate, self.vision_rate = head_rate, vision_rate
-        self.optimizer_name = optimizer
+        self.deal, self.head_rate, self.vision_rate = deal, head_rate, vision_rate
+        self.optimizer_name, self.half = optimizer, half
         self.model_accepts_loss_kwargs = True  # losses are already divided by the step's global counts
         self.optimizer: torch.optim.Optimizer | None
-        self._own_sampler: EvenSampler | GroupedSampler | None = None
         self._pass = 0
         self._pass_step = -1
         self._sums: dict[str, float] = {}
@@ -124,6 +76,17 @@ class SpatialTrainer(Trainer):
     def spatial(self) -> SpatialModel:
         """The model without wrappers."""
         return self.accelerator.unwrap_model(self.model)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether a process holds only its part of the parameters, or of what the optimiser remembers."""
+        return self.is_fsdp_enabled or self.is_deepspeed_enabled
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Accelerate's own choice of engine, with FSDP on CPUs too."""
+        super().create_accelerator_and_postprocess()
+        shard_on_cpu_too(self.accelerator)
+        self.is_fsdp_enabled = getattr(self.accelerator.state, "fsdp_plugin", None) is not None
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The recipe's optimizer, with a rate of its own for untrained heads."""
@@ -161,24 +124,26 @@ class SpatialTrainer(Trainer):
             counts = self.accelerator.reduce(counts.to(device), reduction="sum").cpu()
         return batches, dict(zip(due, counts.tolist(), strict=True))
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
-        """The Trainer's own, or one that keeps the recipe's share of vision-only items and groups lengths."""
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        seed = self.args.data_seed or self.args.seed
-        if isinstance(dataset, PackDataset) and dataset.lengths is not None:
-            passes = self.args.gradient_accumulation_steps * self.args.world_size
-            self._own_sampler = GroupedSampler(dataset, seed, step=self.args.train_batch_size * passes)
-        elif isinstance(dataset, PackDataset) and dataset.vision_only is not None:
-            self._own_sampler = EvenSampler(dataset, seed)
-        else:
-            return super()._get_train_sampler(train_dataset)
-        return self._own_sampler
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """This process's passes of the whole run, which the Trainer takes for one epoch."""
+        dataset = self.train_dataset
+        assert isinstance(dataset, PackDataset)
+        order = self._order(dataset, self.args.data_seed or self.args.seed)
+        batches = DealtBatches(order, self.deal, rank=self.args.process_index, steps=self.args.max_steps)
+        return torch.utils.data.DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
 
-    def _run_epoch(self, *args: Any, epoch: int, **options: Any) -> Any:
-        # told here, because accelerate's wrappers do not pass an epoch on to every sampler that they skip or share
-        if self._own_sampler is not None:
-            self._own_sampler.set_epoch(epoch)
-        return super()._run_epoch(*args, epoch=epoch, **options)
+    def _order(self, dataset: PackDataset, seed: int) -> EpochOrder:
+        """Lengths grouped where the dataset has measured them, shares of vision-only items kept where it has some."""
+        if dataset.lengths is not None:
+            return GroupedSampler(dataset, seed, step=self.deal.batch)
+        if dataset.vision_only is not None:
+            return EvenSampler(dataset, seed)
+        return ShuffledSampler(len(dataset), seed)
 
     def floating_point_ops(self, inputs: Batch) -> int:
         """Not counted: the Trainer's estimate knows nothing of packed scenes."""
@@ -201,7 +166,7 @@ class SpatialTrainer(Trainer):
         objectives = self.spatial.objectives
         assert objectives is not None
         counts: dict[str, float] = num_items_in_batch
-        losses = model(inputs, due=tuple(counts), seed=self._seed(step))
+        losses = model(inputs, due=tuple(counts), seed=self._seeds(step))
         total: torch.Tensor | None = None
         for name, loss in losses.items():
             scale = objectives[name].weight * self.accelerator.num_processes / max(counts[name], 1.0)
@@ -214,43 +179,89 @@ class SpatialTrainer(Trainer):
             raise RuntimeError(f"no objective is due at step {step}: give one of them every=1")
         return total
 
-    def _seed(self, step: int) -> int:
-        parts = (self.args.seed, step, self._pass, self.args.process_index)
-        value = 0
-        for part in parts:
-            value = (value * 1_000_003 + part + 1) % 2**63
-        return value
+    def _seeds(self, step: int) -> list[int]:
+        """One per scene of this pass: it is the same scene in the same place however the step is dealt."""
+        places = self.deal.places(self.args.process_index, self._pass)
+        return [name_seed(f"{step}/{place}", self.args.seed) for place in places]
+
+    def compute_loss_context_manager(self) -> contextlib.ExitStack:
+        """The Trainer's, and half precision where the engine does not see to it."""
+        stack = super().compute_loss_context_manager()
+        if self.half:
+            stack.enter_context(autocast(self.args.device))
+        return stack
 
     def _remember(self, key: str, total: float, count: float) -> None:
         self._sums[key] = self._sums.get(key, 0.0) + total
         self._counts[key] = self._counts.get(key, 0.0) + count
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add each objective's mean loss since the last line."""
-        means = {key: self._sums[key] / count for key, count in self._counts.items() if count > 0}
+        """Add each objective's mean loss since the last line, over all processes."""
+        parts = [(self._sums, self._counts)]
+        if self.args.world_size > 1:
+            gathered: list[Any] = [None] * self.args.world_size
+            torch.distributed.all_gather_object(gathered, parts[0])
+            parts = gathered
         self._sums, self._counts = {}, {}
+        sums: dict[str, float] = {}
+        counts: dict[str, float] = {}
+        for some_sums, some_counts in parts:
+            for key, count in some_counts.items():
+                sums[key] = sums.get(key, 0.0) + some_sums[key]
+                counts[key] = counts.get(key, 0.0) + count
+        means = {key: sums[key] / count for key, count in counts.items() if count > 0}
+        dataset = self.train_dataset
+        assert isinstance(dataset, PackDataset)
+        self.state.epoch = self.state.global_step * self.deal.batch / len(dataset)
         super().log({**logs, **means}, start_time)
+
+    def export(self, folder: Path) -> None:
+        """Write one plain model folder, whatever the engine; every process must come here."""
+        state = self.accelerator.get_state_dict(self.model_wrapped) if self._wrapped else None
+        if self.is_world_process_zero():
+            if state is not None:
+                tie(state, self.spatial)
+            save_model(self.spatial, folder, state=state)
+        self.accelerator.wait_for_everyone()
+
+    @property
+    def _wrapped(self) -> bool:
+        """Whether the engine has taken the model already."""
+        return self.sharded and self.model_wrapped is not None and self.optimizer is not None
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(str(output_dir or self.args.output_dir))
-        save_model(self.spatial, folder)
+        save_model(self.spatial, folder, state=state_dict)
         torch.save(self.args, folder / "training_args.bin")
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save and folder.is_dir():
             (folder / COMPLETE_MARK).write_text("")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        folder, spatial = Path(resume_from_checkpoint), self.spatial
-        restore_backbone(spatial, folder)
-        load_tensors(spatial.grounding, folder / SPATIAL_FILE)
-        if spatial.objectives is not None:
-            load_tensors(spatial.objectives, folder / HEADS_FILE)
+        folder = Path(resume_from_checkpoint)
+        if not self._wrapped:
+            load_whole(self.spatial, folder)
+        elif (folder / MODEL_SHARDS).is_dir():
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end, or None."""
-    found = [p for p in folder.glob("checkpoint-*") if (p / COMPLETE_MARK).is_file()]
-    return max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        folder = None if checkpoint is None else Path(checkpoint)
+        if folder is None or self.is_deepspeed_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        shards, whole = (folder / OPTIMIZER_SHARDS).is_dir(), (folder / OPTIMIZER_FILE).is_file()
+        if shards is whole:
+            raise CheckpointError(
+                f"{folder} holds neither {OPTIMIZER_FILE} nor {OPTIMIZER_SHARDS}: DeepSpeed wrote it, or it is "
+                "damaged; resume it with the engine that wrote it"
+            )
+        if shards == self.is_fsdp_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        optimizer: Any = self.optimizer
+        load_optimizer(self.model, optimizer.optimizer, folder)
+        self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_FILE, weights_only=True))

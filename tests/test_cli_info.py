@@ -1,0 +1,88 @@
+"""What the command line tells about recipes, and adapters that become a plain model."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from stereopsis.cli import app
+from stereopsis.errors import RecipeError, StereopsisError
+from stereopsis.models.storage import load_model, save_model
+from stereopsis.training.build import build_model
+from stereopsis.training.cost import Assumptions
+
+needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="needs peft")
+
+
+def said(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "400"})
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_a_recipe_is_told_with_its_cost_before_anything_is_downloaded():
+    told = said("info", "ross3d-7b", "--processes", 8, "--sharding", "zero3", "--gpu", "a100-80")
+    assert "8030348832" in told
+    assert "256 on 8 GPU(s)" in told
+    assert "on A100-80" in told
+    assert "on H100" not in told
+    assert "fits in 79 GiB: yes" in told
+    assert "its folder is not here" in told
+
+
+def test_plain_data_for_other_programs(recipe_content, tmp_path, finished_run):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(json.dumps(recipe_content("text", "alignment")))
+    one = json.loads(said("info", recipe, "--json"))
+    two = json.loads(said("info", recipe, "--json", "--utilisation", 0.8, "-s", "training.scenes=4"))
+    assert one["gpus"]["H100"]["fits"]
+    assert two["flops"]["model"] == pytest.approx(2 * one["flops"]["model"], rel=0.01)
+    assert two["assumptions"]["utilisation"] == 0.8
+    assert json.loads(said("info", finished_run.folder, "--json"))["recipe"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("option", "error", "message"),
+    [
+        (("--sharding", "zero1"), StereopsisError, "--sharding must be one of none, zero2, zero3, found 'zero1'"),
+        (("--gpu", "H1000"), RecipeError, "no figures of a GPU 'H1000'"),
+        (("--utilisation", 0), RecipeError, r"utilisation must lie in \(0, 1\]"),
+    ],
+)
+def test_wrong_questions_are_refused(option, error, message):
+    with pytest.raises(error, match=message):
+        said("info", "baseline-tiny", *option)
+
+
+@needs_peft
+def test_adapters_become_a_plain_model(make_recipe, tmp_path, tiny_base):
+    model = build_model(make_recipe("text", model__lora={"rank": 2, "targets": ["q_proj"]}))
+    save_model(model, tmp_path / "run" / "model")
+    said("merge", tmp_path / "run", tmp_path / "whole")
+    assert {"config.json", "model.safetensors"} <= {path.name for path in (tmp_path / "whole").iterdir()}
+    assert not (tmp_path / "whole" / "adapter_config.json").exists()
+    # adapters start as nothing: the merged model is the base
+    whole, base = (load_model(folder).state_dict() for folder in (tmp_path / "whole", tiny_base))
+    assert all((whole[name] - base[name]).abs().max() < 1e-6 for name in base)
+    with pytest.raises(StereopsisError, match="is not empty"):
+        said("merge", tmp_path / "run", tmp_path / "whole")
+    with pytest.raises(StereopsisError, match="holds no adapters"):
+        said("merge", tiny_base, tmp_path / "other")
+
+
+def test_the_documentations_table_is_made_of_predictions(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "scripts"))
+    import predict_hardware
+
+    assert {name for name, _ in predict_hardware.RECIPES} >= {"ross3d-7b", "3drs-7b", "ross3d+3drs-7b-lora-24gb"}
+    lines = predict_hardware.table((("ross3d-7b", Assumptions()), ("ross3d-7b", predict_hardware.EIGHT))).splitlines()
+    alone, shared = lines[2:]
+    assert "| no | no | no | no | no | no | no |" in alone
+    assert "8, zero3" in shared
+    assert shared.count("| no ") == 2  # two of the cards have 24 GB
+    sys.modules.pop("predict_hardware")
