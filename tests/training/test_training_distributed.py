@@ -308,6 +308,23 @@ def test_what_an_engine_cannot_do_is_refused_before_any_work(content, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ({"dtype": "bfloat16"}, "one precision among all that is trained"),
+        ({"load_in": "4bit", "lora": {"rank": 2}}, "a quantised base cannot be sharded by fsdp"),
+    ],
+)
+def test_weights_that_cannot_be_sharded_are_refused_before_any_work(content, tmp_path, monkeypatch, model, words):
+    changed = json.loads(json.dumps(content))
+    changed["model"] = {**changed.get("model", {}), **model}
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    with pytest.raises(RecipeError, match=words):
+        train(parse_recipe(changed), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_step_that_the_processes_cannot_share_is_refused(content, tmp_path):
     with pytest.raises(RecipeError, match="4 scenes cannot be shared evenly by 3 processes; start 1, 2, 4 of them"):
         deal_of(parse_recipe(content), tmp_path, 3)
