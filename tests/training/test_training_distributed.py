@@ -318,6 +318,7 @@ def test_what_an_engine_cannot_do_is_refused_before_any_work(content, tmp_path, 
 def test_weights_that_cannot_be_sharded_are_refused_before_any_work(content, tmp_path, monkeypatch, model, words):
     changed = json.loads(json.dumps(content))
     changed["model"] = {**changed.get("model", {}), **model}
+    changed["training"]["precision"] = "bf16"
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_VERSION", "2")
     with pytest.raises(RecipeError, match=words):

@@ -335,8 +335,8 @@ def test_the_published_settings_of_ross3d():
     assert (recipe.teachers.view_size, recipe.teachers.birdseye_size) == (216, 432)
     training = recipe.training
     assert (training.optimizer, training.learning_rate, training.warmup) == ("adamw", 1e-5, 0.03)
-    conversations = training.scenes * training.accumulation * recipe.data.conversations
-    assert 8 * conversations == 256  # on eight processes
+    assert training.step_scenes(8) * recipe.data.conversations == 256
+    assert training.step_scenes(1) == training.step_scenes(8)
     assert training.steps == -(-223_128 // 256)
 
 

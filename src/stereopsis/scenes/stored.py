@@ -29,6 +29,7 @@ from typing import Any, Literal
 import numpy as np
 
 from stereopsis.errors import FrameError, SceneError
+from stereopsis.files import replacing
 from stereopsis.geometry.birdseye import BirdsEyeView
 from stereopsis.geometry.camera import Intrinsics
 from stereopsis.scenes.annotations import Annotation
@@ -206,7 +207,8 @@ def _write_files(scene: Scene, folder: Path, colour_format: ColourFormat) -> Non
     annotations = [annotation.to_dict() for annotation in scene.annotations]
     check_record(record, f"scene '{scene.id}'", "correct the scene before writing it")
     (folder / "annotations.json").write_bytes(_json(annotations, scene.id))
-    (folder / "scene.json").write_bytes(_json(record, scene.id))
+    with replacing(folder / "scene.json") as partial:  # whoever finds one finds all of it, even in a hidden folder
+        partial.write_bytes(_json(record, scene.id))
 
 
 def _write_frame(
