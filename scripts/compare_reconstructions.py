@@ -5,8 +5,8 @@
 Trains, for several seeds and under one schedule, a model with Ross3D's objectives (hidden views, the room from above)
 and one without. Hides views of unseen rooms, and compares with the truth what is drawn (1) by the denoiser that was
 trained with the first model, told by either model, and (2) by fresh denoisers, fitted for the same number of updates to
-the frozen outputs of either. Writes results/ross3d_rooms.json (every figure, every
-seed) and results/ross3d_rooms.md (tables). Runs that are in the output folder already are not repeated.
+the frozen outputs of either. Writes results/NAME.json (every figure, every seed) and results/NAME.md (tables). Runs
+that are in the output folder already are not repeated.
 """
 
 import argparse
@@ -232,13 +232,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "compare_reconstructions")
     parser.add_argument("--cache", type=Path, default=Path("data/rooms"))
+    parser.add_argument("--name", default="ross3d_rooms", help="of the files that are written")
     parser.add_argument("--results", type=Path, default=ROOT / "results")
     return parser.parse_args()
 
 
 def settle(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments that decide what is measured; refuse a folder that was made with others."""
-    free = ("output", "results", "jobs", "seeds", "arms", "cache")
+    free = ("output", "results", "name", "jobs", "seeds", "arms", "cache")
     arguments = {key: value for key, value in vars(args).items() if key not in free}
     path = args.output / "arguments.json"
     if path.is_file() and json.loads(path.read_text()) != arguments:
@@ -308,9 +309,9 @@ def main() -> None:
     command = f"python scripts/compare_reconstructions.py --seeds {args.seeds} --arms {' '.join(args.arms)} {options}"
     made = environment() | {"command": command}
     record = {"environment": made, "arguments": arguments, "runs": order}
-    write_atomic(args.results / "ross3d_rooms.json", (json.dumps(record, indent=1, default=str) + "\n").encode())
+    write_atomic(args.results / f"{args.name}.json", (json.dumps(record, indent=1, default=str) + "\n").encode())
     text = report(order, args, command)
-    write_atomic(args.results / "ross3d_rooms.md", text.encode())
+    write_atomic(args.results / f"{args.name}.md", text.encode())
     print(text)
 
 
