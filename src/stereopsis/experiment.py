@@ -19,6 +19,7 @@ from stereopsis.evaluation.pictures import write_pictures
 from stereopsis.evaluation.questions import questions
 from stereopsis.evaluation.records import summary_dict
 from stereopsis.evaluation.run import run_evaluation
+from stereopsis.files import replacing
 from stereopsis.models.packs import PackConfig, blinded, build_pack
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.targets import Teachers
@@ -119,9 +120,8 @@ def kept_packs(recipe: Recipe, path: Path, *, console: Console | None = None) ->
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         packs = build_packs(recipe, build_model(recipe), build_teachers(recipe), recipe.data.sources, console=console)
-        partial = path.with_name(f"{path.name}.partial")
-        torch.save(packs, partial)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            torch.save(packs, partial)
     return path
 
 

@@ -1,12 +1,13 @@
 """What a run shows while it trains: a line per logged step on disk, a progress bar with the latest losses."""
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from stereopsis.files import write_whole
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -21,9 +22,7 @@ class MetricsLog(TrainerCallback):
         """Forget lines past the step that the run resumes from."""
         if self.path.is_file() and state.is_world_process_zero:
             lines = [line for line in self.path.read_text().splitlines() if _step_of(line) <= state.global_step]
-            partial = self.path.with_suffix(".partial")
-            partial.write_text("".join(f"{line}\n" for line in lines))
-            os.replace(partial, self.path)
+            write_whole(self.path, "".join(f"{line}\n" for line in lines))
 
     def on_log(
         self,
