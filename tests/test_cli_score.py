@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from stereopsis import benchmarks, cli, cli_score
+from stereopsis import benchmarks
 from stereopsis.benchmarks.annotation_files import AnnotationRecord
 from stereopsis.benchmarks.sqa3d.metric import clean_answer
+from stereopsis.cli import commands, score
 from stereopsis.errors import StereopsisError
 from stereopsis.scenes.annotations import Annotation
 
@@ -24,12 +25,12 @@ A, B = [0.0, 0, 0, 1, 1, 1], [5.0, 0, 0, 1, 1, 1]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the command line; gives what it printed, or raises the error that people would read."""
-    for module in (cli, cli_score):
+    for module in (commands, score):
         monkeypatch.setattr(module.console, "_width", 200, raising=False)
     runner = CliRunner()
 
     def call(*arguments: object, code: int = 0) -> str:
-        done = runner.invoke(cli.app, [str(each) for each in arguments])
+        done = runner.invoke(commands.app, [str(each) for each in arguments])
         if isinstance(done.exception, StereopsisError):
             raise done.exception
         assert done.exit_code == code, done.output

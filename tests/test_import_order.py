@@ -29,14 +29,6 @@ ORDER = (
     "report",
     "integrations",
     "experiment",
-    "cli_score",
-    "cli_reconstruct",
-    "cli_probe",
-    "cli_convert",
-    "cli_cache",
-    "cli_info",
-    "cli_merge",
-    "cli_engine",
     "cli",
 )
 """Bottom to top; what stands first knows nothing of what comes later."""

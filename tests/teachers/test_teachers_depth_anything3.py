@@ -9,7 +9,8 @@ import torch
 
 from stereopsis.errors import CheckpointError, MissingExtraError, RecipeError
 from stereopsis.teachers.depth_anything3 import DepthAnything3Teacher
-from stereopsis.teachers.features import TeacherViews, load_feature_teacher
+from stereopsis.teachers.feature_teachers import load_feature_teacher
+from stereopsis.teachers.features import TeacherViews
 
 
 class DepthAnything3(torch.nn.Module):

@@ -8,7 +8,8 @@ import torch
 
 from stereopsis.errors import RecipeError
 from stereopsis.geometry import Intrinsics
-from stereopsis.teachers.features import TeacherViews, load_feature_teacher
+from stereopsis.teachers.feature_teachers import load_feature_teacher
+from stereopsis.teachers.features import TeacherViews
 from stereopsis.teachers.point_map import PointMapTeacher
 
 SIZE, CELLS, FOCAL = 120, 10, 100.0

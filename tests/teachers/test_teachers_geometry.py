@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from stereopsis.errors import CheckpointError
 from stereopsis.models.targets import teacher_views
-from stereopsis.teachers.features import TeacherViews, load_feature_teacher
+from stereopsis.teachers.feature_teachers import load_feature_teacher
+from stereopsis.teachers.features import TeacherViews
 from stereopsis.teachers.geometry_cameras import matched_cameras, rigid
 from stereopsis.teachers.geometry_network import Geometry, GeometryConfig, GeometryNetwork, ViewTokens, rotation_of
 from stereopsis.teachers.geometry_teacher import (

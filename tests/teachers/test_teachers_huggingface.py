@@ -7,7 +7,8 @@ import torch
 import transformers
 
 from stereopsis.errors import CheckpointError, RecipeError
-from stereopsis.teachers.features import TeacherViews, load_feature_teacher
+from stereopsis.teachers.feature_teachers import load_feature_teacher
+from stereopsis.teachers.features import TeacherViews
 from stereopsis.teachers.huggingface import HuggingFaceTeacher, PictureInput, load_huggingface_teacher
 from stereopsis.teachers.patch_grid import SourceOptions, pooled
 

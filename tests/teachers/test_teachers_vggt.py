@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from stereopsis.errors import CacheError, CheckpointError, RecipeError, SceneError
-from stereopsis.teachers.features import TeacherViews, load_feature_teacher
+from stereopsis.teachers.feature_teachers import load_feature_teacher
+from stereopsis.teachers.features import TeacherViews
 from stereopsis.teachers.patch_grid import pooled
 from stereopsis.teachers.vggt import VggtTeacher
 from stereopsis.teachers.vggt_archive import VggtArchiveTeacher, vggt_rows

@@ -168,7 +168,7 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(recipe_content, same_
     file = tmp_path / "recipe.yaml"
     file.write_text(json.dumps(content))  # JSON is YAML
     folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "stereopsis.cli", "train", str(file), "-o", str(folder), "--pictures", "0"]
+    command = [sys.executable, "-m", "stereopsis", "train", str(file), "-o", str(folder), "--pictures", "0"]
     with (tmp_path / "output.txt").open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"})
         try:

@@ -1,6 +1,7 @@
 """Frozen teachers: latent tokenizers for reconstruction and 3D features for alignment."""
 
-from stereopsis.teachers.features import FeatureTeacher, TeacherViews, ViewFeatures, load_feature_teacher
+from stereopsis.teachers.feature_teachers import load_feature_teacher
+from stereopsis.teachers.features import FeatureTeacher, TeacherViews, ViewFeatures
 from stereopsis.teachers.latents import CellPosterior, LatentPosterior, LatentTokenizer, psnr, valid_cells
 from stereopsis.teachers.point_map import PointMapTeacher
 from stereopsis.teachers.vae import (

@@ -26,7 +26,7 @@ from stereopsis.objectives.relational import Relational
 from stereopsis.objectives.released import initialise_denoiser
 from stereopsis.objectives.set import ObjectiveSet, require_targets
 from stereopsis.objectives.text import TextLoss
-from stereopsis.teachers.features import load_feature_teacher
+from stereopsis.teachers.feature_teachers import load_feature_teacher
 from stereopsis.teachers.vae import load_latent_tokenizer
 from stereopsis.training.recipe import Recipe
 

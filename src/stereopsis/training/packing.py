@@ -19,7 +19,7 @@ from stereopsis.models.packs import PackConfig, build_pack, cache_vision, decode
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.targets import AnswerCaches, Teachers
 from stereopsis.scenes.scene import Scene
-from stereopsis.teachers.features import load_feature_teacher
+from stereopsis.teachers.feature_teachers import load_feature_teacher
 from stereopsis.teachers.vae import load_latent_tokenizer
 from stereopsis.training.build import build_model, build_teachers
 from stereopsis.training.processes import Processes

@@ -13,7 +13,7 @@ from stereopsis.models.spatial import SpatialConfig, SpatialModel
 from stereopsis.models.storage import adapter_for, fresh_grid, open_config, read_settings
 from stereopsis.objectives.correspondence import POINTS, POINTS_VALID
 from stereopsis.objectives.pose import GROUND
-from stereopsis.teachers.features import load_feature_teacher
+from stereopsis.teachers.feature_teachers import load_feature_teacher
 from stereopsis.teachers.vae import load_latent_tokenizer
 from stereopsis.training.build import base_folder, build_objectives, made_ready, model_changes
 from stereopsis.training.recipe import Recipe

@@ -72,7 +72,7 @@ def _subject(model: str, teacher: str | None, layers: str, views: int, positions
     from stereopsis.models.packs import PackConfig
     from stereopsis.models.storage import load_model
     from stereopsis.probing.subjects import ModelSubject, TeacherSubject
-    from stereopsis.teachers.features import load_feature_teacher
+    from stereopsis.teachers.feature_teachers import load_feature_teacher
     from stereopsis.training.build import TINY_BASE
     from stereopsis.training.run import MODEL_FOLDER, RECIPE_FILE
 

@@ -10,17 +10,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from stereopsis import (
-    __version__,
-    cli_cache,
-    cli_convert,
-    cli_engine,
-    cli_info,
-    cli_merge,
-    cli_probe,
-    cli_reconstruct,
-    cli_score,
-)
+from stereopsis import __version__
+from stereopsis.cli import cache as cache_command
+from stereopsis.cli import convert, engine, info, merge, probe, reconstruct, score
 from stereopsis.errors import SceneError, StereopsisError
 
 if TYPE_CHECKING:
@@ -131,7 +123,7 @@ def prepare(
     student: Annotated[
         str, typer.Option(help="Teachers: the recipe whose views, picture size and grid they answer for.")
     ] = "stereopsis-tiny",
-    cache: Annotated[Path, typer.Option(help="Teachers: where their answers go.")] = cli_cache.DEFAULT,
+    cache: Annotated[Path, typer.Option(help="Teachers: where their answers go.")] = cache_command.DEFAULT,
 ) -> None:
     """Turn captures (or procedural rooms) into prepared scenes: checked, upright, seen from above.
 
@@ -171,7 +163,7 @@ def prepare(
     for folder in report.folders[:8] if inspect else []:
         _inspect(read_scene(folder), output)
     if (teacher or latent) and report.folders:
-        cli_cache.answer_prepared(output, teacher or [], latent or [], student, cache, overwrite=overwrite)
+        cache_command.answer_prepared(output, teacher or [], latent or [], student, cache, overwrite=overwrite)
     if report.failed_share > max_failed:
         raise typer.Exit(1)
 
@@ -269,7 +261,7 @@ def evaluate(
         )
     )
     if dry_run:
-        cli_info.show_facts(tell(plan))
+        info.show_facts(tell(plan))
         return
     processes = join()
     found = execute(plan, processes=processes, console=console if processes.main else None)
@@ -278,12 +270,12 @@ def evaluate(
         _show("Report:", write_report(plan.output, scenes=found))
 
 
-cli_reconstruct.register(app)
-cli_score.register(app)
-cli_probe.register(app)
-cli_convert.register(app)
-cli_cache.register(app)
-cli_engine.register(app)
+reconstruct.register(app)
+score.register(app)
+probe.register(app)
+convert.register(app)
+cache_command.register(app)
+engine.register(app)
 
 
 @app.command(
@@ -303,15 +295,15 @@ def report(
     from stereopsis.report import write_report
 
     if tables:
-        cli_score.write_tables(folders, tables)
+        score.write_tables(folders, tables)
         return
     if len(folders) > 1:
         raise StereopsisError("a report is about one folder; put several results into one table with --table FILE")
     _show("Report:", write_report(folders[0], output))
 
 
-cli_info.register(app)
-cli_merge.register(app)
+info.register(app)
+merge.register(app)
 
 
 def _show(what: str, path: Path) -> None:
@@ -326,7 +318,3 @@ def main() -> None:
     except StereopsisError as error:
         Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()
