@@ -1,4 +1,4 @@
-"""What the model imagines: hidden views and the view from above, sampled from the denoiser."""
+"""What the model expects of hidden views and of the view from above: the mean of the denoiser's draws."""
 
 import json
 from collections.abc import Iterable
@@ -16,6 +16,8 @@ from stereopsis.evaluation.imagining import NEAREST, Imagined, imagine
 from stereopsis.evaluation.likeness import pixels_of, psnr
 from stereopsis.evaluation.panels import without
 from stereopsis.models.spatial import SpatialModel
+from stereopsis.objectives.denoising import Reconstruction
+from stereopsis.objectives.diffusion import RectifiedFlow
 from stereopsis.teachers.latents import LatentTokenizer
 
 PICTURES_FILE = "pictures.json"
@@ -27,10 +29,14 @@ def write_pictures(
     tokenizer: LatentTokenizer,
     folder: Path,
     *,
-    steps: int = 25,
+    samples: int = 8,
+    steps: int | None = None,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Sample reconstructions of some scenes and write them beside their targets.
+    """Reconstruct hidden views of some scenes, and what they look like from above, beside the targets.
+
+    Shown is the mean of several draws. A single one of a denoiser that was trained briefly is mostly noise, and of a
+    perfect one it would still miss the target twice as far (see `stereopsis.evaluation.imagining`).
 
     The target shown is what the frozen tokenizer itself makes of the true picture: the best that any
     reconstruction can reach. PSNR is measured against it, inside what was seen (void left out from above).
@@ -40,16 +46,20 @@ def write_pictures(
         packs: scenes with targets.
         tokenizer: the latent teacher that made them.
         folder: where pictures and ``pictures.json`` go.
-        steps: denoising steps.
+        samples: draws of every target.
+        steps: denoising steps; None = 25, or one where the process is a flow, whose first step estimates the mean.
         seed: of hidden views and noise.
     """
     if model.objectives is None:
         return []
     folder.mkdir(parents=True, exist_ok=True)
     records: list[dict[str, Any]] = []
-    if "cross_view" in model.objectives or "birds_eye" in model.objectives:
+    made = [model.objectives[name] for name in ("cross_view", "birds_eye") if name in model.objectives]
+    if made:
+        flow = all(isinstance(each, Reconstruction) and isinstance(each.diffusion, RectifiedFlow) for each in made)
+        count = steps or (1 if flow else 25)
         for number, pack in enumerate(packs):
-            for target in imagine(model, pack, steps=steps, seed=seed + number):
+            for target in imagine(model, pack, samples=samples, steps=count, seed=seed + number):
                 draw = _masked_view if target.kind == "masked_view" else _from_above
                 records.append(draw(target, pack, tokenizer, folder))
     (folder / PICTURES_FILE).write_text(json.dumps(records, indent=1, allow_nan=False) + "\n")
@@ -58,7 +68,7 @@ def write_pictures(
 
 def _masked_view(target: Imagined, pack: ScenePack, tokenizer: LatentTokenizer, folder: Path) -> dict[str, Any]:
     """A hidden view, beside the visible view whose camera is nearest."""
-    picture, truth, nearest = _decoded(tokenizer, target.samples[0], target.truth, target.guesses[NEAREST])
+    picture, truth, nearest = _decoded(tokenizer, target.samples.mean(dim=0), target.truth, target.guesses[NEAREST])
     everywhere = torch.ones(truth.shape[1:], dtype=torch.bool)
     seen = tokenizer.decode_cells(pack.view_targets["view_latents"][list(target.visible)].float()).cpu()
     stem = f"{pack.scene_id}-{target.view}"
@@ -80,7 +90,7 @@ def _masked_view(target: Imagined, pack: ScenePack, tokenizer: LatentTokenizer, 
 
 def _from_above(target: Imagined, pack: ScenePack, tokenizer: LatentTokenizer, folder: Path) -> dict[str, Any]:
     """The bird's-eye view of one scene; cells where nothing was seen are painted grey in both pictures."""
-    picture, truth = _decoded(tokenizer, target.samples[0], target.truth)
+    picture, truth = _decoded(tokenizer, target.samples.mean(dim=0), target.truth)
     where = pixels_of(target.counted, truth)
     ratios: tuple[float | None, float | None] = (None, None)
     if bool(where.any()):
