@@ -38,7 +38,7 @@ class Picture:
         scene_id: the scene.
         view: the hidden view's name; empty for the view from above.
         target: picture file.
-        reconstruction: picture file, sampled from the denoiser.
+        reconstruction: picture file, the mean of what the denoiser draws.
         context: picture files of the views that the model saw.
         baseline: picture file of a trivial guess (nearest visible view, mean image), or None.
         psnr: of the reconstruction, dB; NaN where not measured.
