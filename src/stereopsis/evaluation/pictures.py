@@ -17,7 +17,6 @@ from stereopsis.evaluation.likeness import pixels_of, psnr
 from stereopsis.evaluation.panels import without
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.objectives.denoising import Reconstruction
-from stereopsis.objectives.diffusion import RectifiedFlow
 from stereopsis.teachers.latents import LatentTokenizer
 
 PICTURES_FILE = "pictures.json"
@@ -47,7 +46,7 @@ def write_pictures(
         tokenizer: the latent teacher that made them.
         folder: where pictures and ``pictures.json`` go.
         samples: draws of every target.
-        steps: denoising steps; None = 25, or one where the process is a flow, whose first step estimates the mean.
+        steps: denoising steps; None = what the process's mean asks for.
         seed: of hidden views and noise.
     """
     if model.objectives is None:
@@ -56,8 +55,7 @@ def write_pictures(
     records: list[dict[str, Any]] = []
     made = [model.objectives[name] for name in ("cross_view", "birds_eye") if name in model.objectives]
     if made:
-        flow = all(isinstance(each, Reconstruction) and isinstance(each.diffusion, RectifiedFlow) for each in made)
-        count = steps or (1 if flow else 25)
+        count = steps or max(each.diffusion.steps_for_mean for each in made if isinstance(each, Reconstruction))
         for number, pack in enumerate(packs):
             for target in imagine(model, pack, samples=samples, steps=count, seed=seed + number):
                 draw = _masked_view if target.kind == "masked_view" else _from_above

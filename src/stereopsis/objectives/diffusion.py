@@ -28,9 +28,11 @@ class Process(abc.ABC):
 
     Attributes:
         steps: timesteps lie in 0..steps; the network sees them as they are.
+        steps_for_mean: sampling steps whose draws are averaged best for an estimate of the mean.
     """
 
     steps: int = 1000
+    steps_for_mean: int = 25
 
     def draw(
         self, targets: int, cells: int, channels: int, generator: torch.Generator
@@ -174,6 +176,8 @@ class RectifiedFlow(Process):
     Raises:
         ValueError: unknown times.
     """
+
+    steps_for_mean = 1  # the first step from pure noise estimates it
 
     def __init__(self, times: str = "uniform") -> None:
         if times not in TIMES:

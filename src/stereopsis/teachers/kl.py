@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stereopsis.errors import CheckpointError
+from stereopsis.teachers.autoencoders import AutoencoderTokenizer, ScaledTokenizer
 from stereopsis.teachers.diffusers_files import load_diffusers
-from stereopsis.teachers.latents import PREPARED, CellScaling, LatentPosterior, LatentTokenizer
+from stereopsis.teachers.latents import PREPARED, CellScaling, LatentPosterior
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ CONVENTIONS = {
 }
 
 
-class KLTokenizer(LatentTokenizer):
+class KLTokenizer(ScaledTokenizer):
     """A diffusers `AutoencoderKL`; latents are (z - shift_factor) * scaling_factor of its config.
 
     FLUX.1's has 16 channels, shift 0.1159 and scale 0.3611. Where the config gives `latents_mean` and
@@ -41,19 +42,8 @@ class KLTokenizer(LatentTokenizer):
     """
 
     def __init__(self, vae: nn.Module, *, name: str = "kl", chunk: int = 16) -> None:
-        super().__init__(chunk=chunk)
         config: Any = vae.config
-        self.name = name
-        self.latent_channels = config.latent_channels
-        self.downsampling = 2 ** (len(config.block_out_channels) - 1)
-        self._vae: Any = vae.eval().requires_grad_(False)
-        affine = Affine.of(config)
-        self._shift, self._scale = affine.shift, affine.scale
-
-    @property
-    def module(self) -> nn.Module:
-        """The frozen autoencoder."""
-        return self._vae
+        super().__init__(vae, config.block_out_channels, name=name, chunk=chunk)
 
     @property
     def preprocessing(self) -> Mapping[str, Any]:
@@ -116,12 +106,8 @@ class KLTokenizer(LatentTokenizer):
         shift, scale = self._shift.to(self.device), self._scale.to(self.device)
         return LatentPosterior(mean=(latent.mean.float() - shift) * scale, std=latent.std.float() * scale)
 
-    def _decode(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 height width"]:
-        raw = latents / self._scale.to(self.device) + self._shift.to(self.device)
-        return self._vae.decode(raw.to(self._vae.dtype)).sample.float()
 
-
-class Flux2Tokenizer(LatentTokenizer):
+class Flux2Tokenizer(AutoencoderTokenizer):
     """FLUX.2's `AutoencoderKLFlux2`: 2x2 latents are folded into 128 channels first and normalised then.
 
     The normalisation is that of a batch norm without weights in the checkpoint: (cell - running_mean) /
@@ -130,21 +116,12 @@ class Flux2Tokenizer(LatentTokenizer):
     """
 
     def __init__(self, vae: nn.Module, *, name: str = "flux2", chunk: int = 16) -> None:
-        super().__init__(chunk=chunk)
         config: Any = vae.config
+        super().__init__(vae, config.block_out_channels, name=name, chunk=chunk)
         if tuple(config.patch_size) != (2, 2):
             raise CheckpointError(
                 f"this FLUX.2 autoencoder folds {tuple(config.patch_size)} latents into a cell, expected (2, 2)"
             )
-        self.name = name
-        self.latent_channels = config.latent_channels
-        self.downsampling = 2 ** (len(config.block_out_channels) - 1)
-        self._vae: Any = vae.eval().requires_grad_(False)
-
-    @property
-    def module(self) -> nn.Module:
-        """The frozen autoencoder, the normalisation's statistics among its buffers."""
-        return self._vae
 
     @property
     def preprocessing(self) -> Mapping[str, Any]:
@@ -178,23 +155,3 @@ class Flux2Tokenizer(LatentTokenizer):
     def _encode(self, pictures: Float[Tensor, "n 3 height width"]) -> LatentPosterior:
         latent = self._vae.encode(pictures.to(self._vae.dtype)).latent_dist
         return LatentPosterior(mean=latent.mean.float(), std=latent.std.float())
-
-    def _decode(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 height width"]:
-        return self._vae.decode(latents.to(self._vae.dtype)).sample.float()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Affine:
-    """Shift and scale of latents, [1 c 1 1] or [1 1 1 1]: scaled = (z - shift) * scale."""
-
-    shift: Float[Tensor, "1 c 1 1"]
-    scale: Float[Tensor, "1 c2 1 1"]
-
-    @staticmethod
-    def of(config: Any) -> "Affine":
-        """What a config says, in the order of precedence of diffusers' pipelines."""
-        scale = torch.tensor([1.0 if config.scaling_factor is None else config.scaling_factor])
-        shift = torch.tensor([0.0 if config.shift_factor is None else config.shift_factor])
-        if config.get("latents_mean") is not None and config.get("latents_std") is not None:
-            shift, scale = torch.tensor(config.latents_mean), scale / torch.tensor(config.latents_std)
-        return Affine(shift=shift.float().view(1, -1, 1, 1), scale=scale.float().view(1, -1, 1, 1))

@@ -9,15 +9,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stereopsis.errors import CheckpointError
+from stereopsis.teachers.autoencoders import ScaledTokenizer
 from stereopsis.teachers.diffusers_files import load_all, load_diffusers
-from stereopsis.teachers.kl import Affine
-from stereopsis.teachers.latents import PREPARED, LatentPosterior, LatentTokenizer
+from stereopsis.teachers.latents import PREPARED, LatentPosterior
 
 TAESD_CHANNELS = {"taesd": 4, "taesdxl": 4, "taesd3": 16, "taef1": 16}  # of the pairs of files, by their names
 _PARTS = ("encoder", "decoder")
 
 
-class TinyTokenizer(LatentTokenizer):
+class TinyTokenizer(ScaledTokenizer):
     """A diffusers `AutoencoderTiny` such as TAEF1: its latents come scaled and have no spread.
 
     The published ones have scaling_factor 1 and shift_factor 0, because they imitate latents that are scaled
@@ -25,19 +25,8 @@ class TinyTokenizer(LatentTokenizer):
     """
 
     def __init__(self, vae: nn.Module, *, name: str = "tiny", chunk: int = 16) -> None:
-        super().__init__(chunk=chunk)
-        self.name = name
         config: Any = vae.config
-        self.latent_channels = config.latent_channels
-        self.downsampling = 2 ** (len(config.encoder_block_out_channels) - 1)
-        self._vae: Any = vae.eval().requires_grad_(False)
-        affine = Affine.of(config)
-        self._shift, self._scale = affine.shift, affine.scale
-
-    @property
-    def module(self) -> nn.Module:
-        """The frozen autoencoder."""
-        return self._vae
+        super().__init__(vae, config.encoder_block_out_channels, name=name, chunk=chunk)
 
     @property
     def preprocessing(self) -> Mapping[str, Any]:
@@ -93,10 +82,6 @@ class TinyTokenizer(LatentTokenizer):
     def _encode(self, pictures: Float[Tensor, "n 3 height width"]) -> LatentPosterior:
         latents = self._vae.encode(pictures.to(self._vae.dtype)).latents.float()
         return LatentPosterior(mean=(latents - self._shift.to(latents)) * self._scale.to(latents))
-
-    def _decode(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 height width"]:
-        raw = latents / self._scale.to(latents) + self._shift.to(latents)
-        return self._vae.decode(raw.to(self._vae.dtype)).sample.float()
 
 
 def _taesd_pair(folder: Path, name: str) -> dict[str, Tensor]:
