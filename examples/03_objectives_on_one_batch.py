@@ -6,7 +6,7 @@ python examples/03_objectives_on_one_batch.py
 import torch
 
 from stereopsis.data.pack import ScenePack
-from stereopsis.models.packs import PackConfig, build_pack
+from stereopsis.packs.build import PackConfig, build_pack
 from stereopsis.training.build import build_model, build_objectives, build_teachers
 from stereopsis.training.recipe import parse_recipe
 from stereopsis.training.sources import prepared_room

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from stereopsis.data.batch import Batch
-from stereopsis.models.packs import PackConfig, build_pack
 from stereopsis.objectives import Objective, ObjectiveLoss, Randomness, SpatialOutputs
 from stereopsis.objectives.set import ObjectiveSet
+from stereopsis.packs.build import PackConfig, build_pack
 from stereopsis.training.build import build_model
 from stereopsis.training.recipe import parse_recipe
 from stereopsis.training.sources import prepared_room

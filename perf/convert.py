@@ -34,7 +34,7 @@ from stereopsis.models.released.config import huggingface_config
 from stereopsis.models.tiny import build_tokenizer
 from stereopsis.objectives import Denoiser, DenoiserConfig
 from stereopsis.scenes.images import write_atomic
-from stereopsis.training.run import environment
+from stereopsis.training.train_run import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 TOWER = "model.vision_tower.vision_tower.vision_model"

@@ -25,13 +25,13 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import torch
 
 from stereopsis.models.inference import EnteredScene
-from stereopsis.models.packs import PackConfig, build_pack
 from stereopsis.models.spatial import SpatialModel
+from stereopsis.packs.build import PackConfig, build_pack
 from stereopsis.scenes.images import write_atomic
 from stereopsis.scenes.stored import write_scene
 from stereopsis.training.recipe import load_recipe
-from stereopsis.training.run import MODEL_FOLDER, environment, train
 from stereopsis.training.sources import open_folder
+from stereopsis.training.train_run import MODEL_FOLDER, environment, train
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = {"with all objectives": "stereopsis-tiny", "with none of them": "baseline-tiny"}

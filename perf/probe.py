@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from stereopsis.probing import correspondence, retrieval
 from stereopsis.scenes.images import write_atomic
-from stereopsis.training.run import environment
+from stereopsis.training.train_run import environment
 
 MOST_PAIRED = 8000
 """Tokens whose matrix of cosines is still made; 23 328, a paper's scene, would take gigabytes."""

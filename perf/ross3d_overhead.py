@@ -36,12 +36,12 @@ from transformers import Qwen2Config, SiglipVisionConfig
 from stereopsis.data.pack import ScenePack
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.tiny import build_tokenizer
-from stereopsis.objectives.denoiser import Denoiser, DenoiserConfig
+from stereopsis.objectives.denoiser_network import Denoiser, DenoiserConfig
 from stereopsis.objectives.reconstruction import BirdsEye, CrossView
 from stereopsis.objectives.set import ObjectiveSet
 from stereopsis.objectives.text import TextLoss
 from stereopsis.scenes.images import write_atomic
-from stereopsis.training.run import environment
+from stereopsis.training.train_run import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = {"words": ("text",), "words, above": ("text", "birds_eye"), "all": ("text", "birds_eye", "cross_view")}

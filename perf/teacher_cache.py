@@ -57,10 +57,10 @@ def child(scenes: int, mode: str, folder: Path, run: Path) -> dict[str, Any]:
     """One training; returns what was measured."""
     import torch
 
-    from stereopsis.models.dataset import PackDataset
+    from stereopsis.packs.dataset import PackDataset
     from stereopsis.training.build import build_model, build_teachers
-    from stereopsis.training.packing import build_packs
-    from stereopsis.training.run import train
+    from stereopsis.training.recipe_packs import build_packs
+    from stereopsis.training.train_run import train
 
     torch.set_num_threads(1)
     recipe = recipe_of(scenes, folder, cached=mode == "disk")
@@ -128,7 +128,7 @@ def runs(sizes: list[int], folder: Path) -> Iterator[dict[str, Any]]:
 
 def fill(scenes: int, folder: Path) -> dict[str, Any]:
     """Make rooms and cache; how long the teachers take, and how large the files are."""
-    from stereopsis.training.packing import fill_cache
+    from stereopsis.training.recipe_packs import fill_cache
     from stereopsis.training.sources import folders_of
 
     recipe = recipe_of(scenes, folder, cached=True)

@@ -39,7 +39,7 @@ from stereopsis.report.line_chart import Panel, Series, panels_svg
 from stereopsis.scenes.images import write_atomic
 from stereopsis.training.cost import GPUS, scene_loads, step_flops
 from stereopsis.training.optimizer import build_optimizer
-from stereopsis.training.run import environment
+from stereopsis.training.train_run import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = ("text",)

@@ -22,14 +22,14 @@ from rich.console import Console
 
 from stereopsis.benchmarks.statistics import seed_interval
 from stereopsis.experiment import kept_packs
-from stereopsis.models.packs import PackConfig
 from stereopsis.models.storage import load_model
+from stereopsis.packs.build import PackConfig
 from stereopsis.probing import ModelSubject, ProbeSettings, correlate, probe_scenes, write_probe
-from stereopsis.probing.run import PROBE_FILE
+from stereopsis.probing.probe_scenes import PROBE_FILE
 from stereopsis.report.probe_page import scatter_points, scatter_svg
 from stereopsis.training.recipe import load_recipe
-from stereopsis.training.run import MODEL_FOLDER, environment
 from stereopsis.training.sources import scenes_of
+from stereopsis.training.train_run import MODEL_FOLDER, environment
 
 VOXEL = 0.4
 """Metres: the small model's cells are about half a metre wide, so that 0.1 m, 3DRS's choice, finds few pairs."""

@@ -23,18 +23,18 @@ import torch
 from rich.console import Console
 
 from stereopsis.benchmarks.statistics import seed_interval
-from stereopsis.evaluation.imagining import imagine, mean_cells
-from stereopsis.evaluation.likeness import FIGURES, SAMPLE, averages, figures_of
-from stereopsis.evaluation.reconstruct_command import scene_packs
 from stereopsis.experiment import kept_packs
 from stereopsis.models.spatial import SpatialModel
+from stereopsis.reconstruction.metrics import FIGURES, SAMPLE, averages, figures_of
+from stereopsis.reconstruction.reconstruct_run import scene_packs
+from stereopsis.reconstruction.sampling import imagine, mean_cells
 from stereopsis.scenes.images import write_atomic
 from stereopsis.training.build import build_model, build_teachers
 from stereopsis.training.frozen import fit_to_frozen
-from stereopsis.training.heads import open_with_heads
+from stereopsis.training.posthoc_heads import open_with_heads
 from stereopsis.training.recipe import Recipe, load_recipe
-from stereopsis.training.run import environment, open_run, train
 from stereopsis.training.sources import scenes_of
+from stereopsis.training.train_run import environment, open_run, train
 
 ROOT = Path(__file__).resolve().parent.parent
 WHOLE, BASELINE = "ross3d-tiny", "ross3d-baseline"

@@ -20,10 +20,10 @@ from rich.console import Console
 
 from stereopsis.benchmarks.statistics import seed_interval
 from stereopsis.experiment import Arm, baselines, kept_packs, run_arm
-from stereopsis.models.targets import Teachers
+from stereopsis.packs.targets import Teachers
 from stereopsis.training.recipe import Recipe, load_recipe
-from stereopsis.training.run import environment
 from stereopsis.training.sources import scenes_of
+from stereopsis.training.train_run import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 ARMS = {"blind": "blind-tiny", "text + grounding": "baseline-tiny", "all objectives": "stereopsis-tiny"}

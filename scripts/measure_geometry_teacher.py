@@ -23,9 +23,9 @@ from torch.nn import functional
 
 import stereopsis.assets
 from stereopsis.data.views import Views, cell_coordinates, decode_views
-from stereopsis.models.packs import PackConfig, build_pack
 from stereopsis.models.storage import load_model
-from stereopsis.models.targets import teacher_views
+from stereopsis.packs.build import PackConfig, build_pack
+from stereopsis.packs.targets import teacher_views
 from stereopsis.scenes.formats import open_scene
 from stereopsis.scenes.rooms import make_room
 from stereopsis.scenes.rooms.language import split_seeds
@@ -314,7 +314,7 @@ def main() -> None:
 
 def measure_all(teacher: GeometryTeacher, args: argparse.Namespace) -> dict:
     """Rooms, the kitchen where it is at hand, and under what circumstances."""
-    from stereopsis.training.run import environment  # heavy
+    from stereopsis.training.train_run import environment  # heavy
 
     started, command = time.time(), f"scripts/measure_geometry_teacher.py --rooms {args.rooms} --views {args.views}"
     sets = {"rooms": [make_room(seed) for seed in split_seeds("test", args.rooms)]}

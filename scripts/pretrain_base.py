@@ -41,7 +41,7 @@ from stereopsis.scenes.rooms import CATEGORIES, COLOURS, GENERATOR_VERSION, MATE
 from stereopsis.scenes.rooms.language import split_seeds
 from stereopsis.scenes.rooms.language.corpus import corpus
 from stereopsis.scenes.rooms.language.views import view_annotations
-from stereopsis.training.run import environment
+from stereopsis.training.train_run import environment
 
 OUTPUT = Path(__file__).resolve().parent.parent / "src" / "stereopsis" / "assets" / "tiny_base"
 ROOM_OFFSET = 1_000_000  # away from the rooms that later runs are tuned on

@@ -31,8 +31,8 @@ from torch.nn import functional
 from stereopsis.geometry.birdseye import fill_small_holes, splat_birdseye
 from stereopsis.scenes.rooms import GENERATOR_VERSION, RoomConfig, make_room
 from stereopsis.scenes.scene import Scene
+from stereopsis.teachers.latent_tokenizers import KLTokenizer, rooms_autoencoder_folder
 from stereopsis.teachers.latents import psnr
-from stereopsis.teachers.vae import KLTokenizer, rooms_autoencoder_folder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 KITCHEN = REPOSITORY.parent / "shared" / "data" / "seven_scenes_redkitchen"

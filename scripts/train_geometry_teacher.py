@@ -322,7 +322,7 @@ def called(*folders: str) -> str:
 
 
 def main() -> None:
-    from stereopsis.training.run import environment  # heavy
+    from stereopsis.training.train_run import environment  # heavy
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=rooms_geometry_folder())

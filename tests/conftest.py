@@ -1,5 +1,6 @@
 """Every public signature's shapes are checked while the tests run."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,9 @@ install_import_hook("stereopsis", "beartype.beartype")
 torch.set_num_threads(1)
 
 if TYPE_CHECKING:
+    from stereopsis.models.spatial import SpatialModel
     from stereopsis.training.recipe import Recipe
-    from stereopsis.training.run import TrainedRun
+    from stereopsis.training.train_run import TrainedRun
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -146,10 +148,26 @@ def make_recipe(recipe_content: Callable[..., dict[str, Any]]) -> Callable[..., 
 @pytest.fixture(scope="session")
 def finished_run(make_recipe: Callable[..., "Recipe"], tmp_path_factory: pytest.TempPathFactory) -> "TrainedRun":
     """A run with every objective, trained for four steps; tests that change its folder copy it first."""
-    from stereopsis.training.run import train
+    from stereopsis.training.train_run import train
 
     recipe = make_recipe(objectives__cross_view={"every": 2}, training__save_every=2)
     return train(recipe, tmp_path_factory.mktemp("runs") / "finished", progress=False)
+
+
+@pytest.fixture(scope="session")
+def trained(finished_run: "TrainedRun") -> "SpatialModel":
+    """That run's model."""
+    return finished_run.model
+
+
+def _refuse(word: str) -> None:
+    raise AssertionError(f"{word} is not JSON")
+
+
+@pytest.fixture(scope="session")
+def strict_json() -> Callable[[str], Any]:
+    """Parses JSON as other programs do: NaN and Infinity are errors."""
+    return lambda text: json.loads(text, parse_constant=_refuse)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from stereopsis.cli import app
 from stereopsis.errors import StereopsisError
-from stereopsis.training.run import train
+from stereopsis.training.train_run import train
 
 
 def call(*arguments: object) -> str:

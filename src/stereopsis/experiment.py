@@ -13,16 +13,16 @@ from rich.console import Console
 
 from stereopsis.data.pack import ScenePack
 from stereopsis.errors import RecipeError
-from stereopsis.evaluation.command import Request, execute, facts_of, make_plan, model_predictor
-from stereopsis.evaluation.engine import chance_rates, evaluate, majority_predictor
-from stereopsis.evaluation.pictures import write_pictures
+from stereopsis.evaluation.evaluate_run import Request, execute, facts_of, make_plan, model_predictor
+from stereopsis.evaluation.in_memory import chance_rates, evaluate, majority_predictor
 from stereopsis.evaluation.questions import questions
 from stereopsis.evaluation.records import summary_dict
-from stereopsis.evaluation.run import run_evaluation
+from stereopsis.evaluation.resumable import run_evaluation
 from stereopsis.files import replacing
-from stereopsis.models.packs import PackConfig, blinded, build_pack
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.models.targets import Teachers
+from stereopsis.packs.build import PackConfig, blinded, build_pack
+from stereopsis.packs.targets import Teachers
+from stereopsis.reconstruction.pictures import write_pictures
 from stereopsis.scenes.formats import open_scene
 from stereopsis.scenes.scene import Scene
 from stereopsis.scenes.selection import uniform_indices
@@ -31,8 +31,8 @@ from stereopsis.training.cost import Assumptions, predict
 from stereopsis.training.cost import facts as cost_facts
 from stereopsis.training.processes import leave
 from stereopsis.training.recipe import Recipe, load_recipe
-from stereopsis.training.run import RECIPE_FILE, TrainedRun, build_packs, environment, open_run, train
 from stereopsis.training.sources import prepared_folder, scenes_of
+from stereopsis.training.train_run import RECIPE_FILE, TrainedRun, build_packs, environment, open_run, train
 
 COMPARISON_FILE = "comparison.json"
 
@@ -262,7 +262,7 @@ def evaluate_run(folder: Path, overrides: Sequence[str], *, console: Console | N
         folder: the run.
         overrides: of its recipe.
         console: shows the progress.
-        options: further fields of `stereopsis.evaluation.command.Request`.
+        options: further fields of `stereopsis.evaluation.evaluate_run.Request`.
 
     Returns:
         The folder of the (first source's) scenes, for the report.

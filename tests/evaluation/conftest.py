@@ -1,22 +1,16 @@
-"""A trained tiny model, its rooms, and hand-made scenes without a single pixel."""
+"""Rooms, and hand-made scenes without a single pixel."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from stereopsis.models.packs import PackConfig
 from stereopsis.models.spatial import SpatialModel
+from stereopsis.packs.build import PackConfig
 from stereopsis.scenes.annotations import TASKS, Annotation
 from stereopsis.scenes.scene import Proposal, Scene, SceneObject
 from stereopsis.training.sources import open_folder
-
-
-@pytest.fixture(scope="session")
-def trained(finished_run) -> SpatialModel:
-    return finished_run.model
 
 
 @pytest.fixture(scope="session")
@@ -51,13 +45,3 @@ def _hand_scene(name: str, annotations: list[dict[str, Any]], proposals: tuple[f
 @pytest.fixture(scope="session")
 def hand_scene() -> Callable[..., Scene]:
     return _hand_scene
-
-
-def _refuse(word: str) -> None:
-    raise AssertionError(f"{word} is not JSON")
-
-
-@pytest.fixture(scope="session")
-def strict_json() -> Callable[[str], Any]:
-    """Parses JSON as other programs do: NaN and Infinity are errors."""
-    return lambda text: json.loads(text, parse_constant=_refuse)

@@ -13,11 +13,10 @@ from stereopsis.benchmarks.matching import require_captions, score_file
 from stereopsis.benchmarks.predictions import read_predictions
 from stereopsis.benchmarks.result_files import read_result
 from stereopsis.errors import RunFolderError, StereopsisError
-from stereopsis.evaluation import command
 from stereopsis.evaluation.predictors import DummyPredictor, ModelPredictor
 from stereopsis.evaluation.questions import parse_protocols, questions, scan_alignments
 from stereopsis.evaluation.records import read_results
-from stereopsis.evaluation.run import run_evaluation
+from stereopsis.evaluation.resumable import run_evaluation
 from stereopsis.scenes.annotations import TASKS
 
 CAPTIONS = ("a white cube .", "it is a cube")

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from stereopsis.errors import SceneError, StereopsisError
-from stereopsis.evaluation.processes import Processes, join, share
 from stereopsis.evaluation.questions import attach, counts, parse_benchmarks, questions
+from stereopsis.evaluation.sharding import Processes, join, share
 from stereopsis.scenes.annotations import TASKS
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from stereopsis.benchmarks import Prediction, score
 from stereopsis.errors import RunFolderError
-from stereopsis.evaluation.engine import evaluate
+from stereopsis.evaluation.in_memory import evaluate
 from stereopsis.evaluation.records import read_results, record_of, summary_dict, write_results
 
 

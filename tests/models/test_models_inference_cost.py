@@ -3,7 +3,7 @@
 import torch
 
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.training.run import train
+from stereopsis.training.train_run import train
 
 
 def shape_of(model: SpatialModel) -> dict[str, list]:

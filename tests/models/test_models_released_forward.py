@@ -16,11 +16,11 @@ from stereopsis.data.pack import Conversation, ScenePack
 from stereopsis.data.views import Views, cell_coordinates, cells_in_boxes
 from stereopsis.errors import CheckpointError
 from stereopsis.models.inference import EnteredScene
-from stereopsis.models.packs import TOKEN_SHARE
 from stereopsis.models.released import convert_from_released
 from stereopsis.models.storage import HEADS_FILE, load_model
 from stereopsis.objectives import CrossView, Denoiser, DenoiserConfig, GroundingLoss
 from stereopsis.objectives.set import ObjectiveSet
+from stereopsis.packs.build import TOKEN_SHARE
 
 VIEWS = 3
 SPOKEN = ("where is the chair? Answer the question simply.", "on the table")

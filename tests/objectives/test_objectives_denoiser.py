@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from stereopsis.objectives.denoiser import Denoiser, DenoiserConfig, sincos_grid, timestep_sinusoid
+from stereopsis.objectives.denoiser_network import Denoiser, DenoiserConfig, sincos_grid, timestep_sinusoid
 
 WIDTH, DIM, CHANNELS, DEPTH = 16, 10, 6, 2
 CONFIG = DenoiserConfig(

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from stereopsis.errors import RecipeError
-from stereopsis.models.targets import ground_cells
 from stereopsis.objectives import BirdsEye
 from stereopsis.objectives.plan import joined, scene_views
 from stereopsis.objectives.pose import GROUND
 from stereopsis.objectives.set import require_targets
+from stereopsis.packs.targets import ground_cells
 
 
 def generator() -> torch.Generator:

@@ -10,7 +10,7 @@ import yaml
 from PIL import Image, ImageFilter
 
 from stereopsis.benchmarks import Prediction, score, summarise
-from stereopsis.evaluation.engine import chance_rates, majority_predictor, targets_of
+from stereopsis.evaluation.in_memory import chance_rates, majority_predictor, targets_of
 from stereopsis.evaluation.records import record_of, summary_dict, write_results
 from stereopsis.scenes.alignment import with_birdseye
 from stereopsis.scenes.annotations import TASKS

@@ -13,7 +13,7 @@ from PIL import Image
 
 from stereopsis.errors import SceneError
 from stereopsis.scenes.prepare import Capture, PrepareSettings, Room, find_captures, prepare
-from stereopsis.scenes.prepare import run as running
+from stereopsis.scenes.prepare import parallel as running
 from stereopsis.scenes.scene import Scene
 from stereopsis.scenes.stored import read_scene
 

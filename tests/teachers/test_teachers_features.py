@@ -236,8 +236,8 @@ def test_views_know_what_field_they_show(corner, fit, aspect):
 def test_packs_hand_teachers_the_students_own_views():
     """The same pixels, points, cameras, names and intrinsics as the student gets."""
     pytest.importorskip("embreex")
-    from stereopsis.models.packs import PackConfig, build_pack
-    from stereopsis.models.targets import Teachers
+    from stereopsis.packs.build import PackConfig, build_pack
+    from stereopsis.packs.targets import Teachers
     from stereopsis.scenes.rooms import make_room
 
     class Recorder(PointMapTeacher):

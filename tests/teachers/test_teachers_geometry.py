@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from stereopsis.errors import CheckpointError
-from stereopsis.models.targets import teacher_views
+from stereopsis.packs.targets import teacher_views
 from stereopsis.teachers.feature_teachers import load_feature_teacher
 from stereopsis.teachers.features import TeacherViews
 from stereopsis.teachers.geometry_cameras import matched_cameras, rigid

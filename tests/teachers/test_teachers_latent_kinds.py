@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from stereopsis.errors import CheckpointError, RecipeError
+from stereopsis.teachers.latent_tokenizers import LATENT_TOKENIZERS, Flux2Tokenizer, KLTokenizer, load_latent_tokenizer
 from stereopsis.teachers.latents import even_sides, even_sides_std, space_to_depth
-from stereopsis.teachers.vae import LATENT_TOKENIZERS, Flux2Tokenizer, KLTokenizer, load_latent_tokenizer
 
 LEVELS = 4
 SMALL = {

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stereopsis.teachers.latent_tokenizers import PixelTokenizer
 from stereopsis.teachers.latents import (
     CellPosterior,
     CellScaling,
@@ -18,7 +19,6 @@ from stereopsis.teachers.latents import (
     space_to_depth,
     valid_cells,
 )
-from stereopsis.teachers.vae import PixelTokenizer
 
 
 def pictures(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -34,9 +34,9 @@ def broken(*_: object) -> object:
 
 
 def main(jobs: Path) -> None:
-    from stereopsis.models.dataset import PackDataset
+    from stereopsis.packs.dataset import PackDataset
     from stereopsis.training.recipe import parse_recipe
-    from stereopsis.training.run import train
+    from stereopsis.training.train_run import train
 
     for job in json.loads(jobs.read_text()):
         for key in {key for settings in ENGINES.values() for key in settings}:

@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 from stereopsis.errors import CacheError, RecipeError
-from stereopsis.models.pack_files import StoredPacks, scene_key
+from stereopsis.packs.stored import StoredPacks, scene_key
 from stereopsis.scenes.stored import read_scene, write_scene
+from stereopsis.teachers.latent_tokenizers import PixelTokenizer
 from stereopsis.teachers.point_map import PointMapTeacher
-from stereopsis.teachers.vae import PixelTokenizer
 from stereopsis.training.build import build_model, build_teachers
-from stereopsis.training.packing import build_packs, fill_cache
-from stereopsis.training.run import train
+from stereopsis.training.recipe_packs import build_packs, fill_cache
+from stereopsis.training.train_run import train
 
 ALL = ("text", "grounding", "vanilla", "cross_view", "birds_eye", "alignment", "consistency", "relational")
 TENSORS = ("images", "coordinates", "coordinates_valid", "cameras", "intrinsics", "encoder_tokens")
@@ -84,7 +84,7 @@ def test_what_is_there_is_kept_and_no_teacher_is_asked_again(make_recipe, root, 
         raise AssertionError("a teacher was asked")
 
     monkeypatch.setattr(PointMapTeacher, "encode", never)
-    monkeypatch.setattr("stereopsis.models.targets.latent_answers", never)
+    monkeypatch.setattr("stereopsis.packs.targets.latent_answers", never)
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*.safetensors")}
     report = fill_cache(make_recipe(*ALL, teachers=_teachers(root)))
     assert before == {path: path.stat().st_mtime_ns for path in root.rglob("*.safetensors")}

@@ -12,9 +12,9 @@ from stereopsis.models.storage import save_model
 from stereopsis.training.build import build_model, build_objectives, build_teachers, count_parameters
 from stereopsis.training.cost import GPUS, Assumptions, facts, predict
 from stereopsis.training.cost.gpus import gpu_named
-from stereopsis.training.cost.plan import KNOWN_BASES, feature_channels, latent_shape, planned_model
-from stereopsis.training.packing import build_packs
+from stereopsis.training.cost.meta_model import KNOWN_BASES, feature_channels, latent_shape, planned_model
 from stereopsis.training.recipe import ENGINE_FOLDER, load_recipe
+from stereopsis.training.recipe_packs import build_packs
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"
 RECIPES = sorted(path for path in FOLDER.rglob("*.yaml") if path.parent.name != ENGINE_FOLDER)

@@ -17,13 +17,13 @@ import pytest
 import torch
 
 from stereopsis.errors import RecipeError
-from stereopsis.models.dataset import ShuffledSampler
-from stereopsis.models.steps import Deal, DealtBatches
+from stereopsis.packs.batch_sampler import Deal, DealtBatches
+from stereopsis.packs.dataset import ShuffledSampler
 from stereopsis.scenes.stored import read_scene, write_scene
 from stereopsis.training.checkpoints import newest_checkpoint
 from stereopsis.training.engines import find_engine
 from stereopsis.training.recipe import find_recipe, parse_recipe
-from stereopsis.training.run import deal_of, train
+from stereopsis.training.train_run import deal_of, train
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 SOURCE = Path(__file__).parents[2] / "src"

@@ -13,9 +13,9 @@ from stereopsis.errors import CheckpointError, MissingExtraError, RecipeError
 from stereopsis.models.storage import load_model, save_model
 from stereopsis.training.build import build_model, build_objectives, own_device
 from stereopsis.training.optimizer import adamw_of, build_optimizer
-from stereopsis.training.packing import build_packs
 from stereopsis.training.recipe import parse_recipe
-from stereopsis.training.run import open_run, train
+from stereopsis.training.recipe_packs import build_packs
+from stereopsis.training.train_run import open_run, train
 
 LORA = {"rank": 3, "alpha": 6.0, "targets": ["q_proj", "down_proj"]}
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="needs peft")

@@ -19,7 +19,7 @@ from stereopsis.errors import CheckpointError, RunFolderError
 from stereopsis.training.callbacks import MetricsLog
 from stereopsis.training.checkpoints import newest_checkpoint
 from stereopsis.training.recipe import load_recipe
-from stereopsis.training.run import train
+from stereopsis.training.train_run import train
 
 
 @pytest.fixture(scope="module")

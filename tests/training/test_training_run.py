@@ -9,14 +9,14 @@ import yaml
 
 from stereopsis.data.batch import Batch
 from stereopsis.errors import RecipeError, RunFolderError, SceneError
-from stereopsis.models.packs import blinded
 from stereopsis.models.storage import load_model
-from stereopsis.models.targets import Teachers
 from stereopsis.objectives.correspondence import POINTS, POINTS_VALID
+from stereopsis.packs.build import blinded
+from stereopsis.packs.targets import Teachers
 from stereopsis.training.build import build_model, build_teachers
 from stereopsis.training.recipe import load_recipe
-from stereopsis.training.run import build_packs, train
 from stereopsis.training.sources import open_folder
+from stereopsis.training.train_run import build_packs, train
 from stereopsis.training.trainer import SpatialTrainer
 
 LOSSES = {"loss/text", "loss/grounding", "loss/vanilla", "loss/cross_view", "loss/birds_eye", "loss/alignment"}
@@ -244,7 +244,7 @@ def test_random_subsets_of_views_make_more_items_of_a_scene(make_recipe, tiny_ro
         training__scenes=1,
         training__steps=5,
     )
-    import stereopsis.training.run as module
+    import stereopsis.training.train_run as module
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SpatialTrainer", Watching)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from stereopsis.training.packing import CacheReport
+    from stereopsis.training.recipe_packs import CacheReport
 
 console = Console()
 DEFAULT = Path("data/cache")
@@ -36,8 +36,8 @@ def cache(
     They go to the recipe's teachers.cache (data/cache where it names none). Start it again to go on: what is there
     is kept.
     """
-    from stereopsis.training.packing import fill_cache
     from stereopsis.training.recipe import load_recipe
+    from stereopsis.training.recipe_packs import fill_cache
 
     plan = load_recipe(recipe, overrides or [])
     if plan.teachers.cache is None:
@@ -63,8 +63,8 @@ def answer_prepared(
     Raises:
         StereopsisError: a teacher or the recipe is unknown, or a scene cannot be used.
     """
-    from stereopsis.training.packing import fill_cache
     from stereopsis.training.recipe import load_recipe, parse_recipe
+    from stereopsis.training.recipe_packs import fill_cache
 
     content = load_recipe(student).model_dump(mode="json")
     content["data"]["sources"] = [{"path": str(scenes)}]

@@ -238,10 +238,10 @@ def evaluate(
 
     Start it again to go on where it was stopped; torchrun or 'accelerate launch' share the scenes over processes.
     """
-    from stereopsis.evaluation.command import Request, execute, make_plan
-    from stereopsis.evaluation.command import dry_run as tell
-    from stereopsis.evaluation.processes import join
+    from stereopsis.evaluation.evaluate_run import Request, execute, make_plan
+    from stereopsis.evaluation.evaluate_run import dry_run as tell
     from stereopsis.evaluation.questions import parse_annotation_files, parse_protocols
+    from stereopsis.evaluation.sharding import join
     from stereopsis.report import text_table, write_report
 
     plan = make_plan(

@@ -69,12 +69,12 @@ def probe(
 
 
 def _subject(model: str, teacher: str | None, layers: str, views: int, positions: str | None) -> "Subject":
-    from stereopsis.models.packs import PackConfig
     from stereopsis.models.storage import load_model
+    from stereopsis.packs.build import PackConfig
     from stereopsis.probing.subjects import ModelSubject, TeacherSubject
     from stereopsis.teachers.feature_teachers import load_feature_teacher
     from stereopsis.training.build import TINY_BASE
-    from stereopsis.training.run import MODEL_FOLDER, RECIPE_FILE
+    from stereopsis.training.train_run import MODEL_FOLDER, RECIPE_FILE
 
     folder = TINY_BASE if model == "tiny" else Path(model)
     if (folder / RECIPE_FILE).is_file():

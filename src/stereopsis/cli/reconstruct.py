@@ -57,8 +57,8 @@ def reconstruct(
     """
     import json
 
-    from stereopsis.evaluation.reconstruct import PAGE_FILE, RECONSTRUCT_FILE, Sampling
-    from stereopsis.evaluation.reconstruct_command import ReconstructRequest, execute
+    from stereopsis.reconstruction.pages import PAGE_FILE, RECONSTRUCT_FILE, Sampling
+    from stereopsis.reconstruction.reconstruct_run import ReconstructRequest, execute
 
     if samples < 1 or seeds < 1:
         raise StereopsisError("--samples and --seeds must be at least 1")

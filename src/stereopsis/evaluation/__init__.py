@@ -1,1 +1,1 @@
-"""Evaluation: one encoding per scene, every answer kept, pictures of what the model imagines."""
+"""Answering questions about scenes: one encoding per scene, every answer kept, however often it is resumed."""

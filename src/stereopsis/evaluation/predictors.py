@@ -15,8 +15,8 @@ from stereopsis.data.pack import Conversation, ScenePack, candidate_boxes, conve
 from stereopsis.errors import StereopsisError
 from stereopsis.evaluation.questions import GROUNDING_TASKS, targets_of
 from stereopsis.models.inference import MOST_TOGETHER, EnteredScene, Found
-from stereopsis.models.packs import PackConfig, build_pack
 from stereopsis.models.spatial import SpatialModel
+from stereopsis.packs.build import PackConfig, build_pack
 from stereopsis.scenes.annotations import TASKS, Annotation
 from stereopsis.scenes.scene import Scene
 from stereopsis.teachers.latents import fingerprint

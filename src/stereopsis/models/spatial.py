@@ -289,10 +289,10 @@ class SpatialModel(nn.Module):
 
         Args:
             scene: posed RGB-D frames.
-            options: fields of `stereopsis.models.packs.PackConfig` (``views=8``, ``proposals="detector"``, ...).
+            options: fields of `stereopsis.packs.build.PackConfig` (``views=8``, ``proposals="detector"``, ...).
         """
         from stereopsis.models.inference import EnteredScene
-        from stereopsis.models.packs import PackConfig, build_pack
+        from stereopsis.packs.build import PackConfig, build_pack
 
         return EnteredScene(self, build_pack(scene, PackConfig.for_model(self, **{"proposals": "detector", **options})))
 

@@ -13,9 +13,9 @@ from stereopsis.objectives.base import (
 )
 from stereopsis.objectives.consistency import Consistency
 from stereopsis.objectives.contrastive import Contrastive
-from stereopsis.objectives.denoiser import Denoiser, DenoiserConfig
-from stereopsis.objectives.diffusion import CosineDiffusion, Process, RectifiedFlow
+from stereopsis.objectives.denoiser_network import Denoiser, DenoiserConfig
 from stereopsis.objectives.grounding import GroundingLoss
+from stereopsis.objectives.noise_process import CosineDiffusion, Process, RectifiedFlow
 from stereopsis.objectives.reconstruction import BirdsEye, CrossView, VanillaReconstruction
 from stereopsis.objectives.relational import Relational
 from stereopsis.objectives.released import load_released_denoiser, released_forward, released_state_dict

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stereopsis.data.batch import Batch
 from stereopsis.objectives.base import SpatialOutputs
-from stereopsis.objectives.denoiser import Denoiser
+from stereopsis.objectives.denoiser_network import Denoiser
 from stereopsis.objectives.plan import Plan
 
 REACH = 8.0

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stereopsis.errors import CheckpointError
-from stereopsis.objectives.denoiser import Denoiser, DenoiserConfig, Kind
+from stereopsis.objectives.denoiser_network import Denoiser, DenoiserConfig, Kind
 from stereopsis.weights import read_weights
 
 PREFIX = "model.mm_inv_projector.net."

@@ -2,8 +2,8 @@
 
 from stereopsis.probing.correspondence import Correspondence, Retrieval, correspondence, retrieval
 from stereopsis.probing.downstream import Quartiles, correlate, quartile_table
+from stereopsis.probing.probe_scenes import PROBE_FILE, ProbeSettings, probe_scenes, read_probe, write_probe
 from stereopsis.probing.readouts import Readout, RidgeProbe
-from stereopsis.probing.run import PROBE_FILE, ProbeSettings, probe_scenes, read_probe, write_probe
 from stereopsis.probing.subjects import ModelSubject, Subject, TeacherSubject
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Any
 from stereopsis.errors import RunFolderError
 from stereopsis.evaluation.records import read_results
 from stereopsis.probing.downstream import MAIN_METRICS, correlate, join, quartile_table
-from stereopsis.probing.run import best_layer, read_probe
+from stereopsis.probing.probe_scenes import best_layer, read_probe
 
 
 def add_downstream(result: dict[str, Any], evaluation: Path) -> None:

@@ -11,10 +11,10 @@ from torch import Tensor
 from stereopsis.data.pack import ScenePack
 from stereopsis.data.views import Views
 from stereopsis.errors import StereopsisError
-from stereopsis.models.packs import PackConfig, build_pack, decode_chosen
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.models.targets import teacher_views
 from stereopsis.objectives.correspondence import POINTS, POINTS_VALID
+from stereopsis.packs.build import PackConfig, build_pack, decode_chosen
+from stereopsis.packs.targets import teacher_views
 from stereopsis.scenes.scene import Scene
 from stereopsis.teachers.features import FeatureTeacher
 

@@ -2,9 +2,7 @@
 
 from stereopsis.teachers.feature_teachers import load_feature_teacher
 from stereopsis.teachers.features import FeatureTeacher, TeacherViews, ViewFeatures
-from stereopsis.teachers.latents import CellPosterior, LatentPosterior, LatentTokenizer, psnr, valid_cells
-from stereopsis.teachers.point_map import PointMapTeacher
-from stereopsis.teachers.vae import (
+from stereopsis.teachers.latent_tokenizers import (
     Flux2Tokenizer,
     KLTokenizer,
     PixelTokenizer,
@@ -12,6 +10,8 @@ from stereopsis.teachers.vae import (
     load_latent_tokenizer,
     rooms_autoencoder_folder,
 )
+from stereopsis.teachers.latents import CellPosterior, LatentPosterior, LatentTokenizer, psnr, valid_cells
+from stereopsis.teachers.point_map import PointMapTeacher
 
 __all__ = [
     "CellPosterior",

@@ -14,20 +14,20 @@ from stereopsis.errors import CheckpointError, RecipeError
 from stereopsis.models.lora import LoraConfig, add_lora
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import load_model
-from stereopsis.models.targets import Teachers
 from stereopsis.objectives.alignment import FeatureAlignment
 from stereopsis.objectives.base import BuildContext, Objective
 from stereopsis.objectives.consistency import Consistency
 from stereopsis.objectives.contrastive import Contrastive
-from stereopsis.objectives.denoiser import Denoiser, DenoiserConfig
+from stereopsis.objectives.denoiser_network import Denoiser, DenoiserConfig
 from stereopsis.objectives.grounding import GroundingLoss
 from stereopsis.objectives.reconstruction import BirdsEye, CrossView, VanillaReconstruction
 from stereopsis.objectives.relational import Relational
 from stereopsis.objectives.released import initialise_denoiser
 from stereopsis.objectives.set import ObjectiveSet, require_targets
 from stereopsis.objectives.text import TextLoss
+from stereopsis.packs.targets import Teachers
 from stereopsis.teachers.feature_teachers import load_feature_teacher
-from stereopsis.teachers.vae import load_latent_tokenizer
+from stereopsis.teachers.latent_tokenizers import load_latent_tokenizer
 from stereopsis.training.recipe import Recipe
 
 TINY_BASE = Path(__file__).resolve().parent.parent / "assets" / "tiny_base"

@@ -10,7 +10,7 @@ from stereopsis.models.spatial import SpatialModel
 from stereopsis.objectives.base import SpatialOutputs
 from stereopsis.objectives.reconstruction import CrossView
 from stereopsis.training.build import build_objectives
-from stereopsis.training.heads import reconstructions_only
+from stereopsis.training.posthoc_heads import reconstructions_only
 from stereopsis.training.recipe import Recipe
 
 

@@ -147,7 +147,7 @@ class DataSection(Section):
 
     @property
     def view_options(self) -> dict[str, Any]:
-        """How `stereopsis.models.packs.PackConfig` chooses views under this recipe."""
+        """How `stereopsis.packs.build.PackConfig` chooses views under this recipe."""
         if self.selection != "coverage":
             return {"selection": "uniform"}
         return {"selection": "coverage", "coverage": self.coverage, "view_cache": self.cache / "views"}

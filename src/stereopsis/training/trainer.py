@@ -10,12 +10,12 @@ from transformers import Trainer, TrainingArguments
 
 from stereopsis.data.batch import Batch
 from stereopsis.errors import CheckpointError
-from stereopsis.models.dataset import EvenSampler, PackDataset, ShuffledSampler
-from stereopsis.models.grouping import GroupedSampler
-from stereopsis.models.packs import name_seed
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.models.steps import Deal, DealtBatches, EpochOrder
 from stereopsis.models.storage import save_model
+from stereopsis.packs.batch_sampler import Deal, DealtBatches, EpochOrder
+from stereopsis.packs.build import name_seed
+from stereopsis.packs.dataset import EvenSampler, PackDataset, ShuffledSampler
+from stereopsis.packs.length_grouping import GroupedSampler
 from stereopsis.training.checkpoints import (
     COMPLETE_MARK,
     MODEL_SHARDS,

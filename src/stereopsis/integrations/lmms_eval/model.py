@@ -13,8 +13,8 @@ from lmms_eval.api.model import lmms
 from stereopsis.data.pack import Conversation
 from stereopsis.errors import StereopsisError
 from stereopsis.models.inference import EnteredScene
-from stereopsis.models.packs import PackConfig, build_pack
 from stereopsis.models.storage import load_model
+from stereopsis.packs.build import PackConfig, build_pack
 from stereopsis.scenes.formats import open_scene
 
 

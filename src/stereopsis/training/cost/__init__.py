@@ -13,12 +13,12 @@ from typing import Any
 from stereopsis.data.prompt import chat_template
 from stereopsis.errors import RecipeError
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.models.steps import Deal
+from stereopsis.packs.batch_sampler import Deal
 from stereopsis.training.build import ParameterCount, count_parameters
 from stereopsis.training.cost.flops import Attention, step_flops
 from stereopsis.training.cost.gpus import GIB, GPUS, Gpu, gpu_named
 from stereopsis.training.cost.memory import MemoryOptions, Sharding, StepMemory, step_memory
-from stereopsis.training.cost.plan import StandInTokenizer, assumed_shapes, planned_model
+from stereopsis.training.cost.meta_model import StandInTokenizer, assumed_shapes, planned_model
 from stereopsis.training.cost.units import Flops, SceneLoad, StepFlops, scene_loads
 from stereopsis.training.recipe import Recipe
 

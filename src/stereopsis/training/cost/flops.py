@@ -16,9 +16,9 @@ from torch import nn
 
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.objectives.alignment import FeatureAlignment
-from stereopsis.objectives.denoising import Reconstruction
 from stereopsis.objectives.reconstruction import BirdsEye
-from stereopsis.training.cost.heads import grounding_cost, hidden_views, objective_cost
+from stereopsis.objectives.reconstruction_base import Reconstruction
+from stereopsis.training.cost.head_flops import grounding_cost, hidden_views, objective_cost
 from stereopsis.training.cost.units import Flops, Matrix, SceneLoad, StepFlops, matrices_cost, matrices_of
 
 Attention = Literal["masked", "dense"]

@@ -16,9 +16,9 @@ from torch import nn
 
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.objectives.alignment import FeatureAlignment
-from stereopsis.objectives.denoising import Reconstruction
 from stereopsis.objectives.plan import kept_views
 from stereopsis.objectives.reconstruction import BirdsEye, CrossView, VanillaReconstruction
+from stereopsis.objectives.reconstruction_base import Reconstruction
 from stereopsis.objectives.text import CHUNK
 from stereopsis.training.cost.flops import Attention, decoder_layers, tower_tokens
 from stereopsis.training.cost.gpus import GIB

@@ -1,0 +1,176 @@
+"""What ``stereopsis reconstruct`` does: from a run folder and some scenes to pictures and figures."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from stereopsis.data.pack import ScenePack
+from stereopsis.errors import RecipeError, RunFolderError, StereopsisError
+from stereopsis.models.spatial import SpatialModel
+from stereopsis.models.storage import HEADS_FILE
+from stereopsis.packs.build import PackConfig, build_pack
+from stereopsis.packs.targets import Teachers
+from stereopsis.reconstruction.pages import RECONSTRUCT_FILE, Sampling, reconstruct
+from stereopsis.reconstruction.sampling import MeanCells, imagining_objectives, mean_cells
+from stereopsis.scenes.images import write_atomic
+from stereopsis.scenes.scene import Scene
+from stereopsis.scenes.selection import uniform_indices
+from stereopsis.training.posthoc_heads import fit_denoiser, load_heads, open_with_heads, prepare_heads, save_heads
+from stereopsis.training.recipe import Recipe
+from stereopsis.training.sections import SourceSection
+from stereopsis.training.sources import scenes_of
+from stereopsis.training.train_run import build_packs, environment, open_run
+
+FOLDER = "reconstructions"
+CONTROL_FILE = "control.json"
+LEAST_FOR_MEAN = 8
+"""A mean image over fewer scenes would be a picture of them rather than a guess."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReconstructRequest:
+    """What was asked for on the command line.
+
+    Attributes:
+        model: run folder.
+        scenes: scenes, or folders of scenes.
+        rooms: so many unseen procedural rooms, too.
+        output: where everything goes; None = in the run.
+        sampling: how to draw.
+        controls: runs whose frozen models get a denoiser of their own, for contrast.
+        control_steps: how long that is fitted; None = as long as the model's own.
+        mean_scenes: average so many training scenes for the mean image.
+        overrides: of the run's recipe.
+        overwrite: write into an output that holds reconstructions already.
+    """
+
+    model: Path
+    scenes: tuple[Path, ...] = ()
+    rooms: int = 0
+    output: Path | None = None
+    sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    controls: tuple[Path, ...] = ()
+    control_steps: int | None = None
+    mean_scenes: int = 64
+    overrides: tuple[str, ...] = ()
+    overwrite: bool = False
+
+
+def execute(request: ReconstructRequest, *, console: Console | None = None) -> Path:
+    """Do it, and return the folder.
+
+    Raises:
+        RunFolderError: the output is in the way, or a run is not finished.
+        RecipeError: the run reconstructs nothing.
+        StereopsisError: there is no scene, or a control sees scenes differently.
+    """
+    output = request.model / FOLDER if request.output is None else request.output
+    if (output / RECONSTRUCT_FILE).exists() and not request.overwrite:
+        raise RunFolderError(f"{output} holds reconstructions already; add --overwrite, or choose another --output")
+    recipe, model, teachers = open_with_heads(request.model, overrides=request.overrides)
+    imagining_objectives(model)
+    assert teachers.latent is not None
+    scenes = [scene for path in request.scenes for scene in scenes_of(SourceSection(path=path), recipe.data.cache)]
+    if request.rooms:
+        unseen = SourceSection(rooms=request.rooms, split="test")
+        scenes += scenes_of(unseen, recipe.data.cache, console=console)
+    if not scenes:
+        raise StereopsisError("name the scenes to reconstruct (prepared scenes or captures), or so many --rooms")
+    controls = {
+        name: _control(folder, name, recipe, model, teachers, output, request.control_steps, console)
+        for name, folder in _named(request.controls).items()
+    }
+    packs = [scene_packs(scene, recipe, model, teachers, len(request.sampling.seeds)) for scene in scenes]
+    facts = {
+        "title": f"What {recipe.name} imagines",
+        "model": str(request.model),
+        "scenes": [scene.id for scene in scenes],
+        "controls": {name: str(folder) for name, folder in _named(request.controls).items()},
+        **environment(),
+    }
+    means = training_means(recipe, model, teachers, request.mean_scenes, console=console)
+    written = reconstruct(
+        model, packs, teachers.latent, output, request.sampling, controls=controls, means=means, facts=facts
+    )
+    if not written["targets"]:
+        raise StereopsisError("nothing was there to reconstruct: the scenes have a single view and none from above")
+    return output
+
+
+def scene_packs(scene: Scene, recipe: Recipe, model: SpatialModel, teachers: Teachers, count: int) -> list[ScenePack]:
+    """A scene as the model sees it, so many times; where it has more frames than views, other frames each time."""
+    views, frames = recipe.data.views, len(scene.frames)
+    config = PackConfig.for_model(model, views=views, **recipe.data.view_options, seed=recipe.seed)
+    if config.selection != "uniform" or frames <= views:
+        return [build_pack(scene, config, teachers)] * count
+    packs = []
+    for number in range(count):
+        first = number * frames // (views * count)
+        chosen = sorted({(first + int(i)) % frames for i in uniform_indices(frames, views)})
+        packs.append(build_pack(scene.replace(frames=tuple(scene.frames[i] for i in chosen)), config, teachers))
+    return packs
+
+
+def training_means(
+    recipe: Recipe, model: SpatialModel, teachers: Teachers, most: int, *, console: Console | None = None
+) -> MeanCells | None:
+    """The mean image of at most so many training scenes; None where there are too few to speak of."""
+    scenes: list[Scene] = []
+    for source in recipe.data.sources:
+        if len(scenes) < most:
+            left = most - len(scenes)
+            some = source if source.rooms is None else source.model_copy(update={"rooms": min(source.rooms, left)})
+            scenes += scenes_of(some, recipe.data.cache, console=console)[:left]
+    if len(scenes) < LEAST_FOR_MEAN:
+        return None
+    return mean_cells(scene_packs(scene, recipe, model, teachers, 1)[0] for scene in scenes)
+
+
+def _named(controls: Sequence[Path]) -> dict[str, Path]:
+    """Controls by their folders' names.
+
+    Raises:
+        StereopsisError: two have the same.
+    """
+    names = {folder.name: folder for folder in controls}
+    if len(names) < len(controls):
+        raise StereopsisError("two controls lie in folders of the same name; rename one of them")
+    return names
+
+
+def _control(
+    folder: Path,
+    name: str,
+    recipe: Recipe,
+    model: SpatialModel,
+    teachers: Teachers,
+    output: Path,
+    steps: int | None,
+    console: Console | None,
+) -> SpatialModel:
+    """The control's model with a denoiser of its own: fitted now, or read back where it was fitted before."""
+    _, control = open_run(folder)
+    mine, theirs = PackConfig.for_model(model), PackConfig.for_model(control)
+    if mine != theirs:
+        raise RecipeError(
+            f"control {folder} sees scenes differently ({theirs}) than the model ({mine}); train it on the same base "
+            "with the same 'model:' section"
+        )
+    place = output / f"control-{name}"
+    made_with: dict[str, Any] = {"control": str(folder.resolve()), "steps": steps, "recipe": recipe.to_yaml()}
+    known = place / CONTROL_FILE
+    if known.is_file() and json.loads(known.read_text()) == made_with:
+        prepare_heads(control, recipe, teachers, place / HEADS_FILE)
+        load_heads(control, place / HEADS_FILE)
+        return control.eval()
+    if console is not None:
+        console.print(f"fitting a denoiser to {folder}")
+    packs = build_packs(recipe, control, teachers, recipe.data.sources, tasks=(), console=console)
+    fit_denoiser(control, packs, recipe, place, steps=steps, progress=console is not None)
+    save_heads(control, place)
+    write_atomic(known, json.dumps(made_with, indent=1).encode())
+    return control

@@ -1,0 +1,295 @@
+"""One training run, from recipe to model folder."""
+
+import dataclasses
+import datetime
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from transformers import PrinterCallback, ProgressCallback, TrainingArguments
+
+from stereopsis.data.pack import ScenePack
+from stereopsis.errors import RunFolderError
+from stereopsis.models.spatial import SpatialModel
+from stereopsis.models.storage import HEADS_FILE, load_model, load_tensors
+from stereopsis.packs.batch_sampler import Deal
+from stereopsis.packs.dataset import PackDataset
+from stereopsis.training.build import build_model, build_objectives, build_teachers
+from stereopsis.training.callbacks import METRICS_FILE, LossBar, MetricsLog
+from stereopsis.training.checkpoints import MODEL_SHARDS, newest_checkpoint
+from stereopsis.training.engines import check_engine, sharding
+from stereopsis.training.processes import Processes, join_training, launched
+from stereopsis.training.recipe import Recipe, cpu_threads, load_recipe
+from stereopsis.training.recipe_packs import build_packs, shared_packs
+from stereopsis.training.trainer import SpatialTrainer
+
+RECIPE_FILE = "recipe.yaml"
+ENVIRONMENT_FILE = "environment.json"
+MODEL_FOLDER = "model"
+CHECKPOINTS = "checkpoints"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedRun:
+    """What a run leaves behind.
+
+    Attributes:
+        folder: the run folder.
+        model: the trained model, training heads still attached.
+        packs: the training packs, for pictures.
+        processes: that trained; only the first has a model to work with where an engine sharded it.
+    """
+
+    folder: Path
+    model: SpatialModel
+    packs: Sequence[ScenePack]
+    processes: Processes = dataclasses.field(default_factory=Processes)
+
+
+def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a run folder that is in the way, before any work is done.
+
+    Raises:
+        RunFolderError: it holds a run already, or (resuming) a run of another recipe.
+    """
+    if (folder / RECIPE_FILE).exists():
+        if resume:
+            if load_recipe(folder / RECIPE_FILE) != recipe:
+                raise RunFolderError(
+                    f"{folder} holds a run of another recipe; resume it with its own recipe ({folder / RECIPE_FILE}), "
+                    "or choose another --output"
+                )
+            return
+        if not overwrite:
+            raise RunFolderError(
+                f"{folder} already holds a run; add --resume to continue it, --overwrite to replace it, or choose "
+                "another --output"
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise RunFolderError(f"{folder} is not empty and holds no run; choose another --output")
+    elif resume:
+        raise RunFolderError(f"{folder} holds no run to resume; leave --resume out to start one")
+
+
+def start_run_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Make the run folder; nothing of an earlier run stays unless it is resumed.
+
+    Called when everything that can fail for a wrong recipe has been tried, so that a failed start leaves nothing.
+    """
+    if resume:
+        return
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / RECIPE_FILE).write_text(recipe.to_yaml())
+    engine = sharding() or ("ddp" if launched() > 1 else None)
+    record = environment() | {"processes": launched(), "engine": engine}
+    (folder / ENVIRONMENT_FILE).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def environment() -> dict[str, object]:
+    """Date, hardware, command and versions, kept beside every result."""
+    packages = ("stereopsis", "torch", "transformers", "diffusers", "accelerate", "numpy")
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "command": " ".join(sys.argv),
+        "machine": platform.processor() or platform.machine(),
+        "cpu_threads": cpu_threads(0),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    packs: Sequence[ScenePack] | None = None,
+    console: Console | None = None,
+    progress: bool = True,
+) -> TrainedRun:
+    """Train a recipe and save the model.
+
+    Started by torchrun or ``accelerate launch``, all processes come here; the first one writes, the others wait for it.
+
+    Args:
+        recipe: what to do.
+        folder: run folder to make.
+        resume: continue from the newest complete checkpoint in ``folder``.
+        overwrite: replace a run that is there.
+        packs: training packs that were built before (they must fit the recipe).
+        console: where to print; None = quiet.
+        progress: show a progress bar.
+
+    Raises:
+        RunFolderError: the folder is in the way.
+        RecipeError: an objective lacks a target, the engine cannot do what the recipe asks for, or a step cannot be
+            shared evenly by the processes.
+    """
+    check_engine(recipe)
+    check_run_folder(folder, recipe, resume=resume, overwrite=overwrite)
+    processes = join_training()
+    deal = deal_of(recipe, folder, processes.count, resume=resume)
+    console, progress = (console if processes.main else None), progress and processes.main
+    torch.set_num_threads(recipe.training.threads or max(1, cpu_threads(0) // processes.local_count))
+    model = build_model(recipe)
+    teachers = build_teachers(recipe)
+    if packs is None:
+        packs = shared_packs(recipe, model, teachers, processes, console=console)
+    teachers.to("cpu")  # they have answered; the GPU's memory is the model's now
+    dataset = PackDataset(
+        packs,
+        conversations=recipe.data.conversations,
+        views=recipe.data.views if recipe.data.selection == "random" else None,
+        subsets=recipe.data.subsets,
+        text_share=recipe.data.text_share,
+        vision_only=recipe.data.vision_only,
+        seed=recipe.seed,
+        measure=model.collator() if recipe.data.group_by_length else None,
+    )
+    probe = model.collator()([dataset[0]])
+    model.objectives = build_objectives(recipe, model.adapter.dim, probe.targets)
+    model.objectives.check(probe)
+    processes.wait()  # all have looked at the folder as it was
+    if processes.main:
+        start_run_folder(folder, recipe, resume=resume)
+    processes.wait()
+    trainer = fit(recipe, model, dataset, folder, deal=deal, resume=resume, progress=progress)
+    trainer.export(folder / MODEL_FOLDER)
+    if trainer.sharded and processes.main:
+        objectives = build_objectives(recipe, model.adapter.dim, probe.targets)
+        model = load_model(folder / MODEL_FOLDER)
+        model.objectives = objectives
+        load_tensors(objectives, folder / MODEL_FOLDER / HEADS_FILE)
+    return TrainedRun(folder=folder, model=model.eval(), packs=packs, processes=processes)
+
+
+def deal_of(recipe: Recipe, folder: Path, processes: int, *, resume: bool = False) -> Deal:
+    """Who takes which scenes of an optimiser step.
+
+    A step is what the recipe says it is, or what it was when the run was started: a run that is resumed by another
+    number of processes goes on with the same scenes in the same steps.
+
+    Raises:
+        RecipeError: so many processes cannot share a step evenly.
+    """
+    section, started = recipe.training, processes
+    if resume and (folder / ENVIRONMENT_FILE).is_file():
+        started = json.loads((folder / ENVIRONMENT_FILE).read_text()).get("processes", 1)
+    return Deal.of(section.step_scenes(started), processes=processes, most=section.scenes)
+
+
+def fit(
+    recipe: Recipe,
+    model: SpatialModel,
+    dataset: PackDataset,
+    folder: Path,
+    *,
+    deal: Deal | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> SpatialTrainer:
+    """Train what requires a gradient of a model with objectives; logs and checkpoints go into ``folder``.
+
+    Args:
+        recipe: how.
+        model: with objectives.
+        dataset: of packed scenes.
+        folder: the run folder.
+        deal: who takes which scenes of a step; None: one process, the recipe's passes.
+        resume: continue from the newest complete checkpoint.
+        progress: show a progress bar.
+    """
+    deal = deal or deal_of(recipe, folder, 1)
+    trainer = SpatialTrainer(
+        model,
+        _arguments(recipe, folder, deal, progress),
+        deal=deal,
+        half=recipe.training.precision == "bf16" and sharding() is not None,
+        head_rate=recipe.training.head_rate,
+        vision_rate=recipe.training.vision_rate,
+        optimizer=recipe.training.optimizer,
+        train_dataset=dataset,
+        data_collator=model.collator(),
+        callbacks=[MetricsLog(folder)],
+    )
+    trainer.remove_callback(ProgressCallback if progress else PrinterCallback)
+    if progress:
+        trainer.add_callback(LossBar())
+    checkpoint = newest_checkpoint(folder / CHECKPOINTS) if resume else None
+    done = checkpoint is not None and checkpoint.name == f"checkpoint-{recipe.training.steps}"
+    if checkpoint is not None and (done or (trainer.is_fsdp_enabled and not (checkpoint / MODEL_SHARDS).is_dir())):
+        trainer._load_from_checkpoint(str(checkpoint))  # before an engine takes the model
+    if not done:  # else the Trainer would take one step more
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return trainer
+
+
+def _arguments(recipe: Recipe, folder: Path, deal: Deal, progress: bool) -> TrainingArguments:
+    section = recipe.training
+    arguments = TrainingArguments(
+        output_dir=str(folder / CHECKPOINTS),
+        max_steps=section.steps,
+        per_device_train_batch_size=deal.scenes,
+        gradient_accumulation_steps=deal.passes,
+        learning_rate=section.learning_rate,
+        weight_decay=section.weight_decay,
+        warmup_steps=round(section.warmup * section.steps),
+        lr_scheduler_type=section.schedule,
+        max_grad_norm=section.clip,
+        bf16=section.precision == "bf16" and sharding() is None,
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=section.log_every,
+        logging_first_step=True,
+        save_strategy="steps" if section.save_every else "no",
+        save_steps=section.save_every or 500,
+        save_total_limit=section.keep,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        report_to=[],
+        disable_tqdm=not progress,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        remove_unused_columns=False,
+        label_names=[],
+        ddp_find_unused_parameters=True,  # what no due objective uses has no gradient, as in one process
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # a process drives one GPU: more of them want a launcher
+    return arguments
+
+
+__all__ = ["METRICS_FILE", "TrainedRun", "build_packs", "environment", "train"]
+
+
+def open_run(folder: Path, *, dtype: torch.dtype = torch.float32) -> tuple[Recipe, SpatialModel]:
+    """A finished run's recipe and its model, for inference.
+
+    Args:
+        folder: written by `train`.
+        dtype: of the model's parameters.
+
+    Raises:
+        RunFolderError: the folder holds no finished run.
+    """
+    check_finished(folder)
+    return load_recipe(folder / RECIPE_FILE), SpatialModel.from_pretrained(folder / MODEL_FOLDER, dtype=dtype)
+
+
+def check_finished(folder: Path) -> None:
+    """Refuse a folder that holds no finished run.
+
+    Raises:
+        RunFolderError: names what it lacks.
+    """
+    for name in (RECIPE_FILE, f"{MODEL_FOLDER}/config.json"):
+        if not (folder / name).is_file():
+            raise RunFolderError(f"{folder} holds no finished run (no {name}); make one with 'stereopsis train'")
