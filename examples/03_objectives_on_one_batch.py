@@ -6,7 +6,7 @@ python examples/03_objectives_on_one_batch.py
 import torch
 
 from stereopsis.data.pack import ScenePack
-from stereopsis.packs.build import PackConfig, build_pack
+from stereopsis.packs.build import build_pack
 from stereopsis.training.build import build_model, build_objectives, build_teachers
 from stereopsis.training.recipe import parse_recipe
 from stereopsis.training.sources import prepared_room
@@ -28,7 +28,7 @@ recipe = parse_recipe(
 
 def packs(seeds: list[int]) -> list[ScenePack]:
     """Rooms as tensors, with six of their conversations each and with the teachers' targets."""
-    config = PackConfig.for_model(model, views=8, tasks=recipe.data.tasks)
+    config = model.pack_config(views=8, tasks=recipe.data.tasks)
     rooms = [build_pack(prepared_room(seed), config, teachers) for seed in seeds]
     return [room.replace(conversations=room.conversations[::10][:6]) for room in rooms]
 

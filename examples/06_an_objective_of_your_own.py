@@ -12,7 +12,7 @@ from torch import nn
 from stereopsis.data.batch import Batch
 from stereopsis.objectives import Objective, ObjectiveLoss, Randomness, SpatialOutputs
 from stereopsis.objectives.set import ObjectiveSet
-from stereopsis.packs.build import PackConfig, build_pack
+from stereopsis.packs.build import build_pack
 from stereopsis.training.build import build_model
 from stereopsis.training.recipe import parse_recipe
 from stereopsis.training.sources import prepared_room
@@ -49,7 +49,7 @@ class Height(Objective):
 
 recipe = parse_recipe({"name": "mine", "model": {"positions": "none"}, "objectives": {"text": {}}})
 model = build_model(recipe)
-config = PackConfig.for_model(model, views=8)
+config = model.pack_config(views=8)
 batch = model.collator()([build_pack(prepared_room(seed), config) for seed in (0, 1)])
 
 objective = Height(model.adapter.dim)

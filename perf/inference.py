@@ -26,7 +26,7 @@ import torch
 
 from stereopsis.models.inference import EnteredScene
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.packs.build import PackConfig, build_pack
+from stereopsis.packs.build import build_pack
 from stereopsis.scenes.images import write_atomic
 from stereopsis.scenes.stored import write_scene
 from stereopsis.training.recipe import load_recipe
@@ -66,7 +66,7 @@ def ask(model: SpatialModel, pack: Any) -> float:
 
 
 def open_pack(model: SpatialModel, rooms: Path, views: int, questions: int) -> Any:
-    config = PackConfig.for_model(model, views=views, tasks=("sqa3d", "scanqa", "scanrefer"), proposals="detector")
+    config = model.pack_config(views=views, tasks=("sqa3d", "scanqa", "scanrefer"), proposals="detector")
     pack = build_pack(open_folder(rooms)[0], config)
     return pack.replace(conversations=pack.conversations[:questions])
 

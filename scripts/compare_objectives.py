@@ -23,7 +23,6 @@ from rich.console import Console
 from stereopsis.benchmarks.statistics import seed_interval
 from stereopsis.experiment import kept_packs
 from stereopsis.models.storage import load_model
-from stereopsis.packs.build import PackConfig
 from stereopsis.probing import ModelSubject, ProbeSettings, correlate, probe_scenes, write_probe
 from stereopsis.probing.probe_scenes import PROBE_FILE
 from stereopsis.report.probe_page import scatter_points, scatter_svg
@@ -67,7 +66,7 @@ def run_and_probe(job: Job) -> Outcome:
         torch.set_num_threads(1)
         scenes = scenes_of(job.recipe.evaluation.sources[0], job.recipe.data.cache)
         model = load_model(job.folder / MODEL_FOLDER)
-        config = PackConfig.for_model(model, views=job.recipe.data.views)
+        config = model.pack_config(views=job.recipe.data.views)
         subject = ModelSubject(model, config, layers=(-1,), name=f"{job.arm}, seed {job.seed}")
         write_probe(folder, probe_scenes(subject, scenes, ProbeSettings(voxel=VOXEL)))
     last = list(json.loads((folder / PROBE_FILE).read_text())["layers"].values())[-1]

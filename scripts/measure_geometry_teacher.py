@@ -24,7 +24,7 @@ from torch.nn import functional
 import stereopsis.assets
 from stereopsis.data.views import Views, cell_coordinates, decode_views
 from stereopsis.models.storage import load_model
-from stereopsis.packs.build import PackConfig, build_pack
+from stereopsis.packs.build import build_pack
 from stereopsis.packs.targets import teacher_views
 from stereopsis.scenes.formats import open_scene
 from stereopsis.scenes.rooms import make_room
@@ -208,7 +208,7 @@ def feature_sources(teacher: GeometryTeacher) -> dict[str, Callable[[Scene], tup
     @torch.no_grad()
     def of_model(scene: Scene, positions: str, layer: str) -> tuple[Tensor, Tensor, Tensor]:
         model = models[positions]
-        pack = build_pack(scene, PackConfig.for_model(model, views=len(scene.frames)))
+        pack = build_pack(scene, model.pack_config(views=len(scene.frames)))
         if layer == "tower":
             encoded = model.adapter.encode(pack.images).permute(0, 3, 1, 2)
             features = functional.adaptive_avg_pool2d(encoded, GRID).permute(0, 2, 3, 1)

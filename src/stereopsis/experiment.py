@@ -20,7 +20,7 @@ from stereopsis.evaluation.records import summary_dict
 from stereopsis.evaluation.resumable import run_evaluation
 from stereopsis.files import replacing
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.packs.build import PackConfig, blinded, build_pack
+from stereopsis.packs.build import blinded, build_pack
 from stereopsis.packs.targets import Teachers
 from stereopsis.reconstruction.pictures import write_pictures
 from stereopsis.scenes.formats import open_scene
@@ -127,7 +127,7 @@ def kept_packs(recipe: Recipe, path: Path, *, console: Console | None = None) ->
 
 def unseen_packs(model: SpatialModel, recipe: Recipe, scenes: Sequence[Scene], teachers: Teachers) -> list[ScenePack]:
     """Packs of evaluation scenes with their targets, for pictures."""
-    config = PackConfig.for_model(model, views=recipe.data.views, **recipe.data.view_options, seed=recipe.seed)
+    config = model.pack_config(views=recipe.data.views, **recipe.data.view_options, seed=recipe.seed)
     return [build_pack(scene, config, teachers) for scene in scenes]
 
 

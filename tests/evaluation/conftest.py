@@ -20,7 +20,7 @@ def rooms(tiny_rooms) -> list[Scene]:
 
 @pytest.fixture(scope="session")
 def config(trained: SpatialModel) -> PackConfig:
-    return PackConfig.for_model(trained, views=4, tasks=TASKS, proposals="detector")
+    return trained.pack_config(views=4, tasks=TASKS, proposals="detector")
 
 
 def _cube(x: float) -> np.ndarray:

@@ -185,7 +185,7 @@ def test_an_annotation_files_agents_stand_where_the_scans_own_matrix_puts_them(h
     file.write_text(json.dumps({"questions": asked}))
     (tmp_path / "v1_balanced_sqa_annotations_test_scannetv2.json").write_text(json.dumps({"annotations": said}))
     scenes = [hand_scene("turned", []).replace(T_aligned_world=quarter), hand_scene("plain", [])]
-    found = command._annotated(scenes, command.Request(model="dummy", annotations={"sqa3d": file}))
+    found = evaluate_run._annotated(scenes, evaluate_run.Request(model="dummy", annotations={"sqa3d": file}))
     turned, plain = (scene.annotations[0] for scene in found)
     assert turned.position == pytest.approx((-2.0, 1.0, 0.5))
     assert turned.yaw == pytest.approx(-np.pi / 2)

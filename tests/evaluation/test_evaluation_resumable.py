@@ -161,7 +161,7 @@ import torch
 
 torch.set_num_threads(1)
 model = SpatialModel.from_pretrained(sys.argv[1])
-predictor = ModelPredictor(model, PackConfig.for_model(model, views=4, proposals="detector"), most=6)
+predictor = ModelPredictor(model, model.pack_config(views=4, proposals="detector"), most=6)
 append, left = Part.append, [int(sys.argv[4])]
 
 def die(self, records):

@@ -343,7 +343,7 @@ def test_last_layer_candidates_need_their_cells(words):
     model = tiny_model("qwen2_vl", words, object_features="mean")
     pack = scene(model, 2, TALK[3])
     bare = pack.replace(proposals=dataclasses.replace(pack.proposals, token_cells=None))
-    with pytest.raises(ValueError, match=r"PackConfig\.for_model"):
+    with pytest.raises(ValueError, match=r"pack_config\(\)"):
         run(model, model.collator()([bare]))
 
 

@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch.nn import functional
 
+from stereopsis.data.pack import POINTS, POINTS_VALID
 from stereopsis.objectives import Consistency, Contrastive
 from stereopsis.objectives.consistency import collapse_guard
 from stereopsis.objectives.contrastive import draw_pairs
 from stereopsis.objectives.correspondence import (
-    POINTS,
-    POINTS_VALID,
     agreement,
     batch_tokens,
     effective_rank,

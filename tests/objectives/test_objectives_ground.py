@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import torch
 
+from stereopsis.data.pack import GROUND
 from stereopsis.errors import RecipeError
 from stereopsis.objectives import BirdsEye
 from stereopsis.objectives.plan import joined, scene_views
-from stereopsis.objectives.pose import GROUND
 from stereopsis.objectives.set import require_targets
 from stereopsis.packs.targets import ground_cells
 

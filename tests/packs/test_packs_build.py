@@ -179,7 +179,7 @@ def test_a_blind_pack_shows_nothing(room, make_model):
 
 
 def test_sizes_come_from_the_model(make_model):
-    config = PackConfig.for_model(make_model(positions="noisy", fit="squash"), views=2)
+    config = make_model(positions="noisy", fit="squash").pack_config(views=2)
     assert dataclasses.asdict(config) | {"tasks": ()} == {
         "image_size": 24,
         "fit": "squash",

@@ -8,9 +8,9 @@ import torch
 import yaml
 
 from stereopsis.data.batch import Batch
+from stereopsis.data.pack import POINTS, POINTS_VALID
 from stereopsis.errors import RecipeError, RunFolderError, SceneError
 from stereopsis.models.storage import load_model
-from stereopsis.objectives.correspondence import POINTS, POINTS_VALID
 from stereopsis.packs.build import blinded
 from stereopsis.packs.targets import Teachers
 from stereopsis.training.build import build_model, build_teachers

@@ -70,7 +70,6 @@ def probe(
 
 def _subject(model: str, teacher: str | None, layers: str, views: int, positions: str | None) -> "Subject":
     from stereopsis.models.storage import load_model
-    from stereopsis.packs.build import PackConfig
     from stereopsis.probing.subjects import ModelSubject, TeacherSubject
     from stereopsis.teachers.feature_teachers import load_feature_teacher
     from stereopsis.training.build import TINY_BASE
@@ -81,7 +80,7 @@ def _subject(model: str, teacher: str | None, layers: str, views: int, positions
         folder = folder / MODEL_FOLDER
     changes: dict[str, Any] = {} if positions is None else {"positions": positions}
     opened = load_model(folder, **changes)
-    config = PackConfig.for_model(opened, views=views)
+    config = opened.pack_config(views=views)
     if teacher is not None:
         return TeacherSubject(load_feature_teacher(teacher), config)
     try:

@@ -16,6 +16,10 @@ from stereopsis.scenes.scene import Scene
 
 COORD_TOKEN = "<coord>"
 GROUND_TOKEN = "<ground>"
+POINTS, POINTS_VALID = "view_points", "view_points_valid"
+"""Targets that hold the true mean point of every cell, whatever coordinates the model is given."""
+GROUND = "birdseye_cells"
+"""Target that holds x and y of every bird's-eye cell's centre, aligned frame, metres."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,6 @@ from stereopsis.evaluation.resumable import run_evaluation
 from stereopsis.evaluation.sharding import Processes
 from stereopsis.evaluation.stream import SETTINGS_FILE, finished, read_parts
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.packs.build import PackConfig
 from stereopsis.scenes.annotations import TASKS, Task
 from stereopsis.scenes.scene import Scene
 from stereopsis.training.recipe import Recipe, load_recipe
@@ -205,8 +204,7 @@ def execute(plan: Plan, *, processes: Processes | None = None, console: Console 
 
 def model_predictor(model: SpatialModel, recipe: Recipe, protocols: Mapping[str, str] | None = None) -> ModelPredictor:
     """A model that answers as its recipe says, under these protocols (None = the defaults)."""
-    config = PackConfig.for_model(
-        model,
+    config = model.pack_config(
         views=recipe.data.views,
         **recipe.data.view_options,
         proposals=recipe.evaluation.proposals,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
 from stereopsis.data.batch import Batch, SceneProposals
@@ -19,7 +19,9 @@ from stereopsis.models.grounding import GroundingHead, object_features
 from stereopsis.models.position import PositionEncoding3D
 from stereopsis.objectives.base import Corruption, ObjectiveLoss, Randomness, SpatialOutputs, TextStates
 from stereopsis.objectives.set import ObjectiveSet
+from stereopsis.packs.build import PackConfig, build_pack
 from stereopsis.scenes.scene import Scene
+from stereopsis.teachers.latents import fingerprint
 
 Positions = Literal["depth", "noisy", "none"]
 ObjectFeatures = Literal["encoder", "last_layer", "mean"]
@@ -114,6 +116,28 @@ class SpatialModel(nn.Module):
         """A collator that writes sequences as this model's family reads them."""
         return Collator(self.tokenizer, self.chat, self.adapter.view_template(self.tokenizer), generation=generation)
 
+    def pack_config(self, **options: Any) -> PackConfig:
+        """How scenes become packs of the sizes that this model expects; options: other fields of `PackConfig`."""
+        return PackConfig(
+            image_size=self.adapter.image_size,
+            fit=self.settings.fit,
+            view_grid=self.settings.view_grid,
+            encoder_grid=self.adapter.encoder_grid,
+            positions=self.settings.positions,
+            token_cells=self.settings.object_features != "encoder",
+            **options,
+        )
+
+    def encode_views(self, images: UInt8[Tensor, "views 3 height width"]) -> Tensor:
+        """[views rows cols dim] the vision tower's output on its own grid."""
+        return self.adapter.encode(images.to(self.device))
+
+    def vision_fingerprint(self) -> str:
+        """Digest of everything that decides that output."""
+        adapter = self.adapter
+        facts = {"family": adapter.family, "image_size": adapter.image_size, "grid": list(adapter.encoder_grid)}
+        return fingerprint(facts, adapter.vision_tower)
+
     def visual_inputs(self, batch: Batch) -> VisualInputs:
         """Encode the views (or take the cached encoder output), project and pool them."""
         encoded = batch.encoder_tokens
@@ -194,7 +218,7 @@ class SpatialModel(nn.Module):
         if proposals.token_cells is None:
             raise ValueError(
                 f"object_features='{kind}' needs the proposals' cells on the token grid; build the pack with "
-                "PackConfig.for_model of this model"
+                "this model's pack_config()"
             )
         outputs = object_features(last, proposals.token_cells)
         if kind == "last_layer":
@@ -292,9 +316,8 @@ class SpatialModel(nn.Module):
             options: fields of `stereopsis.packs.build.PackConfig` (``views=8``, ``proposals="detector"``, ...).
         """
         from stereopsis.models.inference import EnteredScene
-        from stereopsis.packs.build import PackConfig, build_pack
 
-        return EnteredScene(self, build_pack(scene, PackConfig.for_model(self, **{"proposals": "detector", **options})))
+        return EnteredScene(self, build_pack(scene, self.pack_config(**{"proposals": "detector", **options})))
 
     def save_pretrained(self, folder: Any, **_: Any) -> None:
         """Write backbone, tokenizer, extra parts and training heads (see `stereopsis.models.storage`)."""

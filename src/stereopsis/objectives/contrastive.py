@@ -6,10 +6,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from stereopsis.data.batch import Batch
+from stereopsis.data.pack import POINTS, POINTS_VALID
 from stereopsis.objectives.base import ObjectiveLoss, Randomness, SpatialOutputs, of_scene
 from stereopsis.objectives.correspondence import (
-    POINTS,
-    POINTS_VALID,
     SceneTokens,
     batch_tokens,
     effective_rank,

@@ -10,9 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from stereopsis.data.batch import Batch
-
-POINTS, POINTS_VALID = "view_points", "view_points_valid"
-"""Targets that hold the true mean point of every cell, whatever coordinates the model is given."""
+from stereopsis.data.pack import POINTS, POINTS_VALID
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

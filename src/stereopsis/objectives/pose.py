@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from stereopsis.data.batch import Batch
+from stereopsis.data.pack import GROUND
 from stereopsis.objectives.base import SpatialOutputs
 from stereopsis.objectives.denoiser_network import Denoiser
 from stereopsis.objectives.plan import Plan
@@ -30,8 +31,6 @@ DIRECTION_WAVES = (4.0, 2.0, 1.0, 0.5)
 """Wavelengths at which the components of unit directions are encoded."""
 HEIGHTS = (0.0, 0.5, 1.0, 2.0)
 """Metres above the floor at which a bird's-eye cell's place is encoded."""
-GROUND = "birdseye_cells"
-"""Target that holds x and y of every bird's-eye cell's centre, aligned frame, metres."""
 DEPTHS = (1.0, 2.0, 3.0, 4.0)
 """Metres along a ray at which it is encoded, for want of knowing where it ends."""
 SHARPNESS = 16.0

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from stereopsis.data.batch import Batch
 from stereopsis.data.layout import VisualLayout
+from stereopsis.data.pack import GROUND
 from stereopsis.objectives.base import BuildContext, Corruption, Objective, Randomness, SpatialOutputs, of_scene
 from stereopsis.objectives.denoiser_network import Denoiser, Kind
 from stereopsis.objectives.plan import Plan, SceneTargets, each_from_itself, kept_views
-from stereopsis.objectives.pose import GROUND, CameraConditioning, GroundConditioning
+from stereopsis.objectives.pose import CameraConditioning, GroundConditioning
 from stereopsis.objectives.reconstruction_base import Reconstruction
 
 CONDITIONINGS = ("released", "masked_positions", "pose")

@@ -3,13 +3,15 @@
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 from stereopsis.data.batch import SceneProposals
-from stereopsis.data.pack import ScenePack, candidate_boxes, conversation_of
+from stereopsis.data.pack import POINTS, POINTS_VALID, ScenePack, candidate_boxes, conversation_of
 from stereopsis.data.views import (
     Fit,
     Views,
@@ -18,8 +20,6 @@ from stereopsis.data.views import (
     decode_views,
     perturb_coordinates,
 )
-from stereopsis.models.spatial import SpatialConfig, SpatialModel
-from stereopsis.objectives.correspondence import POINTS, POINTS_VALID
 from stereopsis.packs.targets import Seen, Teachers, live_answers, with_answers
 from stereopsis.scenes.annotations import Task
 from stereopsis.scenes.scene import Scene
@@ -31,7 +31,7 @@ TOKEN_SHARE = 0.125
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PackConfig:
-    """How scenes become packs.
+    """How scenes become packs; `SpatialModel.pack_config` fills in the sizes that a model expects.
 
     Attributes:
         image_size: side of the square views, pixels.
@@ -45,7 +45,7 @@ class PackConfig:
         view_cache: folder in which the order that "coverage" finds is kept; None = in memory only.
         tasks: which annotations become conversations; none for vision only.
         proposals: "objects" to train on ground truth boxes, "detector" to evaluate on proposals.
-        token_cells: whether proposals know their cells on the language model's grid (`SpatialConfig.object_features`).
+        token_cells: whether proposals know their cells on the language model's grid (a model's ``object_features``).
         blind: one grey view without coordinates, whatever the scene shows.
         seed: of the coordinate noise in ``positions: noisy``.
     """
@@ -65,19 +65,16 @@ class PackConfig:
     blind: bool = False
     seed: int = 0
 
-    @classmethod
-    def for_model(cls, model: SpatialModel, **options) -> "PackConfig":
-        """The sizes that a model expects."""
-        config: SpatialConfig = model.settings
-        return cls(
-            image_size=model.adapter.image_size,
-            fit=config.fit,
-            view_grid=config.view_grid,
-            encoder_grid=model.adapter.encoder_grid,
-            positions=config.positions,
-            token_cells=config.object_features != "encoder",
-            **options,
-        )
+
+@runtime_checkable
+class VisionTower(Protocol):
+    """A student's vision tower, as far as packs know it."""
+
+    def encode_views(self, images: UInt8[Tensor, "views 3 height width"]) -> Tensor:
+        """[views rows cols dim] the tower's output on its own grid."""
+
+    def vision_fingerprint(self) -> str:
+        """Digest of everything that decides that output."""
 
 
 def build_pack(scene: Scene, config: PackConfig, teachers: Teachers | None = None) -> ScenePack:
@@ -149,14 +146,11 @@ def blinded(pack: ScenePack) -> ScenePack:
 
 
 @torch.inference_mode()
-def cache_vision(packs: Iterable[ScenePack], model: SpatialModel, *, chunk: int = 32) -> list[ScenePack]:
+def cache_vision(packs: Iterable[ScenePack], tower: VisionTower, *, chunk: int = 32) -> list[ScenePack]:
     """Packs with the frozen vision tower's output stored, in half precision, so that steps need not repeat it."""
     cached = []
     for pack in packs:
-        parts = [
-            model.adapter.encode(pack.images[i : i + chunk].to(model.device)).half().cpu()
-            for i in range(0, len(pack.images), chunk)
-        ]
+        parts = [tower.encode_views(pack.images[i : i + chunk]).half().cpu() for i in range(0, len(pack.images), chunk)]
         cached.append(pack.replace(encoder_tokens=torch.cat(parts).clone()))
     return cached
 

@@ -20,8 +20,8 @@ class GroupedSampler(EpochOrder):
     still comes once, and every step keeps its share. Which step gets the short ones is random, and inside a step they
     come by length, so that its passes, on whatever rank, are alike too. Epochs follow each other without a gap (see
     `stereopsis.packs.batch_sampler.DealtBatches`), so one may begin in the middle of a step; windows begin with whole
-    steps. The order depends on the seed, the epoch and the number of samples per optimiser step: it is the same on every rank,
-    and for every division of a step into processes and passes.
+    steps. The order depends on the seed, the epoch and the number of samples per optimiser step: it is the same on
+    every rank, and for every division of a step into processes and passes.
 
     Args:
         dataset: with the lengths of its items (``measure`` is given).

@@ -23,14 +23,12 @@ from stereopsis.data.batch import SceneProposals
 from stereopsis.data.pack import Conversation, ScenePack
 from stereopsis.data.tensor_files import open_tensors, write_tensors
 from stereopsis.errors import CacheError
-from stereopsis.models.spatial import SpatialModel
-from stereopsis.packs.build import PackConfig, build_pack, cache_vision, chosen_frames
+from stereopsis.packs.build import PackConfig, VisionTower, build_pack, cache_vision, chosen_frames
 from stereopsis.packs.targets import with_answers
 from stereopsis.scenes.annotations import TASKS
 from stereopsis.scenes.images import write_atomic
 from stereopsis.scenes.scene import Frame, Scene
 from stereopsis.teachers.cache import DESCRIPTION, StoredAnswers, file_stem
-from stereopsis.teachers.latents import fingerprint
 
 SCHEMA = 1
 _TENSORS = ("images", "coordinates", "coordinates_valid", "cameras", "intrinsics")
@@ -103,15 +101,18 @@ class PackFolder:
     Args:
         root: the cache folder, shared by all students.
         config: how scenes become packs.
-        model: its vision tower's output is kept.
-        vision: keep it (only right while the tower is frozen).
+        tower: the vision tower whose output is kept (only right while it is frozen); None: none is kept.
     """
 
-    def __init__(self, root: Path, config: PackConfig, model: SpatialModel, *, vision: bool) -> None:
+    def __init__(self, root: Path, config: PackConfig, tower: VisionTower | None) -> None:
         self.config, self.tasks = dataclasses.replace(config, tasks=TASKS), config.tasks
-        self.model = model if vision else None
+        self.tower = tower
         settings = {key: value for key, value in _plain(self.config).items() if key not in ("view_cache", "tasks")}
-        self.record = {"schema": SCHEMA, "packs": settings, "vision_tower": _tower(model) if vision else None}
+        self.record = {
+            "schema": SCHEMA,
+            "packs": settings,
+            "vision_tower": None if tower is None else tower.vision_fingerprint(),
+        }
         digest = hashlib.sha256(json.dumps(self.record, sort_keys=True).encode()).hexdigest()
         self.folder = root / "packs" / digest[:16]
 
@@ -144,8 +145,8 @@ class PackFolder:
         return True
 
     def _write(self, path: Path, pack: ScenePack, key: str) -> None:
-        if self.model is not None:
-            pack = cache_vision([pack], self.model)[0]
+        if self.tower is not None:
+            pack = cache_vision([pack], self.tower)[0]
         tensors = {name: getattr(pack, name) for name in _TENSORS}
         tensors |= {"boxes": pack.proposals.boxes, "cells": pack.proposals.cells}
         tensors |= {f"target.{name}": tensor for name, tensor in pack.view_targets.items()}
@@ -207,12 +208,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_plain(entry) for entry in value]
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
-
-
-def _tower(model: SpatialModel) -> str:
-    adapter = model.adapter
-    facts = {"family": adapter.family, "image_size": adapter.image_size, "grid": list(adapter.encoder_grid)}
-    return fingerprint(facts, adapter.vision_tower)
 
 
 def _conversation(plain: Mapping[str, Any]) -> Conversation:

@@ -9,10 +9,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from stereopsis.data.pack import ScenePack
+from stereopsis.data.pack import GROUND, POINTS, POINTS_VALID, ScenePack
 from stereopsis.data.views import Fit, Views
-from stereopsis.objectives.correspondence import POINTS, POINTS_VALID
-from stereopsis.objectives.pose import GROUND
 from stereopsis.scenes.scene import Scene
 from stereopsis.teachers.cache import Answers, Question, StoredAnswers, TeacherCache
 from stereopsis.teachers.features import FeatureTeacher, TeacherViews

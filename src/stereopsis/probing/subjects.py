@@ -8,11 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from stereopsis.data.pack import ScenePack
+from stereopsis.data.pack import POINTS, POINTS_VALID, ScenePack
 from stereopsis.data.views import Views
 from stereopsis.errors import StereopsisError
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.objectives.correspondence import POINTS, POINTS_VALID
 from stereopsis.packs.build import PackConfig, build_pack, decode_chosen
 from stereopsis.packs.targets import teacher_views
 from stereopsis.scenes.scene import Scene

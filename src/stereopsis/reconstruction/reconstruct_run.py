@@ -12,7 +12,7 @@ from stereopsis.data.pack import ScenePack
 from stereopsis.errors import RecipeError, RunFolderError, StereopsisError
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import HEADS_FILE
-from stereopsis.packs.build import PackConfig, build_pack
+from stereopsis.packs.build import build_pack
 from stereopsis.packs.targets import Teachers
 from stereopsis.reconstruction.pages import RECONSTRUCT_FILE, Sampling, reconstruct
 from stereopsis.reconstruction.sampling import MeanCells, imagining_objectives, mean_cells
@@ -104,7 +104,7 @@ def execute(request: ReconstructRequest, *, console: Console | None = None) -> P
 def scene_packs(scene: Scene, recipe: Recipe, model: SpatialModel, teachers: Teachers, count: int) -> list[ScenePack]:
     """A scene as the model sees it, so many times; where it has more frames than views, other frames each time."""
     views, frames = recipe.data.views, len(scene.frames)
-    config = PackConfig.for_model(model, views=views, **recipe.data.view_options, seed=recipe.seed)
+    config = model.pack_config(views=views, **recipe.data.view_options, seed=recipe.seed)
     if config.selection != "uniform" or frames <= views:
         return [build_pack(scene, config, teachers)] * count
     packs = []
@@ -154,7 +154,7 @@ def _control(
 ) -> SpatialModel:
     """The control's model with a denoiser of its own: fitted now, or read back where it was fitted before."""
     _, control = open_run(folder)
-    mine, theirs = PackConfig.for_model(model), PackConfig.for_model(control)
+    mine, theirs = model.pack_config(), control.pack_config()
     if mine != theirs:
         raise RecipeError(
             f"control {folder} sees scenes differently ({theirs}) than the model ({mine}); train it on the same base "

@@ -108,8 +108,7 @@ def pack_config(
 ) -> PackConfig:
     """How the scenes of one source become packs under a recipe."""
     data = recipe.data
-    return PackConfig.for_model(
-        model,
+    return model.pack_config(
         views=None if data.selection == "random" else data.views,
         **data.view_options,
         tasks=tuple(data.tasks if tasks is None else tasks) if source.text else (),
@@ -162,7 +161,7 @@ class CachePlan:
     ) -> list[StoredPack]:
         """The scenes of a source (or a share of them), packed and answered; what is there already is kept."""
         config = pack_config(self.recipe, self.model, source, tasks=tasks, proposals=proposals)
-        folder = PackFolder(self.root, config, self.model, vision=_keeps_vision(self.recipe))
+        folder = PackFolder(self.root, config, self.model if _keeps_vision(self.recipe) else None)
         found = []
         for scene in _opened(source, self.recipe, out, share):
             entry = folder.stored(scene, overwrite=overwrite)

@@ -14,7 +14,7 @@ from stereopsis.data.pack import Conversation
 from stereopsis.errors import StereopsisError
 from stereopsis.models.inference import EnteredScene
 from stereopsis.models.storage import load_model
-from stereopsis.packs.build import PackConfig, build_pack
+from stereopsis.packs.build import build_pack
 from stereopsis.scenes.formats import open_scene
 
 
@@ -88,7 +88,7 @@ class StereopsisModel(lmms):
 
     def enter(self, scene: str) -> EnteredScene:
         """Encode a scene's views."""
-        config = PackConfig.for_model(self.spatial, views=self.views)
+        config = self.spatial.pack_config(views=self.views)
         return EnteredScene(self.spatial, build_pack(open_scene(Path(scene)), config))
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:

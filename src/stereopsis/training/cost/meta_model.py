@@ -7,12 +7,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
-from stereopsis.data.pack import COORD_TOKEN, GROUND_TOKEN
+from stereopsis.data.pack import COORD_TOKEN, GROUND, GROUND_TOKEN, POINTS, POINTS_VALID
 from stereopsis.errors import CheckpointError, StereopsisError, did_you_mean
 from stereopsis.models.spatial import SpatialConfig, SpatialModel
 from stereopsis.models.storage import adapter_for, fresh_grid, open_config, read_settings
-from stereopsis.objectives.correspondence import POINTS, POINTS_VALID
-from stereopsis.objectives.pose import GROUND
 from stereopsis.teachers.feature_teachers import load_feature_teacher
 from stereopsis.teachers.latent_tokenizers import load_latent_tokenizer
 from stereopsis.training.build import base_folder, build_objectives, made_ready, model_changes
