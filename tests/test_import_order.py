@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "stereopsis"
 ORDER = (
     "errors",
     "files",
+    "progress",
     "assets",
     "weights",
     "geometry",
@@ -35,7 +36,7 @@ ORDER = (
 )
 """Bottom to top; what stands first knows nothing of what comes later."""
 
-LIGHT = ("errors", "files", "geometry", "scenes")
+LIGHT = ("errors", "files", "progress", "geometry", "scenes")
 HEAVY = ("torch", "transformers", "diffusers", "accelerate", "tokenizers", "safetensors")
 FORBIDDEN_NAMES = ("utils", "util", "common", "helpers", "helper", "misc")
 MOST_LINES = 400

@@ -22,6 +22,7 @@ from stereopsis.files import replacing
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.packs.build import blinded, build_pack
 from stereopsis.packs.targets import Teachers
+from stereopsis.progress import tracked
 from stereopsis.reconstruction.pictures import write_pictures
 from stereopsis.scenes.formats import open_scene
 from stereopsis.scenes.scene import Scene
@@ -102,12 +103,13 @@ def run_arm(
     if recipe.model.blind:
         packs = [blinded(pack) for pack in packs]
     start = time.monotonic()
-    run = train(recipe, folder, overwrite=True, packs=packs, progress=progress)
+    run = train(recipe, folder, overwrite=True, packs=packs, console=console, progress=progress)
     trained = time.monotonic() - start
     summary = evaluate_model(run.model, recipe, scenes, folder / "evaluation", console=console)
     if pictures and teachers.latent is not None and run.model.objectives is not None:
         unseen = unseen_packs(run.model, recipe, scenes[:pictures], teachers)
-        write_pictures(run.model, unseen, teachers.latent, folder / "pictures", seed=recipe.seed)
+        shown = tracked(unseen, "Drawing reconstructions", "scenes", console=console)
+        write_pictures(run.model, shown, teachers.latent, folder / "pictures", seed=recipe.seed)
     (folder / "seconds.json").write_text(json.dumps({"train": round(trained, 1)}) + "\n")
     return summary
 
@@ -251,7 +253,8 @@ def train_and_draw(
         for start in range(rounds):
             spread = [(start + int(i)) % frames for i in uniform_indices(frames, recipe.data.views)]
             shown.append(pack.select_views(sorted(set(spread))))
-    write_pictures(run.model, shown, teachers.latent, folder / "pictures", seed=recipe.seed)
+    drawn = tracked(shown, "Drawing reconstructions", "scenes", console=console)
+    write_pictures(run.model, drawn, teachers.latent, folder / "pictures", seed=recipe.seed)
     return run
 
 

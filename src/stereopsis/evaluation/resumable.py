@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
 
 from stereopsis import __version__
 from stereopsis.benchmarks import SampleScore, score, summarise
@@ -32,6 +31,7 @@ from stereopsis.evaluation.records import (
 from stereopsis.evaluation.sharding import Processes, share
 from stereopsis.evaluation.stream import PARTS_FOLDER, Part, claim, finished, read_failures, read_parts
 from stereopsis.files import write_whole
+from stereopsis.progress import tracked
 from stereopsis.scenes.annotations import Annotation
 
 SCHEMA = 1
@@ -114,11 +114,9 @@ def run_evaluation(
         waiting = [each for each in asked if any(key_of(a) not in done for a in each.annotations)]
         weights = [sum(key_of(a) not in done for a in each.annotations) for each in waiting]
         mine = [waiting[i] for i in share(weights, processes.count)[processes.rank]]
-        shown = console is None or not processes.main
         stamp = {"checkpoint": str(settings["predictor"]["checkpoint"])[:16], "version": __version__}
-        for each, prepared in track(
-            _read_ahead(predictor, mine), "answering", total=len(mine), console=console, transient=True, disable=shown
-        ):
+        ahead, shown = _read_ahead(predictor, mine), console if processes.main else None
+        for each, prepared in tracked(ahead, "Answering", "scenes", total=len(mine), console=shown):
             _answer(predictor, each, prepared, part, done, stamp)
         processes.wait()
         try:

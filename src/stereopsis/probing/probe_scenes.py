@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 
 from stereopsis.benchmarks.statistics import bootstrap_by_scene
 from stereopsis.errors import RunFolderError, StereopsisError
@@ -16,6 +15,7 @@ from stereopsis.files import write_whole
 from stereopsis.probing.correspondence import Correspondence, correspondence, retrieval
 from stereopsis.probing.readouts import RidgeProbe, cell_geometry
 from stereopsis.probing.subjects import SceneFeatures, Subject
+from stereopsis.progress import tracked
 from stereopsis.scenes.scene import Scene
 from stereopsis.training.train_run import environment
 
@@ -60,8 +60,7 @@ def probe_scenes(
     settings = settings or ProbeSettings()
     gathered: dict[str, list[dict[str, Any]]] = {}
     probes: dict[str, RidgeProbe] = {}
-    shown = track(scenes, f"probing {subject.name}", console=console, transient=True) if console else scenes
-    for number, scene in enumerate(shown):
+    for number, scene in enumerate(tracked(scenes, f"Probing {subject.name}", "scenes", console=console)):
         seen = subject.features(scene)
         geometry = cell_geometry(seen.pack, seen.views, seen.points, seen.valid) if settings.readouts else None
         for name, features in seen.layers.items():

@@ -14,6 +14,7 @@ from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import HEADS_FILE
 from stereopsis.packs.build import build_pack
 from stereopsis.packs.targets import Teachers
+from stereopsis.progress import say, tracked
 from stereopsis.reconstruction.pages import RECONSTRUCT_FILE, Sampling, reconstruct
 from stereopsis.reconstruction.sampling import MeanCells, imagining_objectives, mean_cells
 from stereopsis.scenes.images import write_atomic
@@ -84,7 +85,9 @@ def execute(request: ReconstructRequest, *, console: Console | None = None) -> P
         name: _control(folder, name, recipe, model, teachers, output, request.control_steps, console)
         for name, folder in _named(request.controls).items()
     }
-    packs = [scene_packs(scene, recipe, model, teachers, len(request.sampling.seeds)) for scene in scenes]
+    count = len(request.sampling.seeds)
+    shown = tracked(scenes, "Reading scenes, asking teachers", "scenes", console=console)
+    packs = [scene_packs(scene, recipe, model, teachers, count) for scene in shown]
     facts = {
         "title": f"What {recipe.name} imagines",
         "model": str(request.model),
@@ -94,7 +97,14 @@ def execute(request: ReconstructRequest, *, console: Console | None = None) -> P
     }
     means = training_means(recipe, model, teachers, request.mean_scenes, console=console)
     written = reconstruct(
-        model, packs, teachers.latent, output, request.sampling, controls=controls, means=means, facts=facts
+        model,
+        tracked(packs, "Imagining", "scenes", console=console),
+        teachers.latent,
+        output,
+        request.sampling,
+        controls=controls,
+        means=means,
+        facts=facts,
     )
     if not written["targets"]:
         raise StereopsisError("nothing was there to reconstruct: the scenes have a single view and none from above")
@@ -127,7 +137,8 @@ def training_means(
             scenes += scenes_of(some, recipe.data.cache, console=console)[:left]
     if len(scenes) < LEAST_FOR_MEAN:
         return None
-    return mean_cells(scene_packs(scene, recipe, model, teachers, 1)[0] for scene in scenes)
+    shown = tracked(scenes, "Averaging training scenes", "scenes", console=console)
+    return mean_cells(scene_packs(scene, recipe, model, teachers, 1)[0] for scene in shown)
 
 
 def _named(controls: Sequence[Path]) -> dict[str, Path]:
@@ -167,10 +178,9 @@ def _control(
         prepare_heads(control, recipe, teachers, place / HEADS_FILE)
         load_heads(control, place / HEADS_FILE)
         return control.eval()
-    if console is not None:
-        console.print(f"fitting a denoiser to {folder}")
+    say(console, f"Fitting a denoiser to the frozen model of {folder}")
     packs = build_packs(recipe, control, teachers, recipe.data.sources, tasks=(), console=console)
-    fit_denoiser(control, packs, recipe, place, steps=steps, progress=console is not None)
+    fit_denoiser(control, packs, recipe, place, steps=steps, console=console)
     save_heads(control, place)
     write_atomic(known, json.dumps(made_with, indent=1).encode())
     return control

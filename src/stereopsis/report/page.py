@@ -9,6 +9,7 @@ from typing import Any
 from stereopsis.benchmarks.statistics import Interval
 from stereopsis.errors import RunFolderError
 from stereopsis.files import write_whole
+from stereopsis.progress import duration
 from stereopsis.report.curves import loss_charts
 from stereopsis.report.grounding import expressions
 from stereopsis.report.headlines import arm_headlines, contrasts
@@ -180,16 +181,6 @@ def _date(text: str) -> str:
         return text
     zone = f" {moment.tzname()}" if moment.tzinfo is not None else ""
     return f"{moment.day} {moment:%B %Y, %H:%M}{zone}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def number(value: float | None, digits: int = 1) -> str:

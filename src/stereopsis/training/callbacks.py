@@ -1,13 +1,14 @@
-"""What a run shows while it trains: a line per logged step on disk, a progress bar with the latest losses."""
+"""What a run shows while it trains: a line per logged step on disk, steps and latest losses for people."""
 
 import json
 import time
 from pathlib import Path
 from typing import Any
 
-from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from stereopsis.files import write_whole
+from stereopsis.progress import Phase
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -39,8 +40,15 @@ class MetricsLog(TrainerCallback):
                 file.write(json.dumps(record) + "\n")
 
 
-class LossBar(ProgressCallback):
-    """The Trainer's progress bar with the latest losses at its end, instead of a printed dictionary per line."""
+class ShownSteps(TrainerCallback):
+    """Tells a `stereopsis.progress.Phase` of steps and of each objective's latest loss."""
+
+    def __init__(self, shown: Phase) -> None:
+        self.shown = shown
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """One step more."""
+        self.shown.advance(state.global_step - self.shown.done)
 
     def on_log(
         self,
@@ -51,9 +59,9 @@ class LossBar(ProgressCallback):
         **_: Any,
     ) -> None:
         """Show each objective's loss."""
-        if state.is_world_process_zero and self.training_bar is not None and logs:
-            shown = {key.removeprefix("loss/"): f"{value:.3f}" for key, value in logs.items() if "loss/" in key}
-            self.training_bar.set_postfix(shown, refresh=False)
+        losses = {key.removeprefix("loss/"): value for key, value in (logs or {}).items() if key.startswith("loss/")}
+        if losses:
+            self.shown.show(losses)
 
 
 def _step_of(line: str) -> float:

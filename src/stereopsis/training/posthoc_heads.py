@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from safetensors import safe_open
 
 from stereopsis.data.pack import ScenePack
@@ -123,7 +124,7 @@ def fit_denoiser(
     folder: Path,
     *,
     steps: int | None = None,
-    progress: bool = False,
+    console: Console | None = None,
 ) -> None:
     """Fit fresh reconstruction heads to a model that stays as it is.
 
@@ -137,7 +138,7 @@ def fit_denoiser(
         recipe: whose reconstruction objectives, denoiser, optimiser and schedule are used.
         folder: where losses are logged.
         steps: optimiser steps; None = as many as the recipe's heads had.
-        progress: show a progress bar.
+        console: where to show progress; None = quiet.
 
     Raises:
         RecipeError: the recipe reconstructs nothing, or the packs lack a target.
@@ -161,7 +162,7 @@ def fit_denoiser(
     objectives.check(probe)
     model.objectives = objectives
     folder.mkdir(parents=True, exist_ok=True)
-    fit(plan, model, dataset, folder, progress=progress)
+    fit(plan, model, dataset, folder, console=console)
     model.eval()
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import track
 
 from stereopsis.data.pack import ScenePack
 from stereopsis.errors import RecipeError
@@ -18,6 +17,7 @@ from stereopsis.models.spatial import SpatialModel
 from stereopsis.packs.build import PackConfig, build_pack, cache_vision, decode_chosen
 from stereopsis.packs.stored import PackFolder, StoredPack, StoredPacks
 from stereopsis.packs.targets import AnswerCaches, Teachers
+from stereopsis.progress import tracked
 from stereopsis.scenes.scene import Scene
 from stereopsis.teachers.feature_teachers import load_feature_teacher
 from stereopsis.teachers.latent_tokenizers import load_latent_tokenizer
@@ -54,7 +54,7 @@ def build_packs(
         for scene in _opened(source, recipe, console):
             packs.append(build_pack(scene, config, teachers))
     if _keeps_vision(recipe):
-        packs = cache_vision(track(packs, "encoding views", console=console, transient=True), model)
+        packs = cache_vision(tracked(packs, "Encoding views", "scenes", console=console), model)
     return packs
 
 
@@ -264,4 +264,4 @@ def _opened(
 ) -> Iterator[Scene]:
     """A source's scenes (or a share of them), one in memory at a time."""
     scenes = SceneFolders(folders_of(source, recipe.data.cache, console=console).openers[share])
-    yield from track(scenes, f"reading {len(scenes)} scenes", console=console, transient=True)
+    yield from tracked(scenes, "Reading scenes, asking teachers", "scenes", console=console)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from transformers import PrinterCallback, ProgressCallback, TrainingArguments
+from transformers import PrinterCallback, TrainingArguments
 
 from stereopsis.data.pack import ScenePack
 from stereopsis.errors import RunFolderError
@@ -20,8 +20,9 @@ from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import HEADS_FILE, load_model, load_tensors
 from stereopsis.packs.batch_sampler import Deal
 from stereopsis.packs.dataset import PackDataset
+from stereopsis.progress import phase
 from stereopsis.training.build import build_model, build_objectives, build_teachers
-from stereopsis.training.callbacks import METRICS_FILE, LossBar, MetricsLog
+from stereopsis.training.callbacks import METRICS_FILE, MetricsLog, ShownSteps
 from stereopsis.training.checkpoints import MODEL_SHARDS, newest_checkpoint
 from stereopsis.training.engines import check_engine, sharding
 from stereopsis.training.processes import Processes, join_training, launched
@@ -127,8 +128,8 @@ def train(
         resume: continue from the newest complete checkpoint in ``folder``.
         overwrite: replace a run that is there.
         packs: training packs that were built before (they must fit the recipe).
-        console: where to print; None = quiet.
-        progress: show a progress bar.
+        console: where to show progress; None = a console of its own.
+        progress: False = quiet.
 
     Raises:
         RunFolderError: the folder is in the way.
@@ -139,7 +140,7 @@ def train(
     check_run_folder(folder, recipe, resume=resume, overwrite=overwrite)
     processes = join_training()
     deal = deal_of(recipe, folder, processes.count, resume=resume)
-    console, progress = (console if processes.main else None), progress and processes.main
+    console = (console or Console()) if progress and processes.main else None
     torch.set_num_threads(recipe.training.threads or max(1, cpu_threads(0) // processes.local_count))
     model = build_model(recipe)
     teachers = build_teachers(recipe)
@@ -163,7 +164,7 @@ def train(
     if processes.main:
         start_run_folder(folder, recipe, resume=resume)
     processes.wait()
-    trainer = fit(recipe, model, dataset, folder, deal=deal, resume=resume, progress=progress)
+    trainer = fit(recipe, model, dataset, folder, deal=deal, resume=resume, console=console)
     trainer.export(folder / MODEL_FOLDER)
     if trainer.sharded and processes.main:
         objectives = build_objectives(recipe, model.adapter.dim, probe.targets)
@@ -196,7 +197,7 @@ def fit(
     *,
     deal: Deal | None = None,
     resume: bool = False,
-    progress: bool = True,
+    console: Console | None = None,
 ) -> SpatialTrainer:
     """Train what requires a gradient of a model with objectives; logs and checkpoints go into ``folder``.
 
@@ -207,12 +208,12 @@ def fit(
         folder: the run folder.
         deal: who takes which scenes of a step; None: one process, the recipe's passes.
         resume: continue from the newest complete checkpoint.
-        progress: show a progress bar.
+        console: where to show progress; None = quiet.
     """
     deal = deal or deal_of(recipe, folder, 1)
     trainer = SpatialTrainer(
         model,
-        _arguments(recipe, folder, deal, progress),
+        _arguments(recipe, folder, deal),
         deal=deal,
         half=recipe.training.precision == "bf16" and sharding() is not None,
         head_rate=recipe.training.head_rate,
@@ -222,19 +223,20 @@ def fit(
         data_collator=model.collator(),
         callbacks=[MetricsLog(folder)],
     )
-    trainer.remove_callback(ProgressCallback if progress else PrinterCallback)
-    if progress:
-        trainer.add_callback(LossBar())
+    trainer.remove_callback(PrinterCallback)
     checkpoint = newest_checkpoint(folder / CHECKPOINTS) if resume else None
     done = checkpoint is not None and checkpoint.name == f"checkpoint-{recipe.training.steps}"
     if checkpoint is not None and (done or (trainer.is_fsdp_enabled and not (checkpoint / MODEL_SHARDS).is_dir())):
         trainer._load_from_checkpoint(str(checkpoint))  # before an engine takes the model
     if not done:  # else the Trainer would take one step more
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        before = 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
+        with phase(f"Training {recipe.name}", recipe.training.steps, "steps", console=console, done=before) as shown:
+            trainer.add_callback(ShownSteps(shown))
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     return trainer
 
 
-def _arguments(recipe: Recipe, folder: Path, deal: Deal, progress: bool) -> TrainingArguments:
+def _arguments(recipe: Recipe, folder: Path, deal: Deal) -> TrainingArguments:
     section = recipe.training
     arguments = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
@@ -256,7 +258,7 @@ def _arguments(recipe: Recipe, folder: Path, deal: Deal, progress: bool) -> Trai
         seed=recipe.seed,
         data_seed=recipe.seed,
         report_to=[],
-        disable_tqdm=not progress,
+        disable_tqdm=True,  # `stereopsis.progress` shows what goes on
         dataloader_num_workers=0,
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,

@@ -13,13 +13,13 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from stereopsis.errors import SceneError
+from stereopsis.progress import phase
 from stereopsis.scenes.images import write_atomic
 from stereopsis.scenes.prepare.settings import PrepareSettings
-from stereopsis.scenes.prepare.sources import Source
+from stereopsis.scenes.prepare.sources import Room, Source
 from stereopsis.scenes.prepare.work import Outcome, prepare_source
 
 SUMMARY_FILE = "prepare.json"
@@ -106,11 +106,12 @@ def prepare(
     outcomes: dict[int, Outcome] = {}
     started = time.monotonic()
     try:
-        with Progress(console=console, transient=True, disable=console is None) as progress:
-            task = progress.add_task(f"preparing {len(sources)} scenes", total=len(sources))
+        rooms = all(isinstance(source, Room) for source in sources)
+        what, unit = ("Making rooms", "rooms") if rooms else ("Preparing scenes", "scenes")
+        with phase(what, len(sources), unit, console=console) as shown:
             for number, outcome in _outcomes(sources, work, workers, ray):
                 outcomes[number] = outcome
-                progress.advance(task)
+                shown.advance()
     finally:  # an interruption, too, leaves a summary of what was done until then
         done = [outcomes[number] for number in sorted(outcomes)]
         _write_summary(output, done, len(sources), time.monotonic() - started)
