@@ -13,6 +13,7 @@ from stereopsis.benchmarks.matching import require_captions, score_file
 from stereopsis.benchmarks.predictions import read_predictions
 from stereopsis.benchmarks.result_files import read_result
 from stereopsis.errors import RunFolderError, StereopsisError
+from stereopsis.evaluation import evaluate_run
 from stereopsis.evaluation.predictors import DummyPredictor, ModelPredictor
 from stereopsis.evaluation.questions import parse_protocols, questions, scan_alignments
 from stereopsis.evaluation.records import read_results
