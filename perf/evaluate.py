@@ -165,7 +165,7 @@ def ask_alone(model: SpatialModel, pack: ScenePack, asked: Conversation, most: i
     backbone, adapter, collator = model.backbone, model.adapter, model.collator(generation=True)
     batch = collator([pack]).to(model.device)
     visual = model.visual_inputs(batch)
-    tokens = model.place(visual.tokens, batch)
+    tokens = model.add_positions(visual.tokens, batch)
     question = collator.conversation_ids(asked)[0]
     ids = torch.tensor([[*batch.input_ids[0].tolist(), *question]], device=model.device)
     embeddings = adapter.embed(ids).clone()

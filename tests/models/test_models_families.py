@@ -269,7 +269,7 @@ def words_one_by_one(model: SpatialModel, pack: ScenePack, conversation: Convers
         visual = model.visual_inputs(row)
         hidden = model.adapter.decode(
             model.embed(row),
-            model.place(visual.tokens, row),
+            model.add_positions(visual.tokens, row),
             attention_mask=model.attention(row, torch.float32),
             position_ids=row.position_ids,
             deep=visual.deep,

@@ -22,7 +22,7 @@ def _naive(model, pack, conversation, most):
     backbone, tokenizer = model.backbone, model.tokenizer
     collator = model.collator(generation=True)
     batch = collator([pack])
-    tokens = model.place(model.visual_inputs(batch).tokens, batch)
+    tokens = model.add_positions(model.visual_inputs(batch).tokens, batch)
     views, rows = tokens.shape[:2]
     newline = backbone.model.image_newline.expand(views, rows, 1, -1)
     visual = torch.cat([tokens, newline], dim=2).flatten(0, 2)

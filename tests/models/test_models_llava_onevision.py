@@ -106,7 +106,7 @@ def test_one_conversation_needs_no_mask_of_ours(make_model, make_pack, talk, run
     model = make_model()
     batch = model.collator()([make_pack(2, talk["where"])])
     embeddings = model.embed(batch)
-    tokens = model.place(model.visual_inputs(batch).tokens, batch)
+    tokens = model.add_positions(model.visual_inputs(batch).tokens, batch)
     newline = model.backbone.model.image_newline.expand(2, 3, 1, -1)
     placeholder = batch.input_ids == model.backbone.config.image_token_id
     embeddings[placeholder] = torch.cat([tokens, newline], dim=2).flatten(0, 2)

@@ -145,7 +145,7 @@ def test_cells_without_depth_get_no_encoding(make_model, packs, run_model):
     model = make_model()
     batch = model.collator()(packs)
     tokens = model.visual_inputs(batch).tokens
-    placed, valid = model.place(tokens, batch), batch.coordinates_valid
+    placed, valid = model.add_positions(tokens, batch), batch.coordinates_valid
     assert not valid.all()
     assert torch.equal(placed[~valid], tokens[~valid])
     torch.testing.assert_close(

@@ -196,7 +196,7 @@ def test_row_and_hidden_states_are_the_released_ones(released):
         assert batch.input_ids.shape[1] >= expected.length
         decoded = model.adapter.decode(
             model.embed(batch),
-            model.place(model.visual_inputs(batch).tokens, batch),
+            model.add_positions(model.visual_inputs(batch).tokens, batch),
             attention_mask=model.attention(batch, torch.float64),
             position_ids=batch.position_ids,
             layers=(0,),

@@ -20,7 +20,7 @@ def dealt(deal: Deal, *, items: int, steps: int, seed: int = 0) -> list[list[int
         taken: dict[int, int] = {}
         for rank, batches in enumerate(shares):
             for number in range(deal.passes):
-                places = deal.places(rank, number)
+                places = deal.indices(rank, number)
                 taken |= dict(zip(places, batches[step * deal.passes + number], strict=True))
         assert sorted(taken) == list(range(deal.batch))
         found.append([taken[place] for place in range(deal.batch)])
@@ -50,7 +50,7 @@ def test_more_scenes_than_there_are_come_from_several_epochs():
 def test_the_passes_of_processes_are_dealt_by_hand():
     deal = Deal(processes=2, passes=2, scenes=3)
     assert deal.batch == 12
-    places = [[list(deal.places(rank, number)) for number in range(2)] for rank in range(2)]
+    places = [[list(deal.indices(rank, number)) for number in range(2)] for rank in range(2)]
     assert places == [[[0, 1, 2], [6, 7, 8]], [[3, 4, 5], [9, 10, 11]]]
 
 

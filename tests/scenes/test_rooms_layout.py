@@ -38,7 +38,7 @@ def test_supported_items_touch_a_face_below_their_whole_footprint_centre(layouts
     for layout in layouts:
         for item in layout.objects:
             if item.support is None:
-                if item.category.place != "hung":
+                if item.category.placement != "hung":
                     assert item.low[2] == pytest.approx(0, abs=1e-6)
                 continue
             supported += 1
@@ -71,7 +71,7 @@ def test_the_back_of_wall_furniture_faces_the_nearest_wall(layouts):
     fronts = {0.0: (1, 0), np.pi / 2: (0, 1), np.pi: (-1, 0), -np.pi / 2: (0, -1)}
     for layout in layouts:
         for item in layout.objects:
-            if item.category.place in ("wall", "hung"):
+            if item.category.placement in ("wall", "hung"):
                 front = np.array(fronts[item.yaw])
                 centre, half = (item.low + item.high)[:2] / 2, (item.high - item.low)[:2] / 2
                 back = centre - front * half
@@ -104,7 +104,7 @@ def test_at_least_sixteen_furniture_categories_and_balanced_content(layouts):
         present.update(counts.keys())
         colours.update(o.colour for o in layout.objects)
         several += any(n > 1 for name, n in counts.items() if name not in ("door", "window", "picture"))
-        furniture = sum(o.category.place != "hung" for o in layout.objects)
+        furniture = sum(o.category.placement != "hung" for o in layout.objects)
         assert 6 <= furniture <= 11
         assert 1 <= counts["door"] <= 2
         assert counts["window"] <= 2
@@ -134,7 +134,7 @@ def test_the_photographer_stands_in_free_space_and_walks_without_jumps(layouts):
         assert ((places[:, 2] >= 1.3) & (places[:, 2] <= 1.7)).all()
         for item in layout.objects:
             inside = ((places[:, :2] > item.low[:2] - 0.1) & (places[:, :2] < item.high[:2] + 0.1)).all(axis=1)
-            assert item.category.place == "hung" or not inside.any()
+            assert item.category.placement == "hung" or not inside.any()
         assert (places[:, :2] > 0.3).all()
         assert (places[:, :2] < np.array(layout.size[:2]) - 0.3).all()
         assert np.linalg.norm(np.diff(places[:, :2], axis=0), axis=1).max() <= 1.0 + 1e-9

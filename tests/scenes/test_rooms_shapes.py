@@ -66,7 +66,7 @@ def test_sizes_have_a_clear_gap():
                 np.ptp(unit_model(name, size, v).triangles.reshape(-1, 3), axis=0) for v in range(category.variants)
             ]
             volumes[size] = [float(np.prod(extent * np.array(scale))) for extent in extents]
-        jitter = 1.0 if category.place == "hung" else (1.04 / 0.96) ** 3
+        jitter = 1.0 if category.placement == "hung" else (1.04 / 0.96) ** 3
         assert min(volumes["large"]) > 1.2 * jitter * max(volumes["small"]), name
 
 

@@ -9,7 +9,7 @@ from stereopsis.geometry import TriangleMesh, raycast_birdseye
 from stereopsis.geometry.camera import Intrinsics
 from stereopsis.scenes.surfaces.mesh_views import NOTHING, MeshRenderer
 from stereopsis.scenes.surfaces.meshes import read_mesh, write_mesh
-from stereopsis.scenes.walk import FloorPlan, free_places, look, plan_walk
+from stereopsis.scenes.walk import FloorPlan, free_positions, look, plan_walk
 
 SCENE = "scannet/scene0000_00"
 
@@ -105,7 +105,7 @@ def test_a_walk_through_a_plan_keeps_its_distances():
     assert not ((at[:, None, :2] > boxes[:, :2] - 0.22) & (at[:, None, :2] < boxes[:, 2:] + 0.22)).all(axis=2).any()
     assert (np.linalg.norm(np.diff(at[:, :2], axis=0), axis=1) <= 1.0).all()
     full = dataclasses.replace(plan, boxes=np.array([[0.0, 0.0, 6.0, 4.0]]))
-    assert len(free_places(full)) == 0
+    assert len(free_positions(full)) == 0
     with pytest.raises(SceneError, match=r"6\.00 x 4\.00 m with 1 obstacles leaves no place"):
         plan_walk(np.random.default_rng(0), full, views=2, horizontal_fov_degrees=70.0)
 

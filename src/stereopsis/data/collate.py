@@ -29,7 +29,7 @@ class _Row:
     def extend(self, ids: Sequence[int], start: int, segment: int) -> int:
         """Append words that begin at a position; returns the position behind them."""
         self.ids += ids
-        self.positions += [(place,) * self.axes for place in range(start, start + len(ids))]
+        self.positions += [(position,) * self.axes for position in range(start, start + len(ids))]
         self.segments += [segment] * len(ids)
         self.labels += [-100] * len(ids)
         return start + len(ids)

@@ -42,7 +42,7 @@ class ViewTemplate:
     def positions(self, start: int) -> list[tuple[int, ...]]:
         """Position of each token, for a view that begins at ``start``."""
         if self.offsets is None:
-            return [(start + place,) for place in range(len(self.token_ids))]
+            return [(start + offset,) for offset in range(len(self.token_ids))]
         return [tuple(start + offset for offset in offsets) for offsets in self.offsets]
 
 

@@ -60,7 +60,7 @@ def record_of(prediction: Prediction, sample: SampleScore | None, **more: Any) -
     """One line of ``records.jsonl``.
 
     Boxes are rounded to millimetres. For grounding, ``boxes`` are all candidates with their ``cosines``, ``chosen``
-    are the places of those that are meant, and ``zero_cosine`` belongs to "no such object".
+    are the indices of those that are meant, and ``zero_cosine`` belongs to "no such object".
 
     Args:
         prediction: what was said or pointed at.

@@ -196,16 +196,16 @@ def clear(folder: Path) -> None:
     (folder / SETTINGS_FILE).unlink(missing_ok=True)
 
 
-def differences(there: Any, here: Any, place: str = "") -> list[str]:
+def differences(there: Any, here: Any, key_path: str = "") -> list[str]:
     """What differs between two nested settings, in words: ``limit: 5 there, 10 now``."""
     if isinstance(there, dict) and isinstance(here, dict):
         keys = [*there, *(key for key in here if key not in there)]
         return [
             text
             for key in keys
-            for text in differences(there.get(key), here.get(key), f"{place}.{key}" if place else key)
+            for text in differences(there.get(key), here.get(key), f"{key_path}.{key}" if key_path else key)
         ]
-    return [] if there == here else [f"{place}: {_short(there)} there, {_short(here)} now"]
+    return [] if there == here else [f"{key_path}: {_short(there)} there, {_short(here)} now"]
 
 
 def _short(value: Any) -> str:

@@ -42,15 +42,15 @@ class PackedRows:
     window: int | None = None
 
     def allows(self, row: Tensor, query: Tensor, key: Tensor, *, windowed: bool = False) -> Tensor:
-        """Whether queries see keys; row numbers and places are broadcast against each other.
+        """Whether queries see keys; row numbers and positions are broadcast against each other.
 
         The same rule as `stereopsis.data.collate.attention_allowed`: causal, a conversation sees the shared prefix and
         itself; tokens of one view see each other where ``views`` are given; everyone sees itself.
 
         Args:
             row: samples of the batch.
-            query: places in their rows.
-            key: places in their rows.
+            query: positions in their rows.
+            key: positions in their rows.
             windowed: as in the layers that look back a window.
         """
         window = self.window if windowed else None

@@ -75,7 +75,7 @@ class EnteredScene:
             causal = not model.adapter.views_see_themselves
             self.hidden = model.adapter.decode(
                 embeddings,
-                model.place(self.visual.tokens, self.batch),
+                model.add_positions(self.visual.tokens, self.batch),
                 attention_mask=None if causal else model.attention(self.batch, embeddings.dtype),
                 position_ids=self.batch.position_ids,
                 deep=self.visual.deep,
@@ -123,11 +123,11 @@ class EnteredScene:
         limit = max(LEAST_TOKENS, self.prefix_length // 2)
         groups: list[range] = []
         start = tokens = 0
-        for place, conversation in enumerate(conversations):
+        for index, conversation in enumerate(conversations):
             length = len(self.collator.conversation_ids(conversation)[0])
-            if place > start and (place - start == most or tokens + length > limit):
-                groups.append(range(start, place))
-                start, tokens = place, 0
+            if index > start and (index - start == most or tokens + length > limit):
+                groups.append(range(start, index))
+                start, tokens = index, 0
             tokens += length
         return [*groups, range(start, len(conversations))] if conversations else []
 
@@ -175,7 +175,7 @@ class EnteredScene:
         try:
             read = self._read(conversations)
             owners, last, active = read.owners, read.last, list(range(len(said)))
-            places = read.places
+            positions = read.positions
             for step in range(most):
                 logits = self.model.adapter.logits(last)
                 words, damaged = logits.argmax(-1).tolist(), logits.isnan().any(-1).tolist()
@@ -189,8 +189,8 @@ class EnteredScene:
                 rows = torch.tensor(active, device=device)
                 owners = torch.cat([owners, rows])
                 newest = torch.tensor([[said[row][-1] for row in active]], device=device)
-                places = torch.cat([places, step + read.lengths[rows]])
-                last = self._decode(self.model.adapter.embed(newest), owners, places)
+                positions = torch.cat([positions, step + read.lengths[rows]])
+                last = self._decode(self.model.adapter.embed(newest), owners, positions)
         finally:
             self.cache.keep(self.prefix_length)
         decode = self.collator.tokenizer.decode
@@ -205,7 +205,7 @@ class EnteredScene:
         questions = [self.collator.conversation_ids(c)[0] for c in conversations]
         lengths = torch.tensor([len(q) for q in questions], device=device)
         ids = torch.tensor([token for q in questions for token in q], device=device)[None]
-        places = torch.tensor([place for q in questions for place in range(len(q))], device=device)
+        positions = torch.tensor([position for q in questions for position in range(len(q))], device=device)
         owners = torch.repeat_interleave(torch.arange(len(questions), device=device), lengths)
         embeddings = self.model.adapter.embed(ids)
         points = [c.point for c in conversations if c.point is not None]
@@ -213,18 +213,18 @@ class EnteredScene:
             encoding = self.model.encoding(torch.tensor(points, device=device)).to(embeddings.dtype)
             embeddings = embeddings.clone()
             embeddings[ids == self.collator.coord_id] += encoding
-        hidden = self._decode(embeddings, owners, places)
-        return _Read(owners=owners, places=places, lengths=lengths, last=hidden[lengths.cumsum(0) - 1])
+        hidden = self._decode(embeddings, owners, positions)
+        return _Read(owners=owners, positions=positions, lengths=lengths, last=hidden[lengths.cumsum(0) - 1])
 
     def _decode(
-        self, embeddings: Float[Tensor, "1 new dim"], owners: Int64[Tensor, "tail"], places: Int64[Tensor, "tail"]
+        self, embeddings: Float[Tensor, "1 new dim"], owners: Int64[Tensor, "tail"], positions: Int64[Tensor, "tail"]
     ) -> Float[Tensor, "new dim"]:
         """Run new tokens behind everything that is cached.
 
-        ``owners`` and ``places`` tell, for each token after the prefix, whose it is and its place in that question.
+        ``owners`` and ``positions`` tell, for each token after the prefix, whose it is and where in that question.
         """
         new, prefix = embeddings.shape[1], self.batch.position_ids
-        tail = (self.prefix_end + places)[None]
+        tail = (self.prefix_end + positions)[None]
         if prefix.ndim == 3:
             tail = tail[..., None].expand(-1, -1, prefix.shape[-1])
         adapter = self.model.adapter
@@ -242,9 +242,9 @@ class EnteredScene:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class _Read:
-    """Questions that were read: whose each token is and its place in it, their lengths, each one's last state."""
+    """Questions that were read: whose each token is and its position in it, their lengths, each one's last state."""
 
     owners: Int64[Tensor, "tail"]
-    places: Int64[Tensor, "tail"]
+    positions: Int64[Tensor, "tail"]
     lengths: Int64[Tensor, "questions"]
     last: Float[Tensor, "questions dim"]

@@ -61,7 +61,7 @@ def add_lora(backbone: Any, config: LoraConfig, *, base: Path, tokens: tuple[int
     """
     peft = _peft("'model.lora'")
     decoder = backbone.get_decoder()
-    place = next(name for name, module in backbone.named_modules() if module is decoder)
+    decoder_name = next(name for name, module in backbone.named_modules() if module is decoder)
     known = {
         name.rpartition(".")[2] for name, module in decoder.layers.named_modules() if isinstance(module, nn.Linear)
     }
@@ -74,7 +74,7 @@ def add_lora(backbone: Any, config: LoraConfig, *, base: Path, tokens: tuple[int
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
-        target_modules=rf"{re.escape(place)}\.layers\.\d+\..*({'|'.join(config.targets)})",
+        target_modules=rf"{re.escape(decoder_name)}\.layers\.\d+\..*({'|'.join(config.targets)})",
         trainable_token_indices=sorted(tokens) or None,
         base_model_name_or_path=str(base.resolve()),
     )

@@ -148,7 +148,7 @@ class SpatialModel(nn.Module):
         projected = self.adapter.project(encoded)
         return VisualInputs(projected=projected, tokens=self.adapter.pool(projected), deep=self.adapter.deep(encoded))
 
-    def place(self, tokens: Float[Tensor, "views rows cols dim"], batch: Batch) -> Tensor:
+    def add_positions(self, tokens: Float[Tensor, "views rows cols dim"], batch: Batch) -> Tensor:
         """Add the 3D encoding to every cell that has a valid coordinate (none in ``positions: none``)."""
         if self.settings.positions == "none":
             return tokens
@@ -212,9 +212,9 @@ class SpatialModel(nn.Module):
 
     def _object_features(self, projected: Tensor, last: Tensor, proposals: SceneProposals) -> Float[Tensor, "_ dim"]:
         kind = self.settings.object_features
-        place = self.encoding(proposals.boxes[:, :3]).to(projected.dtype)
+        encoding = self.encoding(proposals.boxes[:, :3]).to(projected.dtype)
         if kind == "encoder":
-            return object_features(projected, proposals.cells) + place
+            return object_features(projected, proposals.cells) + encoding
         if proposals.token_cells is None:
             raise ValueError(
                 f"object_features='{kind}' needs the proposals' cells on the token grid; build the pack with "
@@ -222,8 +222,8 @@ class SpatialModel(nn.Module):
             )
         outputs = object_features(last, proposals.token_cells)
         if kind == "last_layer":
-            return outputs + place
-        return (object_features(projected, proposals.cells) + place + outputs) / 2
+            return outputs + encoding
+        return (object_features(projected, proposals.cells) + encoding + outputs) / 2
 
     def outputs(
         self, batch: Batch, due: tuple[str, ...], generator: Randomness, *, layers: tuple[int, ...] = ()
@@ -250,7 +250,7 @@ class SpatialModel(nn.Module):
         read = () if self.objectives is None else self.objectives.layers(due)
         decoded = self.adapter.decode(
             embeddings,
-            self.place(corruption.tokens, batch),
+            self.add_positions(corruption.tokens, batch),
             attention_mask=self.attention(batch, embeddings.dtype),
             position_ids=batch.position_ids,
             deep=tuple(extra.masked_fill(corruption.hidden[:, None, None, None], 0) for extra in visual.deep),

@@ -111,8 +111,8 @@ class Contrastive(ProjectedObjective):
         close = torch.cdist(tokens.points[anchor].float(), tokens.points.float()) < self.radius
         close &= tokens.voxel[anchor][:, None] != tokens.voxel[None]
         order = torch.rand(close.shape, generator=generator).to(close.device).masked_fill(~close, -1.0)
-        score, place = order.topk(min(self.hard_negatives, order.shape[1]), dim=1)
-        return place, score >= 0
+        score, index = order.topk(min(self.hard_negatives, order.shape[1]), dim=1)
+        return index, score >= 0
 
 
 def draw_pairs(

@@ -51,15 +51,15 @@ def scene_tokens(
         voxel: edge length, metres.
         first: index of the scene's first view in the batch.
     """
-    place = usable.flatten().nonzero().flatten()
+    index = usable.flatten().nonzero().flatten()
     cells = usable[0].numel()
-    kept = points.flatten(0, 2)[place]
+    kept = points.flatten(0, 2)[index]
     corner = torch.floor(kept.double() / voxel).long()
     unique, number = torch.unique(corner, dim=0, return_inverse=True)
     return SceneTokens(
-        token=place + first * cells,
+        token=index + first * cells,
         voxel=number,
-        view=place // cells,
+        view=index // cells,
         points=kept,
         voxels=len(unique),
         views=len(points),

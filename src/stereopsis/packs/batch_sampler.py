@@ -68,7 +68,7 @@ class Deal:
         passes = next(count for count in range(-(-share // most), share + 1) if share % count == 0)
         return Deal(processes=processes, passes=passes, scenes=share // passes)
 
-    def places(self, rank: int, number: int) -> range:
+    def indices(self, rank: int, number: int) -> range:
         """Which of a step's scenes a process takes in its pass of this number: neighbours, pass after pass."""
         first = (number * self.processes + rank) * self.scenes
         return range(first, first + self.scenes)
@@ -99,7 +99,7 @@ class DealtBatches(torch.utils.data.Sampler[list[int]]):
         for _ in range(self.steps):
             items = [next(stream) for _ in range(self.deal.batch)]
             for number in range(self.deal.passes):
-                yield [items[place] for place in self.deal.places(self.rank, number)]
+                yield [items[index] for index in self.deal.indices(self.rank, number)]
 
     def _stream(self) -> Iterator[int]:
         epoch = 0

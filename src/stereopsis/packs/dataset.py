@@ -173,6 +173,6 @@ class EvenSampler(EpochOrder):
         texts = iter(torch.randperm(self.texts, generator=generator).tolist())
         silent = iter((self.texts + torch.randperm(self.total - self.texts, generator=generator)).tolist())
         rest = self.total - self.texts
-        for place in range(self.total):
-            turn = (place + 1) * rest // self.total > place * rest // self.total
+        for index in range(self.total):
+            turn = (index + 1) * rest // self.total > index * rest // self.total
             yield next(silent if turn else texts)

@@ -66,6 +66,6 @@ class GroupedSampler(EpochOrder):
         dealt = [0] * len(order)
         steps = -(-len(order) // self.step)
         for turn in torch.randperm(steps, generator=generator).tolist():
-            for place in range(turn * self.step, min((turn + 1) * self.step, len(order))):
-                dealt[place] = next(waiting[order[place] >= self.texts])
+            for index in range(turn * self.step, min((turn + 1) * self.step, len(order))):
+                dealt[index] = next(waiting[order[index] >= self.texts])
         return dealt

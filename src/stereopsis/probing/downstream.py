@@ -63,8 +63,8 @@ def quartile_table(
     rank = np.empty(len(array), dtype=np.int64)
     rank[order] = np.arange(len(array))
     first: dict[tuple[float, str], int] = {}
-    for place in order:  # a scene's samples belong to the quarter of its first one
-        first.setdefault((float(array[place]), str(names[place])), int(rank[place]))
+    for index in order:  # a scene's samples belong to the quarter of its first one
+        first.setdefault((float(array[index]), str(names[index])), int(rank[index]))
     quarter = np.array([first[(float(s), str(n))] * QUARTILES // len(array) for s, n in zip(array, names, strict=True)])
     means, samples, bounds = [], [], []
     for number in range(QUARTILES):

@@ -76,8 +76,8 @@ def reconstruct(
             made = imagine(model, pack, by_steps=sampling.by_steps, means=means, **options)
             others = {name: imagine(control, pack, **options) for name, control in (controls or {}).items()}
             seen = _context(pack, made, folder, seed)
-            for place, target in enumerate(made):
-                same = {name: found[place] for name, found in others.items()}
+            for index, target in enumerate(made):
+                same = {name: found[index] for name, found in others.items()}
                 records.append(_record(target, same, tokenizer, folder, seed, sampling, seen))
     written = {
         **(facts or {}),

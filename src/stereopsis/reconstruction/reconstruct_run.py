@@ -171,16 +171,16 @@ def _control(
             f"control {folder} sees scenes differently ({theirs}) than the model ({mine}); train it on the same base "
             "with the same 'model:' section"
         )
-    place = output / f"control-{name}"
+    kept = output / f"control-{name}"
     made_with: dict[str, Any] = {"control": str(folder.resolve()), "steps": steps, "recipe": recipe.to_yaml()}
-    known = place / CONTROL_FILE
+    known = kept / CONTROL_FILE
     if known.is_file() and json.loads(known.read_text()) == made_with:
-        prepare_heads(control, recipe, teachers, place / HEADS_FILE)
-        load_heads(control, place / HEADS_FILE)
+        prepare_heads(control, recipe, teachers, kept / HEADS_FILE)
+        load_heads(control, kept / HEADS_FILE)
         return control.eval()
     say(console, f"Fitting a denoiser to the frozen model of {folder}")
     packs = build_packs(recipe, control, teachers, recipe.data.sources, tasks=(), console=console)
-    fit_denoiser(control, packs, recipe, place, steps=steps, console=console)
-    save_heads(control, place)
+    fit_denoiser(control, packs, recipe, kept, steps=steps, console=console)
+    save_heads(control, kept)
     write_atomic(known, json.dumps(made_with, indent=1).encode())
     return control

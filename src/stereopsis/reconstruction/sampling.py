@@ -155,10 +155,10 @@ def imagine(
         hidden = outputs.hidden.tolist()
         visible = tuple(i for i, is_hidden in enumerate(hidden) if not is_hidden)
         targets = [i for i, is_hidden in enumerate(hidden) if is_hidden] if name == "cross_view" else [0]
-        for place, target in enumerate(targets):
-            rungs = {count: cells[place] for count, cells in ladder.items()}
+        for index, target in enumerate(targets):
+            rungs = {count: cells[index] for count, cells in ladder.items()}
             make = _hidden_view if name == "cross_view" else _from_above
-            found.append(make(pack, batch, target, visible, draws[place], rungs, means))
+            found.append(make(pack, batch, target, visible, draws[index], rungs, means))
     return found
 
 

@@ -99,13 +99,13 @@ def fall_of(values: Sequence[float]) -> Fall | None:
 
 
 def loss_falls(subject: Subject) -> dict[str, dict[int, Fall]]:
-    """Objective -> arm's place -> how far its loss fell; objectives in the order of `OBJECTIVES`, then by name."""
+    """Objective -> arm's index -> how far its loss fell; objectives in the order of `OBJECTIVES`, then by name."""
     falls: dict[str, dict[int, Fall]] = {}
-    for place, arm in enumerate(subject.arms):
+    for index, arm in enumerate(subject.arms):
         for name, points in loss_series(arm.run.metrics if arm.run is not None else ()).items():
             fall = fall_of([loss for _, loss in points])
             if fall is not None:
-                falls.setdefault(name, {})[place] = fall
+                falls.setdefault(name, {})[index] = fall
     known = list(OBJECTIVES)
     order = sorted(falls, key=lambda name: (known.index(name) if name in OBJECTIVES else len(known), name))
     return {name: falls[name] for name in order}
@@ -117,7 +117,7 @@ def loss_charts(subject: Subject) -> tuple[Chart, ...]:
     charts = []
     for name, falls in loss_falls(subject).items():
         title, unit = OBJECTIVES.get(name, (name.replace("_", " "), ""))
-        points = {place: [p for p in series[place][name] if math.isfinite(p[1])] for place in falls}
+        points = {index: [p for p in series[index][name] if math.isfinite(p[1])] for index in falls}
         steps = [step for line in points.values() for step, _ in line]
         losses = [loss for line in points.values() for _, loss in line]
         x_ticks = nice_ticks(0.0, max(max(steps), 1.0), 4)
@@ -177,9 +177,9 @@ def moving_mean(values: Sequence[float]) -> list[float]:
     """Mean over a centred window of a tenth of the curve, cut short (on both sides alike) at its ends."""
     half = max(1, len(values) // 20)
     means = []
-    for place in range(len(values)):
-        reach = min(half, place, len(values) - 1 - place)
-        window = values[place - reach : place + reach + 1]
+    for index in range(len(values)):
+        reach = min(half, index, len(values) - 1 - index)
+        window = values[index - reach : index + reach + 1]
         means.append(sum(window) / len(window))
     return means
 

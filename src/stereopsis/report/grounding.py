@@ -35,7 +35,7 @@ class Choice:
     """What one arm pointed at.
 
     Attributes:
-        arm: its place in the subject.
+        arm: its index in the subject.
         boxes: chosen candidates; none where the arm says that there is no such object.
         overlap: the best IoU of a chosen box with a target; NaN where either is absent.
         right: Acc@0.25 or F1@0.25 is 1.
@@ -98,7 +98,7 @@ def _expression(
     record: Record, by_arm: Mapping[int, Mapping[tuple[str, str], Record]], scene: Scene, subject: Subject
 ) -> Expression:
     metric = "acc@0.25" if record.task == "scanrefer" else "f1@0.25"
-    choices = tuple(_choice(place, table[record.key], metric) for place, table in by_arm.items() if record.key in table)
+    choices = tuple(_choice(index, table[record.key], metric) for index, table in by_arm.items() if record.key in table)
     views = best_views(scene, record, choices)
     return Expression(
         task=TASK_NAMES[record.task],
@@ -158,8 +158,8 @@ def _drawn(
     picture, frame = enlarged(scene.frames[view], PICTURE_SIDE)
     pose = scene.T_aligned_camera(frame)
     pen = ImageDraw.Draw(picture)
-    for place, choice in enumerate(choices):
-        width = 2 + 2 * (len(choices) - 1 - place)
+    for index, choice in enumerate(choices):
+        width = 2 + 2 * (len(choices) - 1 - index)
         for box in choice.boxes:
             for start, end in box_edges_in_view(box, frame.intrinsics, pose):
                 pen.line((*start, *end), fill=arm_rgb(choice.arm), width=width)

@@ -34,7 +34,7 @@ class ArmHeadline:
     """One arm's figures.
 
     Attributes:
-        arm: its place in the subject.
+        arm: its index in the subject.
         em: EM averaged over the types of SQA3D and ScanQA, or None.
         types: how many types that averages over.
         over_blind: EM minus the blind arm's, same scenes, or None.
@@ -84,7 +84,7 @@ def arm_headlines(subject: Subject) -> tuple[ArmHeadline, ...]:
     }
     chance = subject.chance.overall.get("scanrefer", {}).get("acc@0.25")
     headlines = []
-    for place, arm in enumerate(subject.arms):
+    for index, arm in enumerate(subject.arms):
         if arm.evaluation is None or arm.blind:
             continue
         questions = questions_of(arm)
@@ -93,7 +93,7 @@ def arm_headlines(subject: Subject) -> tuple[ArmHeadline, ...]:
         refer = arm.evaluation.tasks.get("scanrefer")
         headlines.append(
             ArmHeadline(
-                arm=place,
+                arm=index,
                 em=None if score is None else score.first,
                 types=0 if score is None else score.types,
                 over_blind=None if score is None else score.difference,
@@ -109,10 +109,10 @@ def contrasts(subject: Subject) -> tuple[Contrast, ...]:
     """Every evaluated sighted arm against the first of them."""
     seeing = [(p, arm) for p, arm in enumerate(subject.arms) if arm.evaluation is not None and not arm.blind]
     found = []
-    for place, arm in seeing[1:]:
+    for index, arm in seeing[1:]:
         score = macro_em(questions_of(arm), questions_of(seeing[0][1]))
         if score is not None and score.difference is not None:
-            found.append(Contrast(first=place, second=seeing[0][0], difference=score.difference))
+            found.append(Contrast(first=index, second=seeing[0][0], difference=score.difference))
     return tuple(found)
 
 

@@ -91,8 +91,8 @@ def _panel(panel: Panel) -> list[str]:
         parts.append(f'<path d="M{LEFT:g} {y_of(y):.1f}H{WIDTH - RIGHT:g}" stroke="{FAINT}"/>')
         parts.append(f'<text x="{LEFT - 6:g}" y="{y_of(y) + 4:.1f}" fill="{GREY}" text-anchor="end">{y:g}</text>')
     for x in across:
-        place = f'x="{x_of(x):.1f}" y="{HEIGHT - BOTTOM + 16:g}"'
-        parts.append(f'<text {place} fill="{GREY}" text-anchor="middle">{x:g}</text>')
+        anchor = f'x="{x_of(x):.1f}" y="{HEIGHT - BOTTOM + 16:g}"'
+        parts.append(f'<text {anchor} fill="{GREY}" text-anchor="middle">{x:g}</text>')
     middle = (TOP + HEIGHT - BOTTOM) / 2
     parts.append(
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2:g}" y="{HEIGHT - 6:g}" fill="{GREY}" text-anchor="middle">'

@@ -57,11 +57,11 @@ class PictureScore:
 def picture_groups(subject: Subject, kind: str) -> tuple[PictureGroup, ...]:
     """At most `MOST_GROUPS` targets of a kind, in the order they were written, arms side by side."""
     grouped: dict[tuple[str, ...], list[tuple[int, Picture]]] = {}
-    for place, arm in enumerate(subject.arms):
+    for index, arm in enumerate(subject.arms):
         for picture in arm.run.pictures if arm.run is not None else ():
             if picture.kind == kind:
                 shown = [fingerprint(file) for file in (picture.target, *picture.context)]
-                grouped.setdefault((picture.scene_id, picture.view, *shown), []).append((place, picture))
+                grouped.setdefault((picture.scene_id, picture.view, *shown), []).append((index, picture))
     return tuple(_group(members) for members in list(grouped.values())[:MOST_GROUPS])
 
 
@@ -73,8 +73,8 @@ def _group(members: list[tuple[int, Picture]]) -> PictureGroup:
         view=first.view,
         target=embed_file(first.target),
         reconstructions=tuple(
-            Reconstruction(arm=place, image=embed_file(picture.reconstruction), psnr=picture.psnr)
-            for place, picture in members
+            Reconstruction(arm=index, image=embed_file(picture.reconstruction), psnr=picture.psnr)
+            for index, picture in members
         ),
         baseline=None if guess is None or guess.baseline is None else embed_file(guess.baseline),
         baseline_psnr=math.nan if guess is None else guess.baseline_psnr,
@@ -85,12 +85,12 @@ def _group(members: list[tuple[int, Picture]]) -> PictureGroup:
 def picture_scores(subject: Subject, kind: str) -> tuple[PictureScore, ...]:
     """Mean PSNR of every arm over all its pictures of a kind (not only those that are shown)."""
     scores = []
-    for place, arm in enumerate(subject.arms):
+    for index, arm in enumerate(subject.arms):
         pictures = [p for p in (arm.run.pictures if arm.run is not None else ()) if p.kind == kind]
         if pictures:
             scores.append(
                 PictureScore(
-                    arm=place,
+                    arm=index,
                     count=len(pictures),
                     psnr=float(np.mean([p.psnr for p in pictures])),
                     baseline_psnr=float(np.mean([p.baseline_psnr for p in pictures])),

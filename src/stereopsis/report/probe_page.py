@@ -73,14 +73,14 @@ def scatter_points(models: Sequence[Mapping[str, Any]], task: str) -> list[Scatt
     groups = list(dict.fromkeys(m.get("group", m["name"]) for m in known))
     xs, ys = [m["score"] for m in known], [m["metrics"][task] for m in known]
 
-    def place(value: float, values: Sequence[float], size: float) -> float:
+    def scaled(value: float, values: Sequence[float], size: float) -> float:
         low, high = min(values), max(values)
         return EDGE + (value - low) / max(high - low, 1e-9) * (size - 2 * EDGE)
 
     return [
         ScatterPoint(
-            x=place(x, xs, WIDTH),
-            y=HEIGHT - place(y, ys, HEIGHT),
+            x=scaled(x, xs, WIDTH),
+            y=HEIGHT - scaled(y, ys, HEIGHT),
             name=m["name"],
             group=m.get("group", m["name"]),
             score=x,

@@ -144,9 +144,9 @@ def read_own_results(folders: Sequence[Path]) -> list[OwnResult]:
         found += evaluated
     labels = [each.label for each in found]
     for label in {label for label in labels if labels.count(label) > 1}:
-        same = [place for place, each in enumerate(labels) if each == label]
-        for number, place in enumerate(same, start=1):
-            found[place] = dataclasses.replace(found[place], label=f"{label} ({number})")
+        same = [index for index, each in enumerate(labels) if each == label]
+        for number, index in enumerate(same, start=1):
+            found[index] = dataclasses.replace(found[index], label=f"{label} ({number})")
     return found
 
 
@@ -248,10 +248,10 @@ def _published_rows(
     numbers: Sequence[Published], columns: Sequence[TableColumn], reference: Mapping[Task, str], notes: _Footnotes
 ) -> list[TableRow]:
     """One row per method; a method that reports a metric under two protocols gets a second row."""
-    place = {(column.task, column.key): number for number, column in enumerate(columns)}
+    column_of = {(column.task, column.key): number for number, column in enumerate(columns)}
     rows: dict[str, list[TableCell | None]] = {}
     for number in numbers:
-        where = place.get((number.task, number.metric))
+        where = column_of.get((number.task, number.metric))
         if where is None:
             continue
         protocol = number.protocol or UNSTATED

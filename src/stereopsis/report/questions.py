@@ -55,8 +55,8 @@ class QuestionScene:
 def records_by_arm(subject: Subject) -> dict[int, dict[tuple[str, str], Record]]:
     """Every evaluated arm's records by their key, arms in table order."""
     return {
-        place: {record.key: record for record in arm.evaluation.records}
-        for place, arm in ordered_arms(subject)
+        index: {record.key: record for record in arm.evaluation.records}
+        for index, arm in ordered_arms(subject)
         if arm.evaluation is not None
     }
 
@@ -76,7 +76,7 @@ def question_scenes(subject: Subject, folders: Mapping[str, Path]) -> tuple[Ques
         asked.setdefault(record.scene_id, []).append(record)
     ids = [name for name in sorted(asked) if any(r.task in QUESTION_TASKS for r in asked[name])]
     ids = [name for name in ids if name in folders] or ids
-    chosen = [ids[place] for place in spread(len(ids), SCENES)]
+    chosen = [ids[index] for index in spread(len(ids), SCENES)]
     return tuple(
         _scene(name, number, asked[name], by_arm, folders.get(name), subject) for number, name in enumerate(chosen)
     )
@@ -131,7 +131,7 @@ def _scene(
                 text=record.text or _request(record, labels),
                 truth=tuple(dict.fromkeys(record.answers)),
                 answers=tuple(
-                    _answer(place, table[record.key]) for place, table in by_arm.items() if record.key in table
+                    _answer(index, table[record.key]) for index, table in by_arm.items() if record.key in table
                 ),
                 caption=record.task == "scan2cap",
                 on_map=seen_from_above is not None and number in placed,

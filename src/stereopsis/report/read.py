@@ -213,8 +213,8 @@ def _read_comparison(folder: Path, scenes: Path | None) -> Subject:
     file = folder / COMPARISON_FILE
     content = mapping(read_json(file), str(file))
     arms = []
-    for place, item in enumerate(items(content.get("arms"), f"{file}: arms")):
-        where = f"{file}: arms[{place}]"
+    for index, item in enumerate(items(content.get("arms"), f"{file}: arms")):
+        where = f"{file}: arms[{index}]"
         record = mapping(item, where)
         name = text(record, "name", where)
         run = None if record.get("folder") is None else folder / text(record, "folder", where)
@@ -260,15 +260,15 @@ def _read_baseline(value: Any, where: str) -> Baseline:
     """Task -> metrics beside "by_type", or an evaluation summary's form with "overall" and "by_type"."""
     overall, by_type = {}, {}
     for task, record in mapping(value or {}, where).items():
-        place = f"{where}.{task}"
-        record = mapping(record, place)
-        types = mapping(record.get("by_type") or {}, f"{place}.by_type")
-        by_type[task] = {name: intervals(each, f"{place}.by_type.{name}") for name, each in types.items()}
+        field = f"{where}.{task}"
+        record = mapping(record, field)
+        types = mapping(record.get("by_type") or {}, f"{field}.by_type")
+        by_type[task] = {name: intervals(each, f"{field}.by_type.{name}") for name, each in types.items()}
         if "overall" in record:
-            overall[task] = intervals(record["overall"], f"{place}.overall")
+            overall[task] = intervals(record["overall"], f"{field}.overall")
         else:
             metrics = {k: v for k, v in record.items() if isinstance(v, (int, float)) or "mean" in (v or {})}
-            overall[task] = {name: interval(each, f"{place}.{name}") for name, each in metrics.items()}
+            overall[task] = {name: interval(each, f"{field}.{name}") for name, each in metrics.items()}
     return Baseline(overall=overall, by_type=by_type)
 
 
@@ -282,14 +282,14 @@ def _read_metrics(file: Path) -> tuple[Mapping[str, Any], ...]:
         return ()
     lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     records = []
-    for place, line in enumerate(lines):
+    for index, line in enumerate(lines):
         try:
             record = json.loads(line)
         except ValueError as error:
-            if place == len(lines) - 1:  # a killed run's last line; everything before it counts
+            if index == len(lines) - 1:  # a killed run's last line; everything before it counts
                 break
-            raise RunFolderError(f"{file}, line {place + 1}: not valid JSON ({error}); repeat the run") from error
-        records.append(mapping(record, f"{file}, line {place + 1}"))
+            raise RunFolderError(f"{file}, line {index + 1}: not valid JSON ({error}); repeat the run") from error
+        records.append(mapping(record, f"{file}, line {index + 1}"))
     return tuple(records)
 
 
@@ -298,8 +298,8 @@ def _read_pictures(folder: Path) -> tuple[Picture, ...]:
     if not file.is_file():
         return ()
     return tuple(
-        _picture(mapping(item, f"{file}[{place}]"), folder, f"{file}[{place}]")
-        for place, item in enumerate(items(read_json(file), str(file)))
+        _picture(mapping(item, f"{file}[{index}]"), folder, f"{file}[{index}]")
+        for index, item in enumerate(items(read_json(file), str(file)))
     )
 
 

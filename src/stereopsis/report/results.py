@@ -80,8 +80,8 @@ def read_evaluation(folder: Path) -> Evaluation | None:
         raise RunFolderError(f"{folder} holds {present[0]} but no {missing}; run 'stereopsis evaluate' again")
     file = folder / RECORDS_FILE
     records = []
-    for place, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        where = f"{file}, line {place}"
+    for row, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        where = f"{file}, line {row}"
         try:
             content = json.loads(line)
         except ValueError as error:

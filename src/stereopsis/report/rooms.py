@@ -57,13 +57,13 @@ def open_room(folder: Path) -> Scene:
 
 
 def spread(count: int, wanted: int) -> list[int]:
-    """At most ``wanted`` places out of ``count``, evenly spread, first and last among them."""
+    """At most ``wanted`` indices out of ``count``, evenly spread, first and last among them."""
     return sorted({round(each) for each in np.linspace(0, count - 1, min(wanted, count))}) if count else []
 
 
 def view_pictures(scene: Scene, *, most: int = 8, largest: int = 240) -> tuple[EmbeddedImage, ...]:
     """Evenly spread views."""
-    frames = [scene.frames[place] for place in spread(len(scene.frames), most)]
+    frames = [scene.frames[index] for index in spread(len(scene.frames), most)]
     return tuple(embed_pixels(frame.colour(), largest=largest) for frame in frames)
 
 

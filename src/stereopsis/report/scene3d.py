@@ -68,7 +68,7 @@ def scene_figure(
     Args:
         scene: with depth.
         targets: true boxes, aligned frame, metres.
-        choices: arm's place, label and chosen boxes.
+        choices: arm's index, label and chosen boxes.
 
     Returns:
         None where the scene has no depth.
@@ -127,10 +127,10 @@ def _broken(segments: Float[np.ndarray, "segments 2 3"]) -> list[list[float | No
 
 
 def _cameras(scene: Scene, most: int = 64) -> dict[str, Any]:
-    places = np.unique(np.linspace(0, len(scene.frames) - 1, min(most, len(scene.frames))).astype(int))
+    indices = np.unique(np.linspace(0, len(scene.frames) - 1, min(most, len(scene.frames))).astype(int))
     segments, centres, names = [], [], []
-    for place in places:
-        frame = scene.frames[place]
+    for index in indices:
+        frame = scene.frames[index]
         pose, camera = scene.T_aligned_camera(frame), frame.intrinsics
         half = np.array([camera.width / camera.fx, camera.height / camera.fy]) / 2 * _FRUSTUM
         signs = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])

@@ -44,8 +44,8 @@ def spread_picks(seen: SceneFeatures, count: int = 4) -> list[Pick]:
         chosen.append(int(distance.argmax()))
     cells = seen.valid[0].numel()
     cols = seen.valid.shape[2]
-    places = tokens.token[twice][chosen].tolist()
-    return [Pick(view=p // cells, row=p % cells // cols, col=p % cells % cols) for p in places]
+    indices = tokens.token[twice][chosen].tolist()
+    return [Pick(view=p // cells, row=p % cells // cols, col=p % cells % cols) for p in indices]
 
 
 def similarity_sheet(

@@ -7,7 +7,7 @@ ARM_COLOURS = ("#2f7de1", "#e8772e", "#a45bd6", "#d6a400", "#d9468f", "#17a3b8",
 
 
 def arm_hex(arm: int) -> str:
-    """The colour of an arm, by its place in the comparison."""
+    """The colour of an arm, by its index in the comparison."""
     return ARM_COLOURS[arm % len(ARM_COLOURS)]
 
 

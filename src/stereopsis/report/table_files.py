@@ -97,8 +97,8 @@ def latex(table: ResultsTable) -> str:
         r"\midrule",
     ]
     kinds = [row.kind for row in table.rows]
-    for place, row in enumerate(table.rows):
-        if place and kinds[place] != kinds[place - 1]:
+    for index, row in enumerate(table.rows):
+        if index and kinds[index] != kinds[index - 1]:
             lines.append(r"\midrule")
         cells = [_tex_cell(cell) for cell in row.cells]
         lines.append(f"{_tex(row.label)} & {' & '.join(cells)} & {_tex(_cited(row, sources))} \\\\")

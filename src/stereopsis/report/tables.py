@@ -64,7 +64,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """A line of the ablation table; ``arm`` is the arm's place in the subject, -1 for a baseline."""
+    """A line of the ablation table; ``arm`` is the arm's index in the subject, -1 for a baseline."""
 
     label: str
     kind: Literal["baseline", "blind", "arm"]
@@ -124,11 +124,11 @@ def main_table(subject: Subject) -> MainTable:
         sources.append(("majority answer", "baseline", -1, subject.majority.overall))
     if any(subject.chance.overall.values()):
         sources.append(("chance", "baseline", -1, subject.chance.overall))
-    for place, arm in ordered_arms(subject):
+    for index, arm in ordered_arms(subject):
         if arm.evaluation is not None:
             overall = {task: summary.overall for task, summary in arm.evaluation.tasks.items()}
-            sources.append((arm.label, "blind" if arm.blind else "arm", place, overall))
-    if all(place < 0 for _, _, place, _ in sources):
+            sources.append((arm.label, "blind" if arm.blind else "arm", index, overall))
+    if all(index < 0 for _, _, index, _ in sources):
         return MainTable(columns=(), rows=())
     values = {
         column: [overall.get(column.task, {}).get(column.metric) for _, _, _, overall in sources] for column in COLUMNS
@@ -139,10 +139,10 @@ def main_table(subject: Subject) -> MainTable:
         Row(
             label=label,
             kind=kind,
-            arm=place,
+            arm=index,
             cells=tuple(Cell(value=values[c][number], best=best[c] == number) for c in columns),
         )
-        for number, (label, kind, place, _) in enumerate(sources)
+        for number, (label, kind, index, _) in enumerate(sources)
     )
     return MainTable(columns=columns, rows=rows)
 
@@ -162,15 +162,15 @@ def absent_metrics(evaluated: Iterable[tuple[str, Evaluation]]) -> tuple[str, ..
 
 
 def best_row(values: Sequence[Interval | None]) -> int | None:
-    """Place of the value whose interval lies above all others, or None (see `BOLD_RULE`).
+    """Index of the value whose interval lies above all others, or None (see `BOLD_RULE`).
 
     A value without bounds counts as a point for the others, but cannot win: nothing is known of its spread.
     """
-    known = [(place, value) for place, value in enumerate(values) if value is not None and not math.isnan(value.mean)]
+    known = [(index, value) for index, value in enumerate(values) if value is not None and not math.isnan(value.mean)]
     if len(known) < 2:
         return None
     winner, value = max(known, key=lambda pair: pair[1].mean)
-    others = max(v.mean if math.isnan(v.high) else v.high for place, v in known if place != winner)
+    others = max(v.mean if math.isnan(v.high) else v.high for index, v in known if index != winner)
     return winner if value.low > others else None
 
 
@@ -185,7 +185,7 @@ def verdict(value: Interval | None, baseline: float) -> Verdict:
 
 def type_table(subject: Subject) -> tuple[TypeGroup, ...]:
     """Every task's question types with their baseline: majority for questions, chance for grounding."""
-    arms = [(place, arm) for place, arm in ordered_arms(subject) if arm.evaluation is not None]
+    arms = [(index, arm) for index, arm in ordered_arms(subject) if arm.evaluation is not None]
     groups = []
     for column in TYPE_COLUMNS:
         summaries = {p: arm.evaluation.tasks.get(column.task) for p, arm in arms if arm.evaluation is not None}

@@ -32,8 +32,8 @@ def text_table(folder: Path) -> Table:
     view.add_column("")
     for row in table.rows:
         view.add_column(Text(row.label, style="dim" if row.kind == "baseline" else ""), justify="right")
-    for place, column in enumerate(table.columns):
-        cells = [_cell(row.cells[place].value, best=row.cells[place].best) for row in table.rows]
+    for index, column in enumerate(table.columns):
+        cells = [_cell(row.cells[index].value, best=row.cells[index].best) for row in table.rows]
         view.add_row(f"{TASK_NAMES[column.task]} {column.heading}", *cells)
     return view
 
@@ -54,14 +54,14 @@ def _loss_table(subject: Subject) -> Table:
     )
     view.add_column("objective")
     falls = loss_falls(subject)
-    arms = [(place, arm) for place, arm in enumerate(subject.arms) if any(place in each for each in falls.values())]
+    arms = [(index, arm) for index, arm in enumerate(subject.arms) if any(index in each for each in falls.values())]
     for _, arm in arms:
         view.add_column(Text(arm.label), justify="right")
     for name, by_arm in falls.items():
         title = OBJECTIVES[name][0] if name in OBJECTIVES else name
         cells = []
-        for place, _ in arms:
-            fall = by_arm.get(place)
+        for index, _ in arms:
+            fall = by_arm.get(index)
             shown = "-" if fall is None else f"{fall.start:.3g} -> {fall.end:.3g}"
             if fall is not None and not math.isnan(fall.factor):
                 shown += f" ({fall.factor:.2g}x)"

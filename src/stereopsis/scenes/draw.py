@@ -224,15 +224,15 @@ def _clipped(edges: Float[np.ndarray, "edges 2 2"], intrinsics: Intrinsics) -> F
 
 def _draw_cameras(pen: ImageDraw.ImageDraw, scene: Scene, view: BirdsEyeView, scale: int) -> None:
     poses = np.stack([scene.T_aligned_camera(frame) for frame in scene.frames])
-    places = pixel_of(view, poses[:, :2, 3]) * scale
+    positions = pixel_of(view, poses[:, :2, 3]) * scale
     ahead = pixel_of(view, poses[:, :2, 3] + 0.25 * poses[:, :2, 2]) * scale
     colour = PALETTE[0]
-    pen.line([tuple(place) for place in places], fill=colour, width=2)
-    strokes = np.unique(np.linspace(0, len(places) - 1, min(24, len(places))).astype(int))
+    pen.line([tuple(position) for position in positions], fill=colour, width=2)
+    strokes = np.unique(np.linspace(0, len(positions) - 1, min(24, len(positions))).astype(int))
     for index in strokes:
-        pen.line((*places[index], *ahead[index]), fill=_INK, width=2)
-    for place, fill in ((places[0], "white"), (places[-1], colour)):
-        pen.ellipse((*(place - 5), *(place + 5)), outline=colour, fill=fill, width=2)
+        pen.line((*positions[index], *ahead[index]), fill=_INK, width=2)
+    for position, fill in ((positions[0], "white"), (positions[-1], colour)):
+        pen.ellipse((*(position - 5), *(position + 5)), outline=colour, fill=fill, width=2)
 
 
 def _draw_metre(pen: ImageDraw.ImageDraw, view: BirdsEyeView, size: int, scale: int) -> None:
@@ -243,13 +243,13 @@ def _draw_metre(pen: ImageDraw.ImageDraw, view: BirdsEyeView, size: int, scale: 
     pen.text((x, y - 18), "1 m", fill=_INK, font=_font(12))
 
 
-def _label(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, colour: tuple[int, int, int]) -> None:
+def _label(pen: ImageDraw.ImageDraw, position: tuple[float, float], text: str, colour: tuple[int, int, int]) -> None:
     font = _font(12)
     width, height = pen.im.size
-    left, top, right, bottom = pen.textbbox(place, text, font=font)
+    left, top, right, bottom = pen.textbbox(position, text, font=font)
     # Shift it into the picture where it would stick out.
-    x = place[0] - max(0.0, right + 2 - width) + max(0.0, 2 - left)
-    y = place[1] - max(0.0, bottom + 2 - height)
+    x = position[0] - max(0.0, right + 2 - width) + max(0.0, 2 - left)
+    y = position[1] - max(0.0, bottom + 2 - height)
     left, top, right, bottom = pen.textbbox((x, y), text, font=font)
     pen.rectangle((left - 2, top - 1, right + 2, bottom + 1), fill=colour)
     pen.text((x, y), text, fill="white", font=font)

@@ -145,9 +145,9 @@ def check_record(content: dict[str, Any], where: str, remedy: str) -> SceneRecor
         record = SceneRecord.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for part in first["loc"])
         raise SceneError(
-            f"{where}: field '{place}': {first['msg']} (found {str(first['input'])[:80]}); {remedy}"
+            f"{where}: field '{key}': {first['msg']} (found {str(first['input'])[:80]}); {remedy}"
         ) from error
     names: set[str] = set()
     for frame in record.frames:

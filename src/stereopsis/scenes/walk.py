@@ -54,7 +54,7 @@ def look(position: np.ndarray, yaw: float, pitch: float) -> Float[np.ndarray, "4
     return pose
 
 
-def free_places(plan: FloorPlan) -> Float[np.ndarray, "places 2"]:
+def free_positions(plan: FloorPlan) -> Float[np.ndarray, "positions 2"]:
     """The points of a grid of 7 cm on which a person can stand; possibly none."""
     near = plan.wall_distance
     grid = np.stack(np.meshgrid(*(np.arange(near + 0.01, side - near, 0.07) for side in plan.size[:2])), axis=-1)
@@ -120,14 +120,14 @@ def _one_walk(rng: np.random.Generator, plan: FloorPlan, views: int, fov: float)
 
 
 def _next_points(rng: np.random.Generator, position: np.ndarray | None, plan: FloorPlan) -> np.ndarray:
-    """Free places within one step along a free straight line; anywhere free for the first view."""
+    """Free positions within one step along a free straight line; anywhere free for the first view."""
     if position is None:
         for spread in (0.5, 1.0, 1.0, 1.0):
             points = np.array(plan.size[:2]) * (0.5 + spread * (rng.random((2 * _CANDIDATES, 2)) - 0.5))
             points = points[_free(points, plan)]
             if len(points):
                 return points
-        points = free_places(plan)
+        points = free_positions(plan)
         if not len(points):
             raise SceneError(
                 f"a floor of {plan.size[0]:.2f} x {plan.size[1]:.2f} m with {len(plan.boxes)} obstacles leaves no "

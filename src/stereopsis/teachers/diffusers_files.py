@@ -12,14 +12,14 @@ from stereopsis.errors import CheckpointError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HubPlace:
+class HubSource:
     """A folder on this disk, or a hub repository and the folder in it."""
 
     source: str
     subfolder: str = ""
 
 
-def hub_place(source: str, default: str = "") -> HubPlace:
+def hub_source(source: str, default: str = "") -> HubSource:
     """Split "org/name/sub/folder"; a folder on this disk stays as it is.
 
     Args:
@@ -28,8 +28,8 @@ def hub_place(source: str, default: str = "") -> HubPlace:
     """
     parts = source.split("/")
     if Path(source).expanduser().exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)+", source) or not parts[0].strip("."):
-        return HubPlace(source=source)
-    return HubPlace(source="/".join(parts[:2]), subfolder="/".join(parts[2:]) or default)
+        return HubSource(source=source)
+    return HubSource(source="/".join(parts[:2]), subfolder="/".join(parts[2:]) or default)
 
 
 def load_diffusers(cls: Any, source: str | Path, subfolder: str, dtype: torch.dtype) -> nn.Module:

@@ -223,10 +223,10 @@ class _Block(nn.Module):
 
 def _waves(grid: int, width: int) -> Float[Tensor, "cells width"]:
     """Sines and cosines of each cell's row and column at several wavelengths, where learning starts."""
-    place = torch.stack(torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij"), dim=-1).flatten(0, 1)
+    index = torch.stack(torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij"), dim=-1).flatten(0, 1)
     count = width // 4
     rates = torch.pi / grid * 8 ** (torch.arange(count) / count)
-    turns = ((place + 0.5)[..., None] * rates).flatten(1)
+    turns = ((index + 0.5)[..., None] * rates).flatten(1)
     return 0.5 * torch.cat([turns.sin(), turns.cos()], dim=1)
 
 

@@ -204,12 +204,12 @@ def load_huggingface_teacher(source: str) -> HuggingFaceTeacher:
             f"no folder '{options.source}' to load a vision model from; give a folder in transformers' layout "
             "or an id 'org/name'"
         )
-    place = str(folder) if folder.is_dir() else options.source
+    source = str(folder) if folder.is_dir() else options.source
     try:
-        config: Any = AutoConfig.from_pretrained(place)
-        processor, _ = BaseImageProcessor.get_image_processor_dict(place)
+        config: Any = AutoConfig.from_pretrained(source)
+        processor, _ = BaseImageProcessor.get_image_processor_dict(source)
         changes = {"mask_ratio": 0.0} if config.model_type == "vit_mae" else {}
-        model, info = AutoModel.from_pretrained(place, dtype=torch.float32, output_loading_info=True, **changes)
+        model, info = AutoModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **changes)
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"cannot load the vision model '{options.source}': {error}; expected a folder or hub id with config.json, "

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 import stereopsis.assets
-from stereopsis.teachers.diffusers_files import hub_place
+from stereopsis.teachers.diffusers_files import hub_source
 from stereopsis.teachers.kl import CONVENTIONS, Flux2Tokenizer, KLTokenizer
 from stereopsis.teachers.latents import LatentTokenizer
 from stereopsis.teachers.pixels import PixelTokenizer
@@ -37,24 +37,24 @@ def _pixels(name: str, source: str, dtype: torch.dtype) -> LatentTokenizer:
 
 
 def _tiny(name: str, source: str, dtype: torch.dtype) -> LatentTokenizer:
-    place = hub_place(source)
-    tokenizer = TinyTokenizer.from_pretrained(place.source, subfolder=place.subfolder, name=name, dtype=dtype)
+    where = hub_source(source)
+    tokenizer = TinyTokenizer.from_pretrained(where.source, subfolder=where.subfolder, name=name, dtype=dtype)
     if name in TAESD_CHANNELS:
         tokenizer.check_channels(TAESD_CHANNELS[name], source)
     return tokenizer
 
 
 def _kl(name: str, source: str, dtype: torch.dtype) -> LatentTokenizer:
-    place = hub_place(source, default="vae" if name in CONVENTIONS else "")
-    tokenizer = KLTokenizer.from_pretrained(place.source, subfolder=place.subfolder, name=name, dtype=dtype)
+    where = hub_source(source, default="vae" if name in CONVENTIONS else "")
+    tokenizer = KLTokenizer.from_pretrained(where.source, subfolder=where.subfolder, name=name, dtype=dtype)
     if name in CONVENTIONS:
         tokenizer.check_convention(CONVENTIONS[name], source)
     return tokenizer
 
 
 def _flux2(name: str, source: str, dtype: torch.dtype) -> LatentTokenizer:
-    place = hub_place(source, default="vae")
-    return Flux2Tokenizer.from_pretrained(place.source, subfolder=place.subfolder, name=name, dtype=dtype)
+    where = hub_source(source, default="vae")
+    return Flux2Tokenizer.from_pretrained(where.source, subfolder=where.subfolder, name=name, dtype=dtype)
 
 
 LATENT_TOKENIZERS = table(

@@ -86,8 +86,8 @@ def load_vggt_teacher(source: str) -> VggtTeacher:
         RecipeError: no VGGT there.
         CheckpointError: the weights do not exist or do not fit.
     """
-    place, _, weights = source.partition(":")
-    cls = _vggt_class(place)
+    location, _, weights = source.partition(":")
+    cls = _vggt_class(location)
     file = Path(weights).expanduser()
     if weights and (file.is_file() or file.suffix in (".pt", ".pth", ".bin", ".safetensors")):
         model = cls()
@@ -100,16 +100,16 @@ def load_vggt_teacher(source: str) -> VggtTeacher:
         except (OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"cannot load VGGT's weights '{weights or DEFAULT_WEIGHTS}': {error}; "
-                f"download model.safetensors and name it: 'vggt:{place}:/path/to/model.safetensors'"
+                f"download model.safetensors and name it: 'vggt:{location}:/path/to/model.safetensors'"
             ) from error
     return VggtTeacher(model)
 
 
-def _vggt_class(place: str) -> Any:
-    folder = Path(place).expanduser()
+def _vggt_class(location: str) -> Any:
+    folder = Path(location).expanduser()
     checkout = (folder / "vggt" / "models" / "vggt.py").is_file()
-    if not checkout and place != "vggt":
-        found = f"'{folder}' holds no vggt/models/vggt.py" if folder.is_dir() else f"there is no folder '{place}'"
+    if not checkout and location != "vggt":
+        found = f"'{folder}' holds no vggt/models/vggt.py" if folder.is_dir() else f"there is no folder '{location}'"
         raise RecipeError(
             f"cannot import VGGT: {found}; give the folder of a checkout of "
             "https://github.com/facebookresearch/vggt, or 'vggt:vggt' where it is installed"
@@ -119,7 +119,7 @@ def _vggt_class(place: str) -> Any:
             module = importlib.import_module(_MODULE)
         except ImportError as error:
             raise RecipeError(
-                f"cannot import {_MODULE} from '{place}': {error}; VGGT is not part of this package, because its "
+                f"cannot import {_MODULE} from '{location}': {error}; VGGT is not part of this package, because its "
                 "licence forbids that: clone https://github.com/facebookresearch/vggt, install what it requires, "
                 "and give the folder: 'vggt:/path/to/vggt'"
             ) from error

@@ -149,13 +149,13 @@ def parse_recipe(content: dict[str, Any], source: str = "recipe") -> Recipe:
     except pydantic.ValidationError as error:
         lines = []
         for problem in error.errors():
-            place = ".".join(str(part) for part in problem["loc"])
+            key = ".".join(str(part) for part in problem["loc"])
             if problem["type"] == "extra_forbidden":
                 known = _fields_at(problem["loc"][:-1])
-                lines.append(f"unknown key '{place}'{did_you_mean(str(problem['loc'][-1]), known)}")
+                lines.append(f"unknown key '{key}'{did_you_mean(str(problem['loc'][-1]), known)}")
             else:
                 found = "" if isinstance(problem["input"], dict) else f", found {problem['input']!r}"
-                lines.append(f"{place or 'recipe'}: {problem['msg']}{found}")
+                lines.append(f"{key or 'recipe'}: {problem['msg']}{found}")
         raise RecipeError(f"{source}: " + "; ".join(lines)) from error
 
 
@@ -176,19 +176,19 @@ def _apply(content: dict[str, Any], override: str) -> None:
     key, sign, value = override.partition("=")
     if not sign or not key:
         raise RecipeError(f"override '{override}' must look like section.key=value, e.g. training.steps=50")
-    place: Any = content
+    node: Any = content
     *parents, last = key.split(".")
     for part in parents:
-        if isinstance(place, dict) and place.get(part) is None:
-            place[part] = {}
+        if isinstance(node, dict) and node.get(part) is None:
+            node[part] = {}
         try:
-            place = place[int(part) if isinstance(place, list) else part]
+            node = node[int(part) if isinstance(node, list) else part]
         except (IndexError, ValueError) as error:
             raise RecipeError(f"override '{override}': no entry '{part}'") from error
-        if not isinstance(place, (dict, list)):
+        if not isinstance(node, (dict, list)):
             raise RecipeError(f"override '{override}': '{part}' is a value, not a section")
     try:
-        place[int(last) if isinstance(place, list) else last] = yaml.safe_load(value)
+        node[int(last) if isinstance(node, list) else last] = yaml.safe_load(value)
     except (IndexError, ValueError) as error:
         raise RecipeError(f"override '{override}': no entry '{last}'") from error
     except yaml.YAMLError as error:

@@ -35,7 +35,7 @@ class SpatialTrainer(Trainer):
 
     Every objective's loss is the sum over all passes and processes of an optimiser step, divided by the global
     count of its terms. Which objectives are due depends on the optimiser step alone, and all randomness of a scene on
-    the seed, the step and the scene's place in it. So accumulation and the number of processes change nothing, ranks
+    the seed, the step and the scene's index in it. So accumulation and the number of processes change nothing, ranks
     agree, and a resumed run repeats the interrupted one.
 
     Args:
@@ -181,8 +181,8 @@ class SpatialTrainer(Trainer):
 
     def _seeds(self, step: int) -> list[int]:
         """One per scene of this pass: it is the same scene in the same place however the step is dealt."""
-        places = self.deal.places(self.args.process_index, self._pass)
-        return [name_seed(f"{step}/{place}", self.args.seed) for place in places]
+        indices = self.deal.indices(self.args.process_index, self._pass)
+        return [name_seed(f"{step}/{index}", self.args.seed) for index in indices]
 
     def compute_loss_context_manager(self) -> contextlib.ExitStack:
         """The Trainer's, and half precision where the engine does not see to it."""

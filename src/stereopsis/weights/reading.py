@@ -156,9 +156,9 @@ def read_weights(source: str | Path, wanted: Callable[[str], bool]) -> dict[str,
 
 def _from_index(index: Path) -> list[Shard]:
     try:
-        places: dict[str, str] = json.loads(index.read_text())["weight_map"]
+        weight_map: dict[str, str] = json.loads(index.read_text())["weight_map"]
         files: dict[str, list[str]] = {}
-        for name, file in places.items():
+        for name, file in weight_map.items():
             files.setdefault(file, []).append(name)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is no index of shards: it has no 'weight_map'; copy it again") from error

@@ -132,8 +132,8 @@ class ShardWriter:
         for file in self._files:
             file.close()
         if len(self._files) > 1:
-            places = {name: file.path.name for name, file in sorted(self._file_of.items())}
-            write_json(self.folder / INDEXES[0], {"metadata": {"total_size": self._total}, "weight_map": places})
+            weight_map = {name: file.path.name for name, file in sorted(self._file_of.items())}
+            write_json(self.folder / INDEXES[0], {"metadata": {"total_size": self._total}, "weight_map": weight_map})
 
     def abandon(self) -> None:
         """Remove what was written so far."""

@@ -43,7 +43,7 @@ def view_indices(frames: int, views: int) -> list[int]:
     """Evenly spaced frames, the first and the last among them; all where there are no more than `views`."""
     if views >= frames or frames < 2:
         return list(range(frames))
-    return [place * (frames - 1) // (views - 1) for place in range(views)] if views > 1 else [0]
+    return [index * (frames - 1) // (views - 1) for index in range(views)] if views > 1 else [0]
 
 
 def doc_to_visual(doc: Mapping[str, Any]) -> list[Any]:
@@ -51,7 +51,7 @@ def doc_to_visual(doc: Mapping[str, Any]) -> list[Any]:
     from PIL import Image
 
     frames = open_scene(Path(doc["scene"])).frames
-    return [Image.fromarray(frames[place].colour()) for place in view_indices(len(frames), int(doc["views"]))]
+    return [Image.fromarray(frames[index].colour()) for index in view_indices(len(frames), int(doc["views"]))]
 
 
 def doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any] | None = None) -> str:

@@ -46,22 +46,22 @@ def answer_by_scene(
         batch: questions that are answered together.
     """
     by_scene: dict[str, list[int]] = {}
-    for place, question in enumerate(questions):
-        by_scene.setdefault(question.scene, []).append(place)
+    for index, question in enumerate(questions):
+        by_scene.setdefault(question.scene, []).append(index)
     answers = [""] * len(questions)
-    for scene, places in by_scene.items():
+    for scene, indices in by_scene.items():
         room = enter(scene)
-        lengths = sorted({questions[place].max_new_tokens for place in places})
+        lengths = sorted({questions[index].max_new_tokens for index in indices})
         for length in lengths:
-            alike = [place for place in places if questions[place].max_new_tokens == length]
+            alike = [index for index in indices if questions[index].max_new_tokens == length]
             for start in range(0, len(alike), batch):
                 group = alike[start : start + batch]
                 asked = [
-                    Conversation(id=str(place), task=questions[place].task, prompt=questions[place].prompt, answer="")
-                    for place in group
+                    Conversation(id=str(index), task=questions[index].task, prompt=questions[index].prompt, answer="")
+                    for index in group
                 ]
-                for place, text in zip(group, room.answer(asked, max_new_tokens=length), strict=True):
-                    answers[place] = text
+                for index, text in zip(group, room.answer(asked, max_new_tokens=length), strict=True):
+                    answers[index] = text
     return answers
 
 

@@ -23,7 +23,7 @@ from stereopsis.models.released.config import (
     unused_layer,
     view_grid,
 )
-from stereopsis.models.released.keys import Kind, Part, Place, kind_of, our_name, released_name
+from stereopsis.models.released.keys import Destination, Kind, Part, kind_of, our_name, released_name
 from stereopsis.models.storage import CONFIG_FILE, HEADS_FILE, SCHEMA, SPATIAL_FILE
 from stereopsis.weights import SHARD_BYTES, Shard, ShardWriter, Spec, TensorFile, shards_of, write_json
 
@@ -76,22 +76,24 @@ def convert_from_released(
     source, target = Path(source), Path(target)
     config = read_config(source) | ({} if vision_tower is None else {"mm_vision_tower": str(vision_tower)})
     shards = shards_of(source)
-    places = _places(config, [name for shard in shards for name in shard.names])
-    kind = kind_of(places)
+    destinations = _destinations(config, [name for shard in shards for name in shard.names])
+    kind = kind_of(destinations)
     specs = {name: spec for shard in shards for name, spec in shard.specs().items()}
-    shapes = {name: spec.shape for name, spec in specs.items() if places[name].part != "dropped"}
+    shapes = {name: spec.shape for name, spec in specs.items() if destinations[name].part != "dropped"}
     tokenizer, image_token_id = _tokenizer(source, config)
     rows = max(shapes["model.embed_tokens.weight"][0], len(tokenizer)) if "model.embed_tokens.weight" in shapes else 0
     settings = huggingface_config(config, shapes, image_token_id, rows)
-    _require_all(settings, places.values())
+    _require_all(settings, destinations.values())
     _empty(target)
-    plan = _planned(((places[name], spec) for name, spec in specs.items()), rows, settings.vision_config.hidden_size)
+    plan = _planned(
+        ((destinations[name], spec) for name, spec in specs.items()), rows, settings.vision_config.hidden_size
+    )
     with _writing(target, plan.specs, shard_bytes) as writers:
         for name, tensor in _all(shards):
-            place = places[name]
-            if place.part != "dropped":
-                grown = place.name in plan.added and place.part == "backbone"
-                writers[place.part].add(place.name, _with_rows(tensor, rows) if grown else tensor)
+            destination = destinations[name]
+            if destination.part != "dropped":
+                grown = destination.name in plan.added and destination.part == "backbone"
+                writers[destination.part].add(destination.name, _with_rows(tensor, rows) if grown else tensor)
         for name in _POST_NORM:
             if name in plan.added:
                 spec = plan.specs["backbone"][name]
@@ -101,8 +103,8 @@ def convert_from_released(
     settings.save_pretrained(target)
     write_json(target / CONFIG_FILE, _spatial_record(kind, config, settings))
     write_json(target / ORIGINAL_CONFIG, {**config, "converted_from": kind})
-    dropped = tuple(name for name, place in places.items() if place.part == "dropped")
-    return _report(kind, [place.part for place in places.values()], dropped, plan.added)
+    dropped = tuple(name for name, destination in destinations.items() if destination.part == "dropped")
+    return _report(kind, [destination.part for destination in destinations.values()], dropped, plan.added)
 
 
 def convert_to_released(source: str | Path, target: str | Path, *, shard_bytes: int = SHARD_BYTES) -> Converted:
@@ -118,13 +120,13 @@ def convert_to_released(source: str | Path, target: str | Path, *, shard_bytes: 
     for part, file in parts:
         if (source / file).is_file():
             shards += [(shard, part) for shard in shards_of(source / file)]
-    places = {(part, name): released_name(part, name) for shard, part in shards for name in shard.names}
-    specs = {places[part, name]: spec for shard, part in shards for name, spec in shard.specs().items()}
+    destinations = {(part, name): released_name(part, name) for shard, part in shards for name in shard.names}
+    specs = {destinations[part, name]: spec for shard, part in shards for name, spec in shard.specs().items()}
     _empty(target)
     with _writing(target, {"backbone": specs}, shard_bytes) as writers:
         for shard, part in shards:
             for name, tensor in shard.tensors():
-                writers["backbone"].add(places[part, name], tensor)
+                writers["backbone"].add(destinations[part, name], tensor)
     AutoTokenizer.from_pretrained(source).save_pretrained(target)
     original = source / ORIGINAL_CONFIG
     if original.is_file():
@@ -133,7 +135,7 @@ def convert_to_released(source: str | Path, target: str | Path, *, shard_bytes: 
     else:
         config = released_config(json.loads((source / "config.json").read_text()))
     write_json(target / "config.json", config)
-    return _report(kind_of(places.values()), [part for part, _ in places])
+    return _report(kind_of(destinations.values()), [part for part, _ in destinations])
 
 
 def _report(
@@ -157,26 +159,26 @@ class _Plan:
     added: Mapping[str, str]
 
 
-def _places(config: Mapping[str, Any], names: list[str]) -> dict[str, Place]:
+def _destinations(config: Mapping[str, Any], names: list[str]) -> dict[str, Destination]:
     """Where each official weight belongs; a last tower layer that the official code deletes goes nowhere."""
-    places = {name: our_name(name) for name in names}
+    destinations = {name: our_name(name) for name in names}
     spare = unused_layer(config, names)
     if spare is not None:
-        places |= {name: Place(part="dropped") for name in names if name.startswith(spare)}
-    return places
+        destinations |= {name: Destination(part="dropped") for name in names if name.startswith(spare)}
+    return destinations
 
 
-def _planned(found: Iterable[tuple[Place, Spec]], rows: int, tower_width: int) -> _Plan:
+def _planned(found: Iterable[tuple[Destination, Spec]], rows: int, tower_width: int) -> _Plan:
     """Lay out the target: tables get rows for new tokens, a tower without its unused norm gets the identity."""
     specs: dict[str, dict[str, Spec]] = {"backbone": {}, "grounding": {}, "heads": {}}
     added: dict[str, str] = {}
-    for place, spec in found:
-        if place.part == "dropped":
+    for destination, spec in found:
+        if destination.part == "dropped":
             continue
-        if place.part == "backbone" and place.name in _TABLES and spec.shape[0] < rows:
-            added[place.name] = f"{rows - spec.shape[0]} rows for new tokens, set to the mean of the others"
+        if destination.part == "backbone" and destination.name in _TABLES and spec.shape[0] < rows:
+            added[destination.name] = f"{rows - spec.shape[0]} rows for new tokens, set to the mean of the others"
             spec = Spec(dtype=spec.dtype, shape=(rows, *spec.shape[1:]))
-        specs[place.part][place.name] = spec
+        specs[destination.part][destination.name] = spec
     for name in _POST_NORM:
         if name not in specs["backbone"]:
             specs["backbone"][name] = Spec(dtype=torch.float32, shape=(tower_width,))
@@ -246,7 +248,7 @@ def _tokenizer(source: Path, config: Mapping[str, Any]) -> tuple[Any, int]:
     return tokenizer, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
 
 
-def _require_all(settings: Any, places: Iterable[Any]) -> None:
+def _require_all(settings: Any, destinations: Iterable[Any]) -> None:
     """Refuse a checkpoint that lacks a weight of the architecture, before anything is written."""
     from transformers import LlavaOnevisionForConditionalGeneration
 
@@ -256,7 +258,9 @@ def _require_all(settings: Any, places: Iterable[Any]) -> None:
     if settings.tie_word_embeddings:
         wanted.discard("lm_head.weight")
     wanted -= {released_name("backbone", name) for name in _POST_NORM}
-    have = {released_name("backbone", place.name) for place in places if place.part == "backbone"}
+    have = {
+        released_name("backbone", destination.name) for destination in destinations if destination.part == "backbone"
+    }
     lacking = sorted(wanted - have)
     unknown = sorted(have - wanted - {released_name("backbone", name) for name in _POST_NORM})
     if lacking or unknown:

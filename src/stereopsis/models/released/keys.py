@@ -13,7 +13,7 @@ KINDS: tuple[Kind, ...] = ("llava_video", "video_3d_llm", "ross3d", "3drs")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Place:
+class Destination:
     """Where a weight belongs.
 
     Attributes:
@@ -66,7 +66,7 @@ _IN_MEMORY = (
 """Names that transformers has used for the same backbone weight, and the one that it writes now."""
 
 
-def our_name(released: str) -> Place:
+def our_name(released: str) -> Destination:
     """Where an official weight belongs.
 
     Raises:
@@ -75,7 +75,7 @@ def our_name(released: str) -> Place:
     for rule in _RULES:
         if released.startswith(rule.released):
             rest = released.removeprefix(rule.released)
-            return Place(part=rule.part, name="" if rule.part == "dropped" else rule.ours + rest)
+            return Destination(part=rule.part, name="" if rule.part == "dropped" else rule.ours + rest)
     raise CheckpointError(
         f"weight '{released}' is in none of the layouts of LLaVA-Video, Video-3D-LLM, Ross3D and 3DRS; is this another "
         "model's checkpoint? Hugging Face's own LLaVA-OneVision folders need no conversion"

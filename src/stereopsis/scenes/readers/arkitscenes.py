@@ -190,12 +190,12 @@ def _read_pincam(file: Path) -> Intrinsics:
 
 def _annotation_file(path: Path, folder: Path) -> Path | None:
     """The annotation beside the frames: in the recording's folder, or one above where VIDEO_frames was opened."""
-    places = [path, folder] + ([path.parent] if path.name.endswith("_frames") else [])
-    for place in places:
-        found = sorted(place.glob("*_3dod_annotation.json"))
+    candidates = [path, folder] + ([path.parent] if path.name.endswith("_frames") else [])
+    for candidate in candidates:
+        found = sorted(candidate.glob("*_3dod_annotation.json"))
         if len(found) > 1:
             raise SceneError(
-                f"{place}: holds {len(found)} annotation files, expected one; keep the one of this recording"
+                f"{candidate}: holds {len(found)} annotation files, expected one; keep the one of this recording"
             )
         if found:
             return found[0]

@@ -65,8 +65,8 @@ def measure_unit(frames: Sequence[Frame], observations: Mapping[str, str], point
     if not seen or not points_file.is_file():
         return None
     points = _read_points(points_file)
-    chosen = sorted({round(place) for place in np.linspace(0, len(seen) - 1, MAX_FRAMES)})
-    found = [_ratios(seen[place], observations[seen[place].name], points) for place in chosen]
+    chosen = sorted({round(index) for index in np.linspace(0, len(seen) - 1, MAX_FRAMES)})
+    found = [_ratios(seen[index], observations[seen[index].name], points) for index in chosen]
     ratios = np.concatenate(found)
     if len(ratios) < MIN_POINTS:
         return None

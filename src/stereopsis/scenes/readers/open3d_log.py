@@ -165,11 +165,11 @@ def _images(path: Path, folders: tuple[str, ...]) -> list[Path]:
 
 
 def _pair(colour: list[Path], depth: list[Path]) -> Mapping[int, Path]:
-    """{place of the colour image: its depth image}."""
+    """{index of the colour image: its depth image}."""
     numbers = [_numbers(colour), _numbers(depth)]
     if all(len(set(each)) == len(each) and None not in each for each in numbers) and set(numbers[0]) & set(numbers[1]):
         partners = dict(zip(numbers[1], depth, strict=True))
-        return {place: partners[number] for place, number in enumerate(numbers[0]) if number in partners}
+        return {index: partners[number] for index, number in enumerate(numbers[0]) if number in partners}
     if len(colour) != len(depth):
         raise SceneError(
             f"{colour[0].parent.parent}: {len(colour)} colour and {len(depth)} depth images, whose names do not tell "

@@ -263,8 +263,8 @@ class Video3DLLMData:
         if len(found) == 1:
             return found[0]
         if found:
-            places = ", ".join(str(path) for path in found)
-            raise SceneError(f"{self.root / 'processed'}: several files are named '{name}': {places}; keep one of them")
+            paths = ", ".join(str(path) for path in found)
+            raise SceneError(f"{self.root / 'processed'}: several files are named '{name}': {paths}; keep one of them")
         raise SceneError(
             f"{self.root / 'processed' / (stem + _SUFFIX)}: does not exist{did_you_mean(stem, self.annotation_names())}"
             "; write it with Video-3D-LLM's preprocessing scripts, or check the name"

@@ -8,7 +8,7 @@ from typing import Literal
 from stereopsis.scenes.rooms import decor, fixtures, furniture
 from stereopsis.scenes.rooms.shapes import Model
 
-Place = Literal["wall", "free", "top", "hung"]
+Placement = Literal["wall", "free", "top", "hung"]
 Scale = tuple[float, float, float]
 SIZES = ("small", "large")
 
@@ -23,7 +23,7 @@ class Category:
         variants: how many shapes there are.
         small: factors on x, y, z for the size "small".
         large: factors for the size "large"; at least a quarter more than "small" in some direction.
-        place: with its back to a wall, anywhere on the floor, only on furniture, or hung in a wall.
+        placement: with its back to a wall, anywhere on the floor, only on furniture, or hung in a wall.
         supports: categories that it may stand on.
         most: largest count that is drawn at once.
         front: whether it has a front (and so a yaw).
@@ -34,7 +34,7 @@ class Category:
     variants: int = 1
     small: Scale = (0.82, 0.82, 0.86)
     large: Scale = (1.16, 1.16, 1.12)
-    place: Place = "free"
+    placement: Placement = "free"
     supports: tuple[str, ...] = ()
     most: int = 4
     front: bool = True
@@ -67,7 +67,7 @@ FURNITURE: tuple[Category, ...] = (
         name="desk",
         build=furniture.desk,
         variants=2,
-        place="wall",
+        placement="wall",
         most=2,
         small=(0.85, 0.8, 0.92),
     ),
@@ -75,7 +75,7 @@ FURNITURE: tuple[Category, ...] = (
         name="sofa",
         build=furniture.sofa,
         variants=2,
-        place="wall",
+        placement="wall",
         most=2,
         small=(0.9, 0.7, 0.9),
         large=(1.08, 1.15, 1.05),
@@ -84,7 +84,7 @@ FURNITURE: tuple[Category, ...] = (
         name="bed",
         build=furniture.bed,
         variants=2,
-        place="wall",
+        placement="wall",
         most=2,
         small=(0.86, 0.92, 0.9),
         large=(1.04, 1.15, 1.1),
@@ -93,7 +93,7 @@ FURNITURE: tuple[Category, ...] = (
         name="cabinet",
         build=furniture.cabinet,
         variants=2,
-        place="wall",
+        placement="wall",
         most=3,
         small=(0.85, 0.75, 0.85),
     ),
@@ -101,7 +101,7 @@ FURNITURE: tuple[Category, ...] = (
         name="bookshelf",
         build=furniture.bookshelf,
         variants=3,
-        place="wall",
+        placement="wall",
         most=3,
         small=(0.9, 0.85, 0.72),
         large=(1.1, 1.15, 1.12),
@@ -109,7 +109,7 @@ FURNITURE: tuple[Category, ...] = (
     Category(
         name="nightstand",
         build=furniture.nightstand,
-        place="wall",
+        placement="wall",
         small=(0.85, 0.85, 0.85),
         large=(1.15, 1.2, 1.15),
     ),
@@ -117,7 +117,7 @@ FURNITURE: tuple[Category, ...] = (
         name="refrigerator",
         build=furniture.refrigerator,
         variants=2,
-        place="wall",
+        placement="wall",
         most=2,
         small=(0.85, 0.85, 0.68),
         large=(1.05, 1.15, 1.1),
@@ -125,14 +125,14 @@ FURNITURE: tuple[Category, ...] = (
     Category(
         name="toilet",
         build=fixtures.toilet,
-        place="wall",
+        placement="wall",
         most=2,
     ),
     Category(
         name="bathtub",
         build=fixtures.bathtub,
         variants=2,
-        place="wall",
+        placement="wall",
         most=2,
         small=(0.88, 0.78, 0.9),
         large=(1.1, 1.1, 1.1),
@@ -140,7 +140,7 @@ FURNITURE: tuple[Category, ...] = (
     Category(
         name="sink",
         build=fixtures.sink,
-        place="wall",
+        placement="wall",
         most=3,
         small=(0.85, 0.8, 0.85),
         large=(1.15, 1.25, 1.05),
@@ -192,7 +192,7 @@ FURNITURE: tuple[Category, ...] = (
     Category(
         name="tv",
         build=decor.television,
-        place="top",
+        placement="top",
         supports=("cabinet", "table", "desk"),
         most=2,
         small=(1.0, 0.72, 0.78),
@@ -201,7 +201,7 @@ FURNITURE: tuple[Category, ...] = (
     Category(
         name="monitor",
         build=decor.monitor,
-        place="top",
+        placement="top",
         supports=("desk", "table", "cabinet"),
         most=3,
         small=(0.95, 0.85, 0.85),
@@ -210,7 +210,7 @@ FURNITURE: tuple[Category, ...] = (
     Category(
         name="pillow",
         build=fixtures.pillow,
-        place="top",
+        placement="top",
         supports=("bed", "sofa"),
         most=3,
         front=False,
@@ -223,16 +223,16 @@ HUNG: tuple[Category, ...] = (
     Category(
         name="door",
         build=fixtures.door,
-        place="hung",
+        placement="hung",
         most=2,
         small=_UNIT,
         large=_UNIT,
     ),
-    Category(name="window", build=fixtures.window, variants=2, place="hung", most=2, small=_UNIT, large=_UNIT),
+    Category(name="window", build=fixtures.window, variants=2, placement="hung", most=2, small=_UNIT, large=_UNIT),
     Category(
         name="picture",
         build=fixtures.picture,
-        place="hung",
+        placement="hung",
         most=2,
         small=_UNIT,
         large=_UNIT,

@@ -119,7 +119,7 @@ def _draw_item(rng: np.random.Generator, category: Category) -> _Item:
     size = SIZES[rng.integers(2)]
     variant = int(rng.integers(category.variants))
     base = np.array(category.small if size == "small" else category.large)
-    scale = base * (1.0 if category.place == "hung" else rng.uniform(0.96, 1.04, 3))
+    scale = base * (1.0 if category.placement == "hung" else rng.uniform(0.96, 1.04, 3))
     triangles = unit_model(category.name, size, variant).triangles
     half = triangles.max(axis=(0, 1)) * scale
     return _Item(category=category, size=size, variant=variant, scale=scale, half=half)
@@ -208,7 +208,9 @@ def _stand(draft: _Draft, item: _Item) -> Placed | None:
     if draft.covered + 4 * item.half[0] * item.half[1] > _MOST_FLOOR_COVERED * width * depth:
         return None
     name = item.category.name
-    if item.category.place == "wall" or (name in ("stool", "trash can", "plant", "lamp", "box") and rng.random() < 0.4):
+    if item.category.placement == "wall" or (
+        name in ("stool", "trash can", "plant", "lamp", "box") and rng.random() < 0.4
+    ):
         origins, quarters = _wall_spots(draft, item, 48, (0.02, 0.06))
     else:
         quarters = rng.integers(0, 4, 48)
@@ -284,7 +286,7 @@ def _wish_list(rng: np.random.Generator, config: RoomConfig) -> list[Category]:
     for index in rng.permutation(len(FURNITURE)):
         category = FURNITURE[index]
         present = {wish.name for wish in wishes}
-        if category.place == "top" and not present & set(category.supports):
+        if category.placement == "top" and not present & set(category.supports):
             wishes.append(BY_NAME[category.supports[rng.integers(len(category.supports))]])
         weights = np.array([0.45, 0.27, 0.17, 0.11])[: category.most]
         count = 1 + int(rng.choice(len(weights), p=weights / weights.sum()))
@@ -299,15 +301,15 @@ def _furnish(rng: np.random.Generator, config: RoomConfig, size: tuple[float, fl
     _hang(draft)
     items = [_draw_item(rng, category) for category in _wish_list(rng, config)]
     order = {"wall": 0, "free": 1, "top": 2}
-    items.sort(key=lambda i: (order[i.category.place], bool(i.category.supports), -i.half[0] * i.half[1]))
+    items.sort(key=lambda i: (order[i.category.placement], bool(i.category.supports), -i.half[0] * i.half[1]))
     for item in items:
         placed = None
-        on_furniture = item.category.place == "top"
+        on_furniture = item.category.placement == "top"
         if item.category.supports and item.size == "small":
             on_furniture |= bool(rng.random() < 0.8)
         if on_furniture:
             placed = _put_on(draft, item)
-        if placed is None and item.category.place != "top":
+        if placed is None and item.category.placement != "top":
             _stand(draft, item)
     return draft.objects
 
@@ -331,7 +333,7 @@ def make_layout(seed: int, config: RoomConfig = _DEFAULT) -> Layout:
             float(rng.uniform(2.4, 2.8)),
         )
         objects = _furnish(rng, config, size)
-        if sum(o.category.place != "hung" for o in objects) >= config.min_objects and any(
+        if sum(o.category.placement != "hung" for o in objects) >= config.min_objects and any(
             o.category.name == "door" for o in objects
         ):
             return Layout(seed=seed, size=size, objects=tuple(objects))

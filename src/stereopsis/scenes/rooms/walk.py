@@ -30,7 +30,7 @@ def room_intrinsics(config: RoomConfig) -> Intrinsics:
 
 
 def _floor_plan(layout: Layout) -> FloorPlan:
-    standing = [o for o in layout.objects if o.category.place != "hung"]
+    standing = [o for o in layout.objects if o.category.placement != "hung"]
     footprints = np.array([[*o.low[:2], *o.high[:2]] for o in standing]).reshape(-1, 4)
     tall = np.array([o.high[2] > 1.2 for o in standing], dtype=bool)
     targets = np.array([(o.low + o.high)[:2] / 2 for o in layout.objects]).reshape(-1, 2)

@@ -157,14 +157,14 @@ def _place(house: House, child: Any, name: str, models: Path | None) -> _Piece:
 
 def _child_transform(child: Mapping[str, Any]) -> Float[np.ndarray, "4 4"]:
     """[4, 4]: scale, then turn, then move, in the files' y-up frame."""
-    scale, turn, place = (_numbers(child, key, count) for key, count in (("scale", 3), ("rot", 4), ("pos", 3)))
+    scale, turn, translation = (_numbers(child, key, count) for key, count in (("scale", 3), ("rot", 4), ("pos", 3)))
     if (np.abs(scale) < 1e-9).any():
         raise Damaged(f"scale {scale.tolist()} has a zero")
     if np.linalg.norm(turn) < 1e-6:
         raise Damaged("rot is the zero quaternion, which is no rotation")
     T = np.eye(4)
     T[:3, :3] = Rotation.from_quat(turn).as_matrix() * scale
-    T[:3, 3] = place
+    T[:3, 3] = translation
     return T
 
 

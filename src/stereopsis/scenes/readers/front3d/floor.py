@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from stereopsis.errors import SceneError
 from stereopsis.geometry.raycast import cast, embree_scene
 from stereopsis.scenes.readers.front3d.assemble import AssembledRoom
-from stereopsis.scenes.walk import FloorPlan, free_places
+from stereopsis.scenes.walk import FloorPlan, free_positions
 
 _CELL = 0.1  # side of the cells that the floor's outline is measured in, metres
 _TALL = 1.2  # what is higher blocks the view, metres
@@ -57,7 +57,7 @@ def plan_floor(room: AssembledRoom) -> RoomPlan:
     )
     cramped = dataclasses.replace(plan, body_radius=_CRAMPED_BODY, wall_distance=_CRAMPED_WALL)
     for candidate in (plan, cramped, dataclasses.replace(cramped, boxes=tall)):
-        if len(free_places(candidate)):
+        if len(free_positions(candidate)):
             return RoomPlan(plan=candidate, corner=corner)
     raise SceneError(
         f"a floor of {size[0]:.2f} x {size[1]:.2f} m leaves no place for a camera; expected at least half a metre "

@@ -176,7 +176,7 @@ def make_instances(
             "segments belong to another mesh: take both files from the same release (…_vh_clean_2)"
         )
     kept, skipped = _distinct(instances, where)
-    known, place = np.unique(segments, return_inverse=True)
+    known, inverse = np.unique(segments, return_inverse=True)
     aligned = transform(T_aligned_world, np.asarray(vertices, dtype=np.float64))
     vertex_objects = np.full(len(vertices), NO_OBJECT, dtype=np.int32)
     claims = np.zeros(len(vertices), dtype=np.int32)
@@ -190,7 +190,7 @@ def make_instances(
                 f"{where}: object {item.id} ({item.label}) names {len(lost)} segments that no vertex has (the first: "
                 f"{lost[0]}); the aggregation belongs to another segmentation: take both files from the same release"
             )
-        mine = np.isin(known, wanted)[place]
+        mine = np.isin(known, wanted)[inverse]
         vertex_objects[mine] = item.id
         claims[mine] += 1
         attributes: dict[str, Any] = {}
@@ -250,5 +250,5 @@ def _read_json(path: Path, key: str) -> dict[str, Any]:
 
 def _wrong(path: Path, key: str, error: ValidationError) -> SceneError:
     first = error.errors()[0]
-    place = ".".join(str(part) for part in (key, *first["loc"]))
-    return SceneError(f"{path}: field '{place}': {first['msg']} (found {str(first['input'])[:60]}); {_RESTORE}")
+    key = ".".join(str(part) for part in (key, *first["loc"]))
+    return SceneError(f"{path}: field '{key}': {first['msg']} (found {str(first['input'])[:60]}); {_RESTORE}")

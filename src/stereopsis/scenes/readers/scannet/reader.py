@@ -234,7 +234,7 @@ def _label_map(scan: _Scan, given: Path | None) -> Mapping[str, Category] | None
     if given is not None:
         return read_label_map(given)
     folder = scan.folder.resolve()
-    for place in (folder, *list(folder.parents)[:2]):
-        if (place / LABEL_MAP).is_file():
-            return read_label_map(place / LABEL_MAP)
+    for candidate in (folder, *list(folder.parents)[:2]):
+        if (candidate / LABEL_MAP).is_file():
+            return read_label_map(candidate / LABEL_MAP)
     return None

@@ -84,6 +84,6 @@ def _question(scene_id: str, situations: list[Situation], candidate: Candidate, 
         "object_ids": draft.object_ids,
     }
     if draft.situation >= 0:
-        place = situations[draft.situation]
-        record.update(situation=place.text, position=place.position, yaw=place.yaw)
+        situation = situations[draft.situation]
+        record.update(situation=situation.text, position=situation.position, yaw=situation.yaw)
     return record

@@ -219,10 +219,10 @@ def _counts(view: _View) -> Iterator[Candidate]:
 
 
 def _supports(view: _View) -> Iterator[Candidate]:
-    places = {thing.id: i for i, thing in enumerate(view.things)}
+    index_of = {thing.id: i for i, thing in enumerate(view.things)}
     above: dict[int, int] = {}
     for i, thing in enumerate(view.things):
-        support = places.get(thing.attributes.get("supported_by") or 0)
+        support = index_of.get(thing.attributes.get("supported_by") or 0)
         if support is not None:
             above[support] = above.get(support, 0) | 1 << i
     for below, mask in above.items():
