@@ -1,10 +1,13 @@
 """The chat template is split without losing or inventing a word."""
 
 import copy
+import resource
+import sys
 
 import pytest
 
 from stereopsis.data.prompt import chat_template
+from stereopsis.data.template_limits import guarded_template
 from stereopsis.errors import CheckpointError
 
 CHATML = (
@@ -91,3 +94,44 @@ def test_a_template_that_changes_words_is_refused(tokenizer, filters):
     changed.chat_template = "{% for m in messages %}{{ m['content'] " + filters + " }}{% endfor %}"
     with pytest.raises(CheckpointError, match="does not keep the user's words"):
         chat_template(changed, "<image>")
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{{ messages[0]['content'].__class__.__mro__[1].__subclasses__() }}", "SecurityError"),
+        ("{{ cycler.__init__.__globals__.os.system('touch /tmp/ran') }}", "cannot be used"),
+        ("{% for m in messages %}{{ m['content'] }", "TemplateSyntaxError"),
+        ("{{ raise_exception('this model takes no pictures') }}", "takes no pictures"),
+        ("{{ nothing.here }}", "UndefinedError"),
+        ("{% for i in range(10 ** 9) %}a{% endfor %}", "OverflowError"),
+        ("{{ 'a' * 10 ** 11 }}", "MemoryError"),
+        (
+            "{% set n = namespace(s='aaaaaaaa') %}{% for i in range(40) %}{% set n.s = n.s ~ n.s %}{% endfor %}{{ n.s }}",
+            "MemoryError",
+        ),
+    ],
+)
+def test_a_chat_template_stays_in_its_sandbox_and_fails_with_a_sentence(tokenizer, template, words):
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = template
+    with pytest.raises(CheckpointError, match="chat template cannot be used") as caught:
+        chat_template(changed, "<image>")
+    assert words in str(caught.value)
+    assert "the model's own release" in str(caught.value)
+
+
+def test_a_chat_template_that_does_not_end_is_stopped(tokenizer):
+    changed = copy.deepcopy(tokenizer)
+    loops = "{% for i in range(99999) %}" * 3 + "{% set x = 1 %}" + "{% endfor %}" * 3
+    changed.chat_template = loops
+    with pytest.raises(CheckpointError, match=r"ran for more than 0\.2 s"), guarded_template(seconds=0.2):
+        changed.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
+
+
+def test_limits_are_gone_behind_a_template():
+    tracer, memory = sys.gettrace(), resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(CheckpointError), guarded_template():
+        raise ValueError("any")
+    assert sys.gettrace() is tracer
+    assert resource.getrlimit(resource.RLIMIT_AS) == memory

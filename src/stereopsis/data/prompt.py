@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from stereopsis.data.template_limits import guarded_template
 from stereopsis.errors import CheckpointError
 
 _SLOT = "§QUESTION§"
@@ -72,7 +73,7 @@ def chat_template(tokenizer: Any, image_token: str, instruction: str = "") -> Ch
         instruction: words put before every question (Video-3D-LLM's spatial instruction); shared by the scene.
 
     Raises:
-        CheckpointError: the tokenizer has no chat template, or one that hides the placeholders.
+        CheckpointError: the tokenizer has no chat template, one that hides the placeholders, or one that cannot be used.
     """
     if not tokenizer.chat_template:
         raise CheckpointError("the tokenizer has no chat template; take it from the model's instruction-tuned release")
@@ -104,5 +105,6 @@ def _written(tokenizer: Any, content: str, *, structured: bool) -> tuple[str, st
         return {"role": role, "content": [{"type": "text", "text": words}] if structured else words}
 
     asked = [turn("user", content)]
-    opening = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-    return opening, tokenizer.apply_chat_template([*asked, turn("assistant", _SLOT)], tokenize=False)
+    with guarded_template():
+        opening = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        return opening, tokenizer.apply_chat_template([*asked, turn("assistant", _SLOT)], tokenize=False)

@@ -19,6 +19,7 @@ from stereopsis.models.attention import Attention
 from stereopsis.models.families import FAMILIES
 from stereopsis.models.lora import base_of, has_lora, merged, quantization, restore_lora, save_lora
 from stereopsis.models.spatial import SpatialConfig, SpatialModel
+from stereopsis.weights.pretrained import open_pretrained
 
 CONFIG_FILE = "spatial_config.json"
 SPATIAL_FILE = "spatial.safetensors"
@@ -95,7 +96,7 @@ def load_model(
             f"'{family}'; the files come from different models"
         )
     _adapter_class(family)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = open_pretrained(AutoTokenizer, folder)
     backbone = _open_backbone(folder, tokenizer, dtype, load_in)
     model = SpatialModel(
         backbone=backbone, adapter=adapter_for(backbone, config.view_grid), tokenizer=tokenizer, config=config
@@ -113,8 +114,8 @@ def _open_backbone(folder: Path, tokenizer: Any, dtype: torch.dtype, load_in: st
     if base is not None:
         return merged(_open_backbone(base, tokenizer, dtype, load_in), folder)
     options: dict[str, Any] = {} if load_in is None else {"quantization_config": quantization(load_in, dtype)}
-    backbone, loading = AutoModelForImageTextToText.from_pretrained(
-        folder, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **options
+    backbone, loading = open_pretrained(
+        AutoModelForImageTextToText, folder, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **options
     )
     problems = {k: sorted(map(str, v))[:3] for k, v in loading.items() if v and k != "error_msgs"}
     if problems:
@@ -132,7 +133,7 @@ def restore_backbone(model: SpatialModel, folder: Path) -> None:
     if has_lora(model.backbone):
         restore_lora(model.backbone, folder)
         return
-    stored = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    stored = open_pretrained(AutoModelForImageTextToText, folder, dtype=torch.float32)
     try:
         model.backbone.load_state_dict(stored.state_dict())
     except RuntimeError as error:
@@ -236,7 +237,7 @@ def open_config(folder: Path) -> Any:
         CheckpointError: no adapter speaks for its family.
     """
     _adapter_class(_family(folder))
-    return AutoConfig.from_pretrained(folder)
+    return open_pretrained(AutoConfig, folder)
 
 
 def fresh_grid(config: Any) -> tuple[int, int]:

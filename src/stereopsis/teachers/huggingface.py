@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from stereopsis.errors import CheckpointError, RecipeError
 from stereopsis.teachers.features import TeacherViews
 from stereopsis.teachers.patch_grid import PatchGridTeacher, SourceOptions, patches_as_grid, resized_pictures
+from stereopsis.weights.pretrained import open_pretrained
 
 _NAFLEX = "siglip2_vision_model"  # SigLIP2 of any aspect: takes patches instead of pictures
 
@@ -206,11 +207,13 @@ def load_huggingface_teacher(source: str) -> HuggingFaceTeacher:
         )
     source = str(folder) if folder.is_dir() else options.source
     try:
-        config: Any = AutoConfig.from_pretrained(source)
+        config: Any = open_pretrained(AutoConfig, source)
         processor, _ = BaseImageProcessor.get_image_processor_dict(source)
-        changes = {"mask_ratio": 0.0} if config.model_type == "vit_mae" else {}
-        model, info = AutoModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **changes)
-    except (OSError, ValueError, RuntimeError) as error:
+        changes: dict[str, Any] = {"mask_ratio": 0.0} if config.model_type == "vit_mae" else {}
+        if "/" in str(getattr(config, "_attn_implementation", "")):  # a hub kernel, which is code
+            changes["attn_implementation"] = "eager"
+        model, info = open_pretrained(AutoModel, source, dtype=torch.float32, output_loading_info=True, **changes)
+    except (OSError, ValueError, RuntimeError, CheckpointError) as error:
         raise CheckpointError(
             f"cannot load the vision model '{options.source}': {error}; expected a folder or hub id with config.json, "
             "model.safetensors and preprocessor_config.json"

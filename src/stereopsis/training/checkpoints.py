@@ -10,6 +10,7 @@ from torch import nn
 from stereopsis.errors import CheckpointError
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import HEADS_FILE, SPATIAL_FILE, load_tensors, restore_backbone
+from stereopsis.training.shards import check_engine_files, check_shards
 
 COMPLETE_MARK = "complete"
 MODEL_SHARDS, OPTIMIZER_SHARDS = "pytorch_model_fsdp_0", "optimizer_0"
@@ -21,6 +22,18 @@ def newest_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written to its end, or None."""
     found = [p for p in folder.glob("checkpoint-*") if (p / COMPLETE_MARK).is_file()]
     return max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
+
+
+def check_trusted(folder: Path) -> None:
+    """Refuse a checkpoint whose pickles ask for anything but what an engine writes; nothing of them is carried out.
+
+    Raises:
+        CheckpointError: names the file.
+    """
+    for shards in (MODEL_SHARDS, OPTIMIZER_SHARDS):
+        if (folder / shards).is_dir():
+            check_shards(folder / shards)
+    check_engine_files(folder)
 
 
 def load_whole(model: SpatialModel, folder: Path) -> None:
@@ -91,6 +104,7 @@ def _read_shards(state: dict[str, Any], folder: Path) -> None:
     """
     import torch.distributed.checkpoint as shards
 
+    check_shards(folder)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # so it is meant to be

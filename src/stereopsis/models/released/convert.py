@@ -26,6 +26,7 @@ from stereopsis.models.released.config import (
 from stereopsis.models.released.keys import Destination, Kind, Part, kind_of, our_name, released_name
 from stereopsis.models.storage import CONFIG_FILE, HEADS_FILE, SCHEMA, SPATIAL_FILE
 from stereopsis.weights import SHARD_BYTES, Shard, ShardWriter, Spec, TensorFile, shards_of, write_json
+from stereopsis.weights.pretrained import open_pretrained
 
 IMAGE_TOKEN = "<image>"
 ORIGINAL_CONFIG = "released_config.json"
@@ -127,7 +128,7 @@ def convert_to_released(source: str | Path, target: str | Path, *, shard_bytes: 
         for shard, part in shards:
             for name, tensor in shard.tensors():
                 writers["backbone"].add(destinations[part, name], tensor)
-    AutoTokenizer.from_pretrained(source).save_pretrained(target)
+    open_pretrained(AutoTokenizer, source).save_pretrained(target)
     original = source / ORIGINAL_CONFIG
     if original.is_file():
         config = json.loads(original.read_text())
@@ -224,12 +225,9 @@ def _tokenizer(source: Path, config: Mapping[str, Any]) -> tuple[Any, int]:
     Raises:
         CheckpointError: it cannot be read, or it and config.json disagree about the ids.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # transformers looks at config.json, which has old names
-            tokenizer: Any = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{source}: no tokenizer that transformers can read ({error}); copy its files") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # transformers looks at config.json, which has old names
+        tokenizer: Any = open_pretrained(AutoTokenizer, source)
     trained = {
         token: config[key][0]
         for token, key in ((GROUND_TOKEN, "ground_token_ids"), (COORD_TOKEN, "coord_token_ids"))

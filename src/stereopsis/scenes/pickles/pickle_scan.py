@@ -63,17 +63,19 @@ def _run_pattern() -> re.Pattern[bytes]:
 _INSTRUCTIONS = _run_pattern()
 
 
-def check_instructions(data: bytes, *, persistent: bool = False) -> None:
+def check_instructions(data: bytes, *, persistent: bool = False, objects: bool = False) -> None:
     """Check every instruction of a pickle without carrying any out.
 
     Args:
         data: the pickle.
         persistent: allow references by id to objects outside the pickle, as PyTorch's files have them.
+        objects: allow objects of classes; the loader must have harmless ones of its own in their place.
 
     Raises:
         RefusedPickleError: an instruction is unknown, refused, incomplete, or asks for memory that the file's
             size does not justify; or the end is missing.
     """
+    allowed = {name for name, given in (("BINPERSID", persistent), ("NEWOBJ", objects)) if given}
     position = 0
     while True:
         match = _INSTRUCTIONS.match(data, position)
@@ -85,15 +87,15 @@ def check_instructions(data: bytes, *, persistent: bool = False) -> None:
             return
         if not code:
             raise RefusedPickleError("ends in the middle")
-        position = _step(data, position, code, persistent)
+        position = _step(data, position, code, allowed)
 
 
-def _step(data: bytes, position: int, code: bytes, persistent: bool) -> int:
+def _step(data: bytes, position: int, code: bytes, allowed: set[str]) -> int:
     """Where the instruction at `position`, which no run covers, ends."""
     opcode = _BY_CODE.get(code)
     if opcode is None:
         raise RefusedPickleError(f"holds the byte {code[0]:#04x} at {position}, which is no pickle instruction")
-    if opcode.name in _REFUSED and not (persistent and opcode.name == "BINPERSID"):
+    if opcode.name in _REFUSED and opcode.name not in allowed:
         raise RefusedPickleError(f"{_REFUSED[opcode.name]} (instruction {opcode.name} at byte {position})")
     if opcode.arg is None:
         return position + 1

@@ -15,6 +15,7 @@ from stereopsis.teachers.feature_teachers import load_feature_teacher
 from stereopsis.teachers.latent_tokenizers import load_latent_tokenizer
 from stereopsis.training.build import base_folder, build_objectives, made_ready, model_changes
 from stereopsis.training.recipe import Recipe
+from stereopsis.weights.pretrained import open_pretrained
 
 KNOWN_BASES = Path(__file__).resolve().parent / "known_bases.json"
 """Public configurations of the bases that shipped recipes name, so that nothing must be downloaded to plan."""
@@ -99,7 +100,7 @@ def base_tokenizer(folder: Path) -> Any:
     """A base's tokenizer; None where it is not at hand."""
     if not (folder / "tokenizer_config.json").is_file():
         return None
-    return AutoTokenizer.from_pretrained(folder)
+    return open_pretrained(AutoTokenizer, folder)
 
 
 def planned_targets(recipe: Recipe, view_grid: tuple[int, int]) -> dict[str, torch.Tensor]:
