@@ -22,6 +22,7 @@ from stereopsis.geometry.birdseye import BirdsEyeView
 from stereopsis.geometry.camera import Intrinsics
 from stereopsis.scenes import Scene, open_scene, read_scene, stored, verify_scene, write_scene
 from stereopsis.scenes.bad_frames import check_policy
+from stereopsis.scenes.prepare import find_captures, prepare
 from stereopsis.scenes.readers.seven_scenes import read_seven_scenes
 
 
@@ -112,7 +113,7 @@ def test_numbers_and_words_survive_exactly(tmp_path, make_scene, values, angle, 
     pose[:3, 3] = values[:3]
     frame = dataclasses.replace(scene.frames[0], T_world_camera=pose)
     lamp = dataclasses.replace(scene.objects[0], box=np.array(values), label=words)
-    scene = scene.replace(frames=(frame,), objects=(lamp,), id=words, T_aligned_world=pose)
+    scene = scene.replace(frames=(frame,), objects=(lamp,), provenance={"words": words}, T_aligned_world=pose)
     _assert_same(scene, read_scene(write_scene(scene, tmp_path / "scene", overwrite=True)))
 
 
@@ -552,3 +553,38 @@ def test_the_real_kitchen_survives(tmp_path, kitchen):
         np.testing.assert_array_equal(one.T_world_camera, two.T_world_camera)
         error = np.mean((one.colour().astype(float) - two.colour()) ** 2)
         assert 10 * np.log10(255**2 / error) > 45
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x", "/tmp/x", "a/b", "a\\b", ".", "..", ".hidden", "", " ", "a\0b", "a\nb", "a\x1bb", "é" * 101]
+)
+def test_ids_that_lead_out_of_their_folder(tmp_path, make_scene, name):
+    scene = make_scene()
+    with pytest.raises(SceneError, match="cannot be a folder's name"):
+        scene.replace(id=name)
+    write_scene(scene, tmp_path / "a")
+    file = tmp_path / "a" / "scene.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"id": name}))
+    with pytest.raises(SceneError, match="rename the scene"):
+        read_scene(tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", ["a b", "kitchen.2", "厨房", "é" * 100, "scene0000_00", "-x"])
+def test_ids_that_are_names(tmp_path, make_scene, name):
+    scene = make_scene().replace(id=name)
+    assert read_scene(write_scene(scene, tmp_path / name)).id == name
+
+
+def test_a_hostile_id_never_writes_outside(tmp_path, make_scene):
+    """Neither into another folder nor, with overwrite, over another scene."""
+    victim = write_scene(make_scene(), tmp_path / "victim")
+    before = (victim / "scene.json").read_bytes()
+    source = write_scene(make_scene(), tmp_path / "in" / "a")
+    file = source / "scene.json"
+    for name in ("../victim", str(victim)):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"id": name}))
+        report = prepare(find_captures(tmp_path / "in"), tmp_path / "out", workers=1, overwrite=True)
+        assert [outcome.status for outcome in report.outcomes] == ["failed"]
+        assert "cannot be a folder's name" in report.outcomes[0].reason
+        assert (victim / "scene.json").read_bytes() == before
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "victim"]

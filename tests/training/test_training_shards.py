@@ -102,7 +102,7 @@ def test_a_small_value_that_runs_code_is_refused(shards):
     place.offset, place.length = file.stat().st_size, len(data.getvalue())
     file.write_bytes(file.read_bytes() + data.getvalue())
     change(shards, found)
-    with pytest.raises(CheckpointError, match="cannot be read as plain data .*nothing of it was run"):
+    with pytest.raises(CheckpointError, match=r"cannot be read as plain data .*nothing of it was run"):
         check_shards(shards)
     assert RAN == []
 

@@ -73,7 +73,7 @@ def chat_template(tokenizer: Any, image_token: str, instruction: str = "") -> Ch
         instruction: words put before every question (Video-3D-LLM's spatial instruction); shared by the scene.
 
     Raises:
-        CheckpointError: the tokenizer has no chat template, one that hides the placeholders, or one that cannot be used.
+        CheckpointError: the tokenizer has no chat template, or one that hides the placeholders or cannot be used.
     """
     if not tokenizer.chat_template:
         raise CheckpointError("the tokenizer has no chat template; take it from the model's instruction-tuned release")

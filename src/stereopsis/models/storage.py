@@ -115,7 +115,12 @@ def _open_backbone(folder: Path, tokenizer: Any, dtype: torch.dtype, load_in: st
         return merged(_open_backbone(base, tokenizer, dtype, load_in), folder)
     options: dict[str, Any] = {} if load_in is None else {"quantization_config": quantization(load_in, dtype)}
     backbone, loading = open_pretrained(
-        AutoModelForImageTextToText, folder, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **options
+        AutoModelForImageTextToText,
+        folder,
+        dtype=dtype,
+        attn_implementation="sdpa",
+        output_loading_info=True,
+        **options,
     )
     problems = {k: sorted(map(str, v))[:3] for k, v in loading.items() if v and k != "error_msgs"}
     if problems:

@@ -3,9 +3,9 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from xml.sax.saxutils import escape
 
 from stereopsis.report.style import arm_hex
+from stereopsis.report.templates import escaped
 
 WIDTH, HEIGHT = 400.0, 290.0
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 14.0, 46.0, 40.0
@@ -53,7 +53,7 @@ def panels_svg(panels: Sequence[Panel]) -> str:
         ValueError: a chart has no point, or one that a logarithmic axis cannot show.
     """
     whole = WIDTH * len(panels)
-    told = escape("; ".join(panel.title for panel in panels), {'"': "&quot;"})
+    told = escaped("; ".join(panel.title for panel in panels))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole:g} {HEIGHT:g}" width="{whole:g}" role="img" '
         f'aria-label="{told}" font-family="system-ui, sans-serif" font-size="11">',
@@ -86,7 +86,7 @@ def _panel(panel: Panel) -> list[str]:
     def y_of(y: float) -> float:
         return HEIGHT - BOTTOM - _share(y, up[0], up[-1]) * (HEIGHT - TOP - BOTTOM)
 
-    parts = [f'<text x="{LEFT:g}" y="16" fill="#1f2933" font-weight="600">{escape(panel.title)}</text>']
+    parts = [f'<text x="{LEFT:g}" y="16" fill="#1f2933" font-weight="600">{escaped(panel.title)}</text>']
     for y in up:
         parts.append(f'<path d="M{LEFT:g} {y_of(y):.1f}H{WIDTH - RIGHT:g}" stroke="{FAINT}"/>')
         parts.append(f'<text x="{LEFT - 6:g}" y="{y_of(y) + 4:.1f}" fill="{GREY}" text-anchor="end">{y:g}</text>')
@@ -96,8 +96,8 @@ def _panel(panel: Panel) -> list[str]:
     middle = (TOP + HEIGHT - BOTTOM) / 2
     parts.append(
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2:g}" y="{HEIGHT - 6:g}" fill="{GREY}" text-anchor="middle">'
-        f'{escape(panel.across)}</text><text transform="translate(13 {middle:g}) rotate(-90)" fill="{GREY}" '
-        f'text-anchor="middle">{escape(panel.up)}</text>'
+        f'{escaped(panel.across)}</text><text transform="translate(13 {middle:g}) rotate(-90)" fill="{GREY}" '
+        f'text-anchor="middle">{escaped(panel.up)}</text>'
     )
     legend = 0.0
     for number, line in enumerate(panel.series):
@@ -107,9 +107,9 @@ def _panel(panel: Panel) -> list[str]:
         for x, y in line.points:
             parts.append(
                 f'<circle cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="3.5" fill="{arm_hex(number)}">'
-                f"<title>{escape(line.name)}: {x:g}, {y:.3g}</title></circle>"
+                f"<title>{escaped(line.name)}: {x:g}, {y:.3g}</title></circle>"
             )
-        parts.append(f'<text x="{LEFT + legend:g}" y="34" fill="{arm_hex(number)}">{escape(line.name)}</text>')
+        parts.append(f'<text x="{LEFT + legend:g}" y="34" fill="{arm_hex(number)}">{escaped(line.name)}</text>')
         legend += LETTER * len(line.name) + 18
     return parts
 

@@ -1,9 +1,7 @@
 """The page of a probe: figures by layer, quartiles, correlations, and views to click."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ from stereopsis.files import write_whole
 from stereopsis.report.similarity import ClickableScene
 from stereopsis.report.style import arm_hex
 from stereopsis.report.tables import TASK_NAMES
-from stereopsis.report.templates import template_environment
+from stereopsis.report.templates import escaped, template_environment
 
 PAGE_FILE = "probe.html"
 WIDTH, HEIGHT, EDGE, LEGEND = 560.0, 240.0, 40.0, 120.0
@@ -105,12 +103,12 @@ def scatter_svg(
     whole = WIDTH if named else WIDTH + LEGEND
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole:g} {HEIGHT:g}" width="{whole:g}" role="img" '
-        f'aria-label="correspondence against {escape(title)}" font-family="system-ui, sans-serif" font-size="11">',
+        f'aria-label="correspondence against {escaped(title)}" font-family="system-ui, sans-serif" font-size="11">',
         f'<rect x="{EDGE / 2:g}" y="{EDGE / 2:g}" width="{WIDTH - EDGE:g}" height="{HEIGHT - EDGE:g}" fill="none" '
         'stroke="#8b98a7"/>',
     ]
     for point in points:
-        told = f"{escape(point.name)}: {point.score:.3f}, {point.value:.1f}"
+        told = f"{escaped(point.name)}: {point.score:.3f}, {point.value:.1f}"
         parts.append(
             f'<circle cx="{point.x:.1f}" cy="{point.y:.1f}" r="5" fill="{point.colour}"><title>{told}</title></circle>'
         )
@@ -118,14 +116,14 @@ def scatter_svg(
             left = point.x > WIDTH * 0.75
             parts.append(
                 f'<text x="{point.x + (-8 if left else 8):.1f}" y="{point.y + 4:.1f}" fill="#5b6877" '
-                f'text-anchor="{"end" if left else "start"}">{escape(point.name)}</text>'
+                f'text-anchor="{"end" if left else "start"}">{escaped(point.name)}</text>'
             )
     if not named:
         for number, (group, colour) in enumerate({p.group: p.colour for p in points}.items()):
             top = EDGE / 2 + 16 + 15 * number
             parts.append(
                 f'<circle cx="{WIDTH + 12:g}" cy="{top - 4:g}" r="5" fill="{colour}"/>'
-                f'<text x="{WIDTH + 22:g}" y="{top:g}" fill="#5b6877">{escape(group)}</text>'
+                f'<text x="{WIDTH + 22:g}" y="{top:g}" fill="#5b6877">{escaped(group)}</text>'
             )
     scores, values = [p.score for p in points], [p.value for p in points]
     for value, x in ((min(scores), EDGE), (max(scores), WIDTH - EDGE)):
@@ -133,8 +131,8 @@ def scatter_svg(
     for value, y in ((min(values), HEIGHT - EDGE), (max(values), EDGE)):
         parts.append(f'<text x="{EDGE / 2 + 4:g}" y="{y + 4:.1f}" fill="#5b6877">{value:.1f}</text>')
     parts.append(
-        f'<text x="{WIDTH / 2:g}" y="{HEIGHT - 8:g}" fill="#5b6877" text-anchor="middle">{escape(across)}</text>'
-        f'<text x="{EDGE / 2 + 4:g}" y="14" fill="#5b6877">{escape(title)}</text></svg>'
+        f'<text x="{WIDTH / 2:g}" y="{HEIGHT - 8:g}" fill="#5b6877" text-anchor="middle">{escaped(across)}</text>'
+        f'<text x="{EDGE / 2 + 4:g}" y="14" fill="#5b6877">{escaped(title)}</text></svg>'
     )
     return "\n".join(parts)
 
@@ -184,7 +182,7 @@ def write_probe_page(
         task_names=TASK_NAMES,
         sheets=sheets,
         scenes=scenes,
-        data=json.dumps([dataclasses.asdict(scene) | {"images": len(scene.images)} for scene in scenes]),
+        data=[dataclasses.asdict(scene) | {"images": len(scene.images)} for scene in scenes],
     )
     write_whole(folder / PAGE_FILE, page)
     return folder / PAGE_FILE

@@ -310,7 +310,9 @@ def _picture(record: Mapping[str, Any], folder: Path, where: str) -> Picture:
 
     def file(name: Any) -> Path:
         path = folder / str(name)
-        if not isinstance(name, str) or not path.is_file():
+        if not isinstance(name, str) or not path.resolve().is_relative_to(folder.resolve()):
+            raise RunFolderError(f"{where}: {name!r} is not in {folder}; pictures lie beside {PICTURES_FILE}")
+        if not path.is_file():
             raise RunFolderError(f"{where}: there is no picture {path}; evaluate the run again to write its pictures")
         return path
 

@@ -1,7 +1,6 @@
 """Results tables as files: Markdown, LaTeX, CSV and HTML."""
 
 import csv
-import html
 import io
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -11,10 +10,13 @@ from stereopsis.benchmarks.statistics import Interval
 from stereopsis.errors import RunFolderError
 from stereopsis.report.published_table import ResultsTable, TableCell, TableRow
 from stereopsis.report.tables import TASK_NAMES
+from stereopsis.report.templates import escaped
 from stereopsis.scenes.images import write_atomic
 
 CSV_FIELDS = ("label", "kind", "task", "metric", "value", "low", "high", "protocol", "source", "notes")
 _MISSING = "–"
+_FORMULA = ("=", "+", "-", "@", "'")
+"""How a spreadsheet's formula may begin, and the sign that keeps it from being one."""
 _LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -120,8 +122,9 @@ def csv_text(table: ResultsTable) -> str:
                 numbers = ("" if math.isnan(v) else repr(v) for v in (cell.value.mean, cell.value.low, cell.value.high))
                 notes = " ".join(table.footnotes[mark] for mark in cell.marks)
                 remarks = " ".join((notes, *table.remarks)).strip()
+                words = (row.label, row.kind, column.task, column.key)
                 writer.writerow(
-                    [row.label, row.kind, column.task, column.key, *numbers, cell.protocol, cell.source, remarks]
+                    [*map(_word, words), *numbers, *map(_word, (cell.protocol or "", cell.source, remarks))]
                 )
     return out.getvalue()
 
@@ -137,25 +140,36 @@ def read_csv(path: Path) -> dict[tuple[str, str, str], Interval]:
         if tuple(reader.fieldnames or ()) != CSV_FIELDS:
             raise RunFolderError(f"{path} is no results table: its first line is not {','.join(CSV_FIELDS)}")
         return {
-            (line["label"], line["task"], line["metric"]): Interval(
+            (_read_word(line["label"]), _read_word(line["task"]), _read_word(line["metric"])): Interval(
                 mean=_number(line["value"]), low=_number(line["low"]), high=_number(line["high"])
             )
             for line in reader
         }
 
 
+def _word(text: str) -> str:
+    """Words as a cell that no spreadsheet takes for a formula: an apostrophe stands before what could begin one."""
+    return f"'{text}" if text.lstrip()[:1] in _FORMULA else text
+
+
+def _read_word(cell: str) -> str:
+    return cell[1:] if cell[:1] == "'" and cell[1:].lstrip()[:1] in _FORMULA else cell
+
+
 def html_page(table: ResultsTable) -> str:
     """A page of its own that loads nothing from anywhere."""
     sources = _sources(table)
-    head = "".join(f"<th>{_html(TASK_NAMES[column.task])}<br>{_html(column.heading)}</th>" for column in table.columns)
+    head = "".join(
+        f"<th>{escaped(TASK_NAMES[column.task])}<br>{escaped(column.heading)}</th>" for column in table.columns
+    )
     body = []
     for row in table.rows:
         cells = "".join(_html_cell(cell) for cell in row.cells)
-        cited = f"<td>{_html(_cited(row, sources))}</td>"
-        body.append(f'<tr class="{row.kind}"><th>{_html(row.label)}</th>{cells}{cited}</tr>')
+        cited = f"<td>{escaped(_cited(row, sources))}</td>"
+        body.append(f'<tr class="{row.kind}"><th>{escaped(row.label)}</th>{cells}{cited}</tr>')
     notes = [*(f"{mark} {text}" for mark, text in table.footnotes.items()), *table.remarks]
     listed = [f"[{number}] {source}" for source, number in sources.items()]
-    below = "".join(f"<li>{_html(text)}</li>" for text in (*notes, *listed))
+    below = "".join(f"<li>{escaped(text)}</li>" for text in (*notes, *listed))
     style = (
         "body{font:15px/1.5 system-ui,sans-serif;margin:2em;color:#222;background:#fff}"
         "table{border-collapse:collapse}th,td{padding:.3em .8em;text-align:right;vertical-align:top}"
@@ -226,16 +240,12 @@ def _tex_cell(cell: TableCell | None) -> str:
     return f"{value}{marks}" + (rf" {{\scriptsize {_tex(bounds)}}}" if bounds else "")
 
 
-def _html(text: str) -> str:
-    return html.escape(text)
-
-
 def _html_cell(cell: TableCell | None) -> str:
     if cell is None:
         return f"<td>{_MISSING}</td>"
     value, bounds = _parts(cell)
-    marks = f"<sup>{_html(' '.join(cell.marks))}</sup>" if cell.marks else ""
-    return f"<td>{value}{marks}" + (f"<br><small>{_html(bounds)}</small>" if bounds else "") + "</td>"
+    marks = f"<sup>{escaped(' '.join(cell.marks))}</sup>" if cell.marks else ""
+    return f"<td>{value}{marks}" + (f"<br><small>{escaped(bounds)}</small>" if bounds else "") + "</td>"
 
 
 def _number(text: str) -> float:

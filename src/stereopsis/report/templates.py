@@ -11,6 +11,19 @@ if TYPE_CHECKING:
 TEMPLATE_FOLDER = Path(__file__).resolve().parent / "template"
 
 
+def escaped(text: object) -> str:
+    """Text for a page or an SVG, in elements and in quoted attributes: the escaping that the templates have, too.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
+    try:
+        import markupsafe
+    except ImportError as error:
+        raise MissingExtraError("jinja2", "report", "A page") from error
+    return str(markupsafe.escape(text))
+
+
 def template_environment() -> "jinja2.Environment":
     """Templates of this package; everything that is filled in is escaped, and nothing may be left undefined.
 

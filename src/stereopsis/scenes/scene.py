@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from stereopsis.errors import SceneError
 from stereopsis.geometry.birdseye import BirdsEyeView
 from stereopsis.geometry.camera import Intrinsics
 from stereopsis.scenes.annotations import Annotation
+
+MOST_ID_BYTES = 200
+"""Names of files have 255 bytes, and a scene's folder carries a suffix while it is written."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,6 +75,25 @@ class Proposal:
     label: str = ""
 
 
+def check_scene_id(name: str, where: str = "a scene") -> str:
+    """A scene's id, if it can be the name of a folder.
+
+    Args:
+        name: the id.
+        where: what says so, for the message.
+
+    Raises:
+        SceneError: it is empty, too long, hidden, or holds separators or control characters.
+    """
+    unfit = [c for c in name if c in "/\\" or not (c.isprintable() or c.isspace()) or c in "\n\r\t\v\f"]
+    if unfit or not name.strip() or name.startswith(".") or len(name.encode(errors="replace")) > MOST_ID_BYTES:
+        raise SceneError(
+            f"{where}: the scene id {name[:80]!r} cannot be a folder's name; expected 1 to {MOST_ID_BYTES} bytes, none "
+            "of them '/', '\\' or a control character, not beginning with '.'; rename the scene"
+        )
+    return name
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
     """Posed RGB-D frames of one place, in metres, with whatever is known about it.
@@ -94,6 +117,10 @@ class Scene:
     annotations: tuple[Annotation, ...] = ()
     birdseye: BirdsEyeView | None = None
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Every reader comes here, so no scene ever has an id that leads out of the folder it is written to."""
+        check_scene_id(self.id)
 
     @staticmethod
     def open(path: str | Path) -> "Scene":

@@ -117,9 +117,7 @@ def _located(path: Path) -> dict[Any, Any]:
     except CheckpointError:
         raise
     except Exception as error:  # a damaged pickle can fail in any way
-        raise CheckpointError(
-            f"{path} cannot be read ({type(error).__name__}: {error}); {_REMEDY}"
-        ) from error
+        raise CheckpointError(f"{path} cannot be read ({type(error).__name__}: {error}); {_REMEDY}") from error
     return located
 
 

@@ -13,6 +13,7 @@ from stereopsis.integrations.lmms_eval.documents import TEXT_TASKS
 from stereopsis.integrations.lmms_eval.tasks import write_tasks
 from stereopsis.scenes.annotations import Annotation, Task
 from stereopsis.scenes.prepare import PrepareSettings, find_captures
+from stereopsis.scenes.scene import check_scene_id
 
 
 def main(
@@ -34,7 +35,8 @@ def main(
 
     def asked() -> Iterator[tuple[Annotation, Path]]:
         if annotations is not None:
-            yield from ((each, scenes / each.scene_id) for each in read_annotations(tasks[0], annotations))
+            for each in read_annotations(tasks[0], annotations):
+                yield each, scenes / check_scene_id(each.scene_id, str(annotations))
             return
         for capture in find_captures(scenes):
             yield from ((each, capture.path) for each in capture.load(PrepareSettings()).annotations)
