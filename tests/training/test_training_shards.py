@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed.checkpoint as distributed
-from stereopsis.training.run import train
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata, MetadataIndex, TensorProperties
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 from stereopsis.errors import CheckpointError
 from stereopsis.training.checkpoints import check_trusted
 from stereopsis.training.shards import check_shards
+from stereopsis.training.train_run import train
 
 RAN: list[str] = []
 
