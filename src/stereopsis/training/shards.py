@@ -54,12 +54,13 @@ class _StandIn:
     Its ``__setstate__`` also keeps a pickle from setting attributes of the class itself.
     """
 
-    __slots__ = ("arguments", "state")
+    state: Any = None
 
-    def __new__(cls, *arguments: Any) -> "_StandIn":
-        made = super().__new__(cls)
-        made.arguments, made.state = arguments, None
-        return made
+    def __new__(cls, *_: Any) -> "_StandIn":
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any) -> None:
+        pass
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -84,7 +85,7 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) not in _KNOWN:
             raise RefusedPickleError(f"names {f'{module}.{name}'[:100]!r}")
         if (module, name) not in self._made:
-            self._made[module, name] = type(name, (_StandIn,), {"__slots__": ()})
+            self._made[module, name] = type(name, (_StandIn,), {})
         return self._made[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
