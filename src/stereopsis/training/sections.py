@@ -233,6 +233,8 @@ class TrainingSection(Section):
         warmup: share of the steps spent warming up.
         schedule: name of a transformers schedule.
         clip: largest gradient norm.
+        on_nonfinite: what a loss or gradient does that is NaN or infinite: "stop" ends the run with an error before it
+            touches a weight, "skip" leaves that optimiser step out and counts it (not with DeepSpeed).
         precision: "bf16" autocast or "fp32".
         log_every: steps between log lines.
         save_every: steps between checkpoints; 0 = only the final model.
@@ -254,6 +256,7 @@ class TrainingSection(Section):
     warmup: float = pydantic.Field(default=0.03, ge=0, lt=1)
     schedule: Literal["cosine", "linear", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"] = "cosine"
     clip: float = pydantic.Field(default=1.0, ge=0)
+    on_nonfinite: Literal["stop", "skip"] = "stop"
     precision: Literal["bf16", "fp32"] = "bf16"
     log_every: int = pydantic.Field(default=10, ge=1)
     save_every: int = pydantic.Field(default=0, ge=0)

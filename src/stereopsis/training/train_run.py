@@ -16,6 +16,7 @@ from transformers import PrinterCallback, TrainingArguments
 
 from stereopsis.data.pack import ScenePack
 from stereopsis.errors import RunFolderError
+from stereopsis.files import write_whole
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import HEADS_FILE, load_model, load_tensors
 from stereopsis.packs.batch_sampler import Deal
@@ -61,7 +62,7 @@ def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: b
     """
     if (folder / RECIPE_FILE).exists():
         if resume:
-            if load_recipe(folder / RECIPE_FILE) != recipe:
+            if _losses_of(load_recipe(folder / RECIPE_FILE)) != _losses_of(recipe):
                 raise RunFolderError(
                     f"{folder} holds a run of another recipe; resume it with its own recipe ({folder / RECIPE_FILE}), "
                     "or choose another --output"
@@ -78,12 +79,18 @@ def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: b
         raise RunFolderError(f"{folder} holds no run to resume; leave --resume out to start one")
 
 
+def _losses_of(recipe: Recipe) -> Recipe:
+    """What of a recipe decides its numbers: a run that diverged may go on and leave bad steps out."""
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"on_nonfinite": "stop"})})
+
+
 def start_run_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
     """Make the run folder; nothing of an earlier run stays unless it is resumed.
 
     Called when everything that can fail for a wrong recipe has been tried, so that a failed start leaves nothing.
     """
     if resume:
+        write_whole(folder / RECIPE_FILE, recipe.to_yaml())
         return
     if folder.exists():
         shutil.rmtree(folder)
@@ -166,6 +173,8 @@ def train(
     processes.wait()
     trainer = fit(recipe, model, dataset, folder, deal=deal, resume=resume, console=console)
     trainer.export(folder / MODEL_FOLDER)
+    if trainer.watch.left_out and console is not None:
+        console.print(f"[yellow]note:[/yellow] {trainer.watch.summary()}", highlight=False, soft_wrap=True)
     if trainer.sharded and processes.main:
         objectives = build_objectives(recipe, model.adapter.dim, probe.targets)
         model = load_model(folder / MODEL_FOLDER)
@@ -219,6 +228,7 @@ def fit(
         head_rate=recipe.training.head_rate,
         vision_rate=recipe.training.vision_rate,
         optimizer=recipe.training.optimizer,
+        on_nonfinite=recipe.training.on_nonfinite,
         train_dataset=dataset,
         data_collator=model.collator(),
         callbacks=[MetricsLog(folder)],
@@ -250,6 +260,7 @@ def _arguments(recipe: Recipe, folder: Path, deal: Deal) -> TrainingArguments:
         warmup_steps=round(section.warmup * section.steps),
         lr_scheduler_type=section.schedule,
         max_grad_norm=section.clip,
+        logging_nan_inf_filter=section.on_nonfinite == "skip",  # a step that is left out counts as the mean of others
         bf16=section.precision == "bf16" and sharding() is None,
         use_cpu=not torch.cuda.is_available(),
         logging_steps=section.log_every,
