@@ -7,7 +7,7 @@ Here the "system" knows every answer but says "chair" to every third question, a
 
 import numpy as np
 
-from stereopsis.benchmarks import METRICS, Prediction, prompt_of, score, summarise
+from stereopsis.benchmarks import Prediction, benchmark_named, prompt_of, score, summarise
 from stereopsis.scenes.rooms import make_room
 from stereopsis.scenes.rooms.language import annotate, split_seeds
 
@@ -34,5 +34,5 @@ for seed in split_seeds("val", 3):
 
 print("one prompt, as a model reads it:", repr(prompt_of(predictions[0].annotation)))
 for task, summary in summarise(score(predictions)).items():
-    main_metric = METRICS[task][0].name
+    main_metric = benchmark_named(task).metrics[0].name
     print(f"{task:>13}: {main_metric} {summary.overall[main_metric]} over {summary.count} samples")

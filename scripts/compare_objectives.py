@@ -20,7 +20,7 @@ import torch
 from compare_seeds import METRICS, ROOT, Job, macro_em, run_job
 from rich.console import Console
 
-from stereopsis.benchmarks.statistics import seed_interval
+from stereopsis.benchmarks.scoring.statistics import seed_interval
 from stereopsis.experiment import kept_packs
 from stereopsis.models.storage import load_model
 from stereopsis.probing import ModelSubject, ProbeSettings, correlate, probe_scenes, write_probe

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from stereopsis.benchmarks.statistics import seed_interval
+from stereopsis.benchmarks.scoring.statistics import seed_interval
 from stereopsis.experiment import kept_packs
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.reconstruction.metrics import FIGURES, SAMPLE, averages, figures_of

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from stereopsis.benchmarks.statistics import seed_interval
+from stereopsis.benchmarks.scoring.statistics import seed_interval
 from stereopsis.experiment import Arm, baselines, kept_packs, run_arm
 from stereopsis.packs.targets import Teachers
 from stereopsis.training.recipe import Recipe, load_recipe

@@ -12,11 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from stereopsis import benchmarks
-from stereopsis.benchmarks.annotation_files import AnnotationRecord
+from stereopsis.annotations import Annotation
+from stereopsis.benchmarks.files.annotation_files import AnnotationRecord
 from stereopsis.benchmarks.sqa3d.metric import clean_answer
 from stereopsis.cli import commands, score
 from stereopsis.errors import StereopsisError
-from stereopsis.scenes.annotations import Annotation
 
 Run = Callable[..., str]
 A, B = [0.0, 0, 0, 1, 1, 1], [5.0, 0, 0, 1, 1, 1]

@@ -17,6 +17,7 @@ ORDER = (
     "progress",
     "assets",
     "weights",
+    "annotations",
     "geometry",
     "scenes",
     "benchmarks",
@@ -36,7 +37,7 @@ ORDER = (
 )
 """Bottom to top; what stands first knows nothing of what comes later."""
 
-LIGHT = ("errors", "files", "progress", "geometry", "scenes")
+LIGHT = ("errors", "files", "progress", "annotations", "geometry", "scenes")
 HEAVY = ("torch", "transformers", "diffusers", "accelerate", "tokenizers", "safetensors")
 FORBIDDEN_NAMES = ("utils", "util", "common", "helpers", "helper", "misc")
 MOST_LINES = 400

@@ -8,11 +8,11 @@ import math
 import numpy as np
 import pytest
 
-from stereopsis.benchmarks import METRICS, Metric, SampleScore
-from stereopsis.benchmarks.comparison import compare_samples
-from stereopsis.benchmarks.result_files import read_result
-from stereopsis.benchmarks.statistics import paired_bootstrap
-from stereopsis.benchmarks.text import bleu_of_counts, score_texts
+from stereopsis.benchmarks import Metric, SampleScore, benchmark_named
+from stereopsis.benchmarks.files.result_files import read_result
+from stereopsis.benchmarks.scoring.comparison import compare_samples
+from stereopsis.benchmarks.scoring.statistics import paired_bootstrap
+from stereopsis.benchmarks.scoring.text import bleu_of_counts, score_texts
 from stereopsis.errors import RunFolderError, StereopsisError
 
 EM = (Metric(name="em"),)
@@ -133,7 +133,7 @@ def test_random_swaps_agree_with_all_swaps(monkeypatch):
     scenes = [f"s{n}" for n in range(12) for _ in range(3)]
     first, second = of(rng.random(36) + 0.12, scenes), of(rng.random(36), scenes)
     exact = compare_samples(first, second, EM, n=50).overall["em"].p_value
-    monkeypatch.setattr("stereopsis.benchmarks.comparison.EXACT_SCENES", 0)
+    monkeypatch.setattr("stereopsis.benchmarks.scoring.comparison.EXACT_SCENES", 0)
     drawn = compare_samples(first, second, EM, n=20_000).overall["em"].p_value
     assert 0.001 < exact < 0.9
     assert drawn == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 20_000))
@@ -188,7 +188,7 @@ def test_what_differs_is_listed():
     with pytest.raises(StereopsisError, match=r"scored under different protocols \(a, b\)"):
         compare_samples(ruled, first, EM)
     with pytest.raises(StereopsisError, match="3 samples have no 'cider'"):
-        compare_samples(first, first, METRICS["scanqa"][:1])
+        compare_samples(first, first, benchmark_named("scanqa").metrics[:1])
     with pytest.raises(StereopsisError, match="3 samples have no counts of bleu_2"):
         compare_samples(first, first, BLEU2)
 

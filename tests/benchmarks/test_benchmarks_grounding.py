@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stereopsis.annotations import Annotation
 from stereopsis.benchmarks import Prediction, score
-from stereopsis.benchmarks.baselines import chance_scores, majority_answers
-from stereopsis.benchmarks.boxes import matched_f1
 from stereopsis.benchmarks.multi3drefer.metric import select
+from stereopsis.benchmarks.scoring.baselines import chance_scores, majority_answers
+from stereopsis.benchmarks.scoring.boxes import matched_f1
 from stereopsis.errors import StereopsisError
 from stereopsis.geometry.boxes import iou
-from stereopsis.scenes.annotations import Annotation
 
 NONE = np.zeros((0, 6))
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stereopsis.annotations import Annotation
 from stereopsis.benchmarks import score
-from stereopsis.benchmarks.annotation_files import AnnotationRecord
-from stereopsis.benchmarks.matching import ScoredFile, score_file
-from stereopsis.benchmarks.predictions import read_predictions
+from stereopsis.benchmarks.files.annotation_files import AnnotationRecord
+from stereopsis.benchmarks.files.matching import ScoredFile, score_file
+from stereopsis.benchmarks.files.predictions import read_predictions
 from stereopsis.errors import StereopsisError
-from stereopsis.scenes.annotations import Annotation
 
 A, B, C = [0.0, 0, 0, 1, 1, 1], [5.0, 0, 0, 1, 1, 1], [9.0, 0, 0, 1, 1, 1]
 MOST_OF_A = [0.0, 0, 0, 1, 1, 0.6]

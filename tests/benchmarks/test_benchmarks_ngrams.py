@@ -6,17 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stereopsis.benchmarks import Prediction, java_tools, score, summarise
-from stereopsis.benchmarks.java_tools import (
+from stereopsis.annotations import Annotation
+from stereopsis.benchmarks import Prediction, score, summarise
+from stereopsis.benchmarks.scoring import java_tools
+from stereopsis.benchmarks.scoring.java_tools import (
     UnavailableError,
     meteor_counts,
     meteor_of_counts,
     ptb_tokenise,
     without_perfect_chunks,
 )
-from stereopsis.benchmarks.ngrams import longest_common_subsequence, ngram_scores, rouge_l
-from stereopsis.benchmarks.text import score_texts
-from stereopsis.scenes.annotations import Annotation
+from stereopsis.benchmarks.scoring.ngrams import longest_common_subsequence, ngram_scores, rouge_l
+from stereopsis.benchmarks.scoring.text import score_texts
 
 WORDS = ["the", "red", "chair", "on", "left", "of", "Table", "椅子", ".", ""]
 SENTENCES = st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join)

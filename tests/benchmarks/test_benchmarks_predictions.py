@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stereopsis.benchmarks.predictions import PredictionFile, boxes_of, read_boxes, read_predictions
+from stereopsis.benchmarks.files.predictions import PredictionFile, boxes_of, read_boxes, read_predictions
 from stereopsis.errors import StereopsisError
 
 BOX = [0.0, 1.0, 0.5, 1.0, 2.0, 1.0]

@@ -1,8 +1,8 @@
 import pytest
 
-from stereopsis.benchmarks import METRICS, prompt_of, target_of
+from stereopsis.annotations import Annotation
+from stereopsis.benchmarks import benchmark_named, benchmark_names, prompt_of, target_of
 from stereopsis.errors import StereopsisError
-from stereopsis.scenes.annotations import TASKS, Annotation
 
 
 def annotation(task, **fields):
@@ -34,11 +34,11 @@ def test_a_question_without_a_situation_starts_with_the_question():
 
 
 def test_every_task_has_prompt_target_and_metrics():
-    for task in TASKS:
+    for task in benchmark_names():
         record = annotation(task, text="words", answers=("réponse 椅子",))
         assert prompt_of(record)
         assert target_of(record) in ("réponse 椅子", "<ground>")
-        assert METRICS[task]
+        assert benchmark_named(task).metrics
 
 
 @pytest.mark.parametrize("task", ["sqa3d", "scanqa", "scanrefer", "multi3drefer"])

@@ -5,11 +5,19 @@ import numpy as np
 import pytest
 
 import stereopsis.benchmarks as benchmarks
-from stereopsis.benchmarks import METRICS, PROTOCOLS, Prediction, protocols_of, published_figures, score, summarise
-from stereopsis.benchmarks.boxes import evaluated_iou
+from stereopsis.annotations import Annotation
+from stereopsis.benchmarks import (
+    Prediction,
+    benchmark_named,
+    benchmark_names,
+    protocols_of,
+    published_figures,
+    score,
+    summarise,
+)
+from stereopsis.benchmarks.scoring.boxes import evaluated_iou
 from stereopsis.errors import StereopsisError
 from stereopsis.geometry.boxes import iou
-from stereopsis.scenes.annotations import TASKS, Annotation
 
 BOX = np.array([[0.0, 0.0, 0.5, 1.0, 1.0, 1.0]])
 
@@ -20,11 +28,12 @@ def answered(task, text, *answers, id="0", **fields):
 
 
 def test_every_task_has_one_default_protocol_and_it_comes_first():
-    for task in TASKS:
-        assert [p.default for p in PROTOCOLS[task]] == [True] + [False] * (len(PROTOCOLS[task]) - 1)
-        assert {p.task for p in PROTOCOLS[task]} == {task}
-        assert len({p.name for p in PROTOCOLS[task]}) == len(PROTOCOLS[task])
-        assert protocols_of()[task] == PROTOCOLS[task][0]
+    for task in benchmark_names():
+        protocols = benchmark_named(task).protocols
+        assert [p.default for p in protocols] == [True] + [False] * (len(protocols) - 1)
+        assert {p.task for p in protocols} == {task}
+        assert len({p.name for p in protocols}) == len(protocols)
+        assert protocols_of()[task] == protocols[0]
     assert protocols_of({"scan2cap": "released"})["scan2cap"].name == "released"
 
 
@@ -97,8 +106,8 @@ def test_evaluated_iou_is_the_iou_but_for_its_small_addition():
 def test_published_figures_belong_to_our_metrics_and_protocols():
     rows = published_figures()
     for row in rows:
-        assert row.metric in {metric.name for metric in METRICS[row.task]}
-        assert row.protocol in {None, *(p.name for p in PROTOCOLS[row.task])}
+        assert row.metric in {metric.name for metric in benchmark_named(row.task).metrics}
+        assert row.protocol in {None, *(p.name for p in benchmark_named(row.task).protocols)}
         assert row.split == ("test" if row.task == "sqa3d" else "val")
         assert 0 < row.value < (120 if "cider" in row.metric else 100)
         assert row.source
@@ -110,9 +119,9 @@ def test_published_figures_belong_to_our_metrics_and_protocols():
 
 
 def test_cards_name_every_protocol():
-    for task in TASKS:
+    for task in benchmark_names():
         card = (Path(benchmarks.__file__).parent / task / "card.md").read_text()
-        assert all(f"`{protocol.name}`" in card for protocol in PROTOCOLS[task])
+        assert all(f"`{protocol.name}`" in card for protocol in benchmark_named(task).protocols)
         for row in published_figures(task):
             assert row.method in card
             assert f"{row.value}" in card

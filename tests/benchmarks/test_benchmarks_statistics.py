@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stereopsis.benchmarks import METRICS, Prediction, SampleScore, score, summarise
-from stereopsis.benchmarks.statistics import (
+from stereopsis.annotations import Annotation
+from stereopsis.benchmarks import Prediction, SampleScore, benchmark_named, score, summarise
+from stereopsis.benchmarks.scoring.statistics import (
     Interval,
     bootstrap_by_scene,
     macro_average,
     paired_bootstrap,
     seed_interval,
 )
-from stereopsis.benchmarks.summary import summarise_task
+from stereopsis.benchmarks.scoring.summary import summarise_task
 from stereopsis.errors import StereopsisError
-from stereopsis.scenes.annotations import Annotation
 
 
 def exact(id, scene_id, type, value):
@@ -75,7 +75,7 @@ def test_bootstrap_repeats_with_its_seed_and_does_not_depend_on_chunks(monkeypat
     first = bootstrap_by_scene(values, scene_ids, seed=7)
     assert first == bootstrap_by_scene(values, scene_ids, seed=7)
     assert first != bootstrap_by_scene(values, scene_ids, seed=8)
-    monkeypatch.setattr("stereopsis.benchmarks.statistics._DRAWN_AT_ONCE", 100)
+    monkeypatch.setattr("stereopsis.benchmarks.scoring.statistics._DRAWN_AT_ONCE", 100)
     chunked = bootstrap_by_scene(values, scene_ids, seed=7)
     assert [chunked.low, chunked.high] == pytest.approx([first.low, first.high], rel=1e-12)
 
@@ -230,4 +230,4 @@ def test_summary_names_the_sample_that_lacks_a_metric():
     with pytest.raises(StereopsisError, match="not finite"):
         summarise([exact("0", "a", "is", math.nan)])
     with pytest.raises(StereopsisError, match="samples of one task"):
-        summarise_task([], METRICS["sqa3d"])
+        summarise_task([], benchmark_named("sqa3d").metrics)

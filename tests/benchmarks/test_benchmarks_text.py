@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stereopsis.annotations import Annotation
 from stereopsis.benchmarks import Prediction, score
 from stereopsis.benchmarks.scan2cap.metric import query_box, wrapped
 from stereopsis.benchmarks.scan2cap.metric import score as score_captions
+from stereopsis.benchmarks.scoring.text import bleu_of_counts, score_texts
 from stereopsis.benchmarks.sqa3d.metric import clean_answer
-from stereopsis.benchmarks.text import bleu_of_counts, score_texts
 from stereopsis.errors import StereopsisError
-from stereopsis.scenes.annotations import Annotation
 
 BOX = np.array([[0.0, 0.0, 0.5, 1.0, 1.0, 1.0]])
 FAR = BOX + np.array([5.0, 0, 0, 0, 0, 0])

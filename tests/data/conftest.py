@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from stereopsis.annotations import Annotation
 from stereopsis.data.batch import SceneProposals
 from stereopsis.data.pack import Conversation, ScenePack
 from stereopsis.geometry import Intrinsics
 from stereopsis.models.tiny import build_tokenizer
-from stereopsis.scenes.annotations import Annotation
 from stereopsis.scenes.scene import Frame, Proposal, Scene, SceneObject
 
 WORDS = ["where is the red chair? on the table", "the blue lamp beside the bed", "how many chairs? two"] * 3

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stereopsis.annotations import Annotation
+from stereopsis.benchmarks import benchmark_names
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.packs.build import PackConfig
-from stereopsis.scenes.annotations import TASKS, Annotation
 from stereopsis.scenes.scene import Proposal, Scene, SceneObject
 from stereopsis.training.sources import open_folder
 
@@ -20,7 +21,7 @@ def rooms(tiny_rooms) -> list[Scene]:
 
 @pytest.fixture(scope="session")
 def config(trained: SpatialModel) -> PackConfig:
-    return trained.pack_config(views=4, tasks=TASKS, proposals="detector")
+    return trained.pack_config(views=4, tasks=benchmark_names(), proposals="detector")
 
 
 def _cube(x: float) -> np.ndarray:

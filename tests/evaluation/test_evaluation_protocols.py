@@ -6,20 +6,20 @@ import shutil
 import numpy as np
 import pytest
 
-from stereopsis.benchmarks import METRICS, Prediction, score
-from stereopsis.benchmarks.comparison import compare_samples
-from stereopsis.benchmarks.java_tools import METEOR_COUNTS, meteor_of_counts
-from stereopsis.benchmarks.matching import require_captions, score_file
-from stereopsis.benchmarks.predictions import read_predictions
-from stereopsis.benchmarks.result_files import read_result
+from stereopsis.benchmarks import Prediction, benchmark_named, benchmark_names, score
+from stereopsis.benchmarks.files.matching import require_captions, score_file
+from stereopsis.benchmarks.files.predictions import read_predictions
+from stereopsis.benchmarks.files.result_files import read_result
+from stereopsis.benchmarks.scoring.comparison import compare_samples
+from stereopsis.benchmarks.scoring.java_tools import METEOR_COUNTS, meteor_of_counts
 from stereopsis.errors import RunFolderError, StereopsisError
 from stereopsis.evaluation import evaluate_run
 from stereopsis.evaluation.predictors import DummyPredictor, ModelPredictor
 from stereopsis.evaluation.questions import parse_protocols, questions, scan_alignments
 from stereopsis.evaluation.records import read_results
 from stereopsis.evaluation.resumable import run_evaluation
-from stereopsis.scenes.annotations import TASKS
 
+TASKS = benchmark_names()
 CAPTIONS = ("a white cube .", "it is a cube")
 
 
@@ -77,7 +77,7 @@ def test_another_protocol_never_mixes(captioned, tmp_path):
 
 def test_records_of_released_suffice_for_strict_but_not_the_other_way_round(captioned, tmp_path):
     """Rescoring what was written gives what an evaluation under that protocol gives."""
-    from stereopsis.benchmarks.annotation_files import AnnotationRecord
+    from stereopsis.benchmarks.files.annotation_files import AnnotationRecord
 
     asked = [AnnotationRecord(annotation=annotation) for annotation in captioned.annotations]
     for rules in ("strict", "released"):
@@ -123,7 +123,7 @@ def test_protocols_are_named_like_files():
 
 
 def test_meteor_is_kept_by_record_summed_over_the_corpus_and_compared(captioned, tmp_path, monkeypatch):
-    monkeypatch.setattr("stereopsis.benchmarks.text.meteor_counts", counted)
+    monkeypatch.setattr("stereopsis.benchmarks.scoring.text.meteor_counts", counted)
     tasks = run_evaluation(DummyPredictor(), questions([captioned], TASKS), tmp_path, meteor=True)
     records, summary = read_results(tmp_path)
     counts = np.array([record["meteor_counts"] for record in records])
@@ -133,7 +133,7 @@ def test_meteor_is_kept_by_record_summed_over_the_corpus_and_compared(captioned,
     assert tasks["scan2cap"]["overall"]["meteor@0.5"]["mean"] == pytest.approx(value, abs=1e-4)
     assert summary["tasks"]["scan2cap"]["unavailable"] == {}
     samples = read_result(tmp_path).samples["scan2cap"]
-    metric = next(each for each in METRICS["scan2cap"] if each.meteor)
+    metric = next(each for each in benchmark_named("scan2cap").metrics if each.meteor)
     assert compare_samples(samples, samples, [metric], n=20).overall["meteor@0.5"].first == pytest.approx(value)
 
 

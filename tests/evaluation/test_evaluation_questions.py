@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
+from stereopsis.benchmarks import benchmark_names
 from stereopsis.errors import SceneError, StereopsisError
 from stereopsis.evaluation.questions import attach, counts, parse_benchmarks, questions
 from stereopsis.evaluation.sharding import Processes, join, share
-from stereopsis.scenes.annotations import TASKS
 
 
 def _question(text: str = "?", **more) -> dict:
@@ -25,10 +25,10 @@ def scenes(hand_scene):
 
 
 def test_a_limit_takes_the_first_of_each_benchmark(scenes):
-    everything = questions(scenes, TASKS)
+    everything = questions(scenes, benchmark_names())
     assert [[a.id for a in each.annotations] for each in everything] == [["a-0", "a-1", "a-2"], ["b-0"], ["c-0", "c-1"]]
     assert counts(everything) == {"sqa3d": 4, "scanrefer": 2}
-    two = questions(scenes, TASKS, 2)
+    two = questions(scenes, benchmark_names(), 2)
     assert [[a.id for a in each.annotations] for each in two] == [["a-0", "a-1", "a-2"], ["b-0"]]
     three = questions(scenes, ("sqa3d",), 3)
     assert [[a.id for a in each.annotations] for each in three] == [["a-0", "a-2"], ["c-0"]]
@@ -37,14 +37,14 @@ def test_a_limit_takes_the_first_of_each_benchmark(scenes):
 
 def test_ids_that_occur_twice_are_refused(scenes):
     with pytest.raises(SceneError, match="scenes occur more than once: a"):
-        questions([*scenes, scenes[0]], TASKS)
+        questions([*scenes, scenes[0]], benchmark_names())
     same = scenes[2].replace(
         annotations=tuple(dataclasses.replace(a, id="a-0") for a in scenes[2].annotations[:1]),
     )
     with pytest.raises(StereopsisError, match="1 question ids occur more than once: sqa3d 'a-0'"):
-        questions([scenes[0], same], TASKS)
+        questions([scenes[0], same], benchmark_names())
     other_task = same.replace(annotations=tuple(dataclasses.replace(a, task="scanqa") for a in same.annotations))
-    assert len(questions([scenes[0], other_task], TASKS)) == 2
+    assert len(questions([scenes[0], other_task], benchmark_names())) == 2
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_ids_that_occur_twice_are_refused(scenes):
 )
 def test_questions_that_cannot_be_scored_are_told_before_the_work(hand_scene, record, words):
     with pytest.raises(StereopsisError, match="1 questions cannot be evaluated") as told:
-        questions([hand_scene("s", [record, _question()])], TASKS)
+        questions([hand_scene("s", [record, _question()])], benchmark_names())
     assert words in str(told.value)
 
 

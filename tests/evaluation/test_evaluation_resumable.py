@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from stereopsis.benchmarks import Prediction, prompt_of
+from stereopsis.benchmarks import Prediction, benchmark_names, prompt_of
 from stereopsis.errors import RunFolderError, StereopsisError
 from stereopsis.evaluation.predictors import DummyPredictor, Failure, ModelPredictor, Pass
 from stereopsis.evaluation.questions import questions
@@ -22,14 +22,13 @@ from stereopsis.evaluation.records import SCORED_ALONE, read_results
 from stereopsis.evaluation.resumable import run_evaluation, settings_of
 from stereopsis.evaluation.stream import Part, differences, read_parts
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.scenes.annotations import TASKS
 
 FINAL = {"records.jsonl", "summary.json", "timings.jsonl", "settings.json"}
 
 
 @pytest.fixture(scope="module")
 def asked(rooms):
-    return questions(rooms, TASKS)
+    return questions(rooms, benchmark_names())
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +154,6 @@ from stereopsis.evaluation.resumable import run_evaluation
 from stereopsis.evaluation.stream import Part
 from stereopsis.packs.build import PackConfig
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.scenes.annotations import TASKS
 from stereopsis.training.sources import open_folder
 import torch
 
@@ -172,7 +170,7 @@ def die(self, records):
     append(self, records)
 
 Part.append = die
-run_evaluation(predictor, questions(open_folder(Path(sys.argv[2])), TASKS), Path(sys.argv[3]))
+run_evaluation(predictor, questions(open_folder(Path(sys.argv[2])), benchmark_names()), Path(sys.argv[3]))
 """
 
 
@@ -236,9 +234,9 @@ def test_settings_change_with_whatever_changes_answers(trained, config, rooms, a
     assert changed(questions=asked[::-1]) == ["questions"]
     first = rooms[0].annotations[0]
     other = rooms[0].replace(annotations=(dataclasses.replace(first, answers=("new",)), *rooms[0].annotations[1:]))
-    assert changed(questions=questions([other, *rooms[1:]], TASKS)) == ["questions"]
+    assert changed(questions=questions([other, *rooms[1:]], benchmark_names())) == ["questions"]
     moved = rooms[0].replace(T_aligned_world=np.diag([-1.0, -1.0, 1.0, 1.0]))
-    assert changed(questions=questions([moved, *rooms[1:]], TASKS)) == ["questions"]
+    assert changed(questions=questions([moved, *rooms[1:]], benchmark_names())) == ["questions"]
 
 
 def test_the_checkpoint_is_known_by_every_weight(trained, config, make_tiny_base):

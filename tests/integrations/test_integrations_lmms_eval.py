@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import yaml
 
+from stereopsis.annotations import Annotation
 from stereopsis.benchmarks import Prediction, prompt_of, score, summarise
 from stereopsis.errors import StereopsisError
 from stereopsis.integrations import lmms_eval as plugin
 from stereopsis.integrations.lmms_eval import documents
 from stereopsis.integrations.lmms_eval.tasks import write_tasks
-from stereopsis.scenes.annotations import Annotation
 
 ROOT = Path(__file__).resolve().parents[2]
 

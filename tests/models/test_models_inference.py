@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from stereopsis.annotations import Annotation
 from stereopsis.data.pack import conversation_of
 from stereopsis.errors import StereopsisError
 from stereopsis.geometry import Intrinsics
 from stereopsis.models.inference import EnteredScene, Found
-from stereopsis.scenes.annotations import Annotation
 from stereopsis.scenes.scene import Frame, Proposal, Scene, SceneObject
 
 SPOKEN = ("where", "many", "what")

@@ -6,6 +6,8 @@ import dataclasses
 import pytest
 import torch
 
+from stereopsis.annotations import Annotation
+from stereopsis.benchmarks import benchmark_names
 from stereopsis.data.pack import Conversation
 from stereopsis.errors import SceneError
 from stereopsis.packs.build import (
@@ -15,7 +17,6 @@ from stereopsis.packs.build import (
     cache_vision,
 )
 from stereopsis.packs.dataset import PackDataset
-from stereopsis.scenes.annotations import TASKS, Annotation
 from stereopsis.scenes.scene import Scene
 from stereopsis.scenes.selection import coverage_order, uniform_indices
 
@@ -115,7 +116,7 @@ def _config(**changes) -> PackConfig:
         "encoder_grid": (6, 6),
         "positions": "depth",
     }
-    return PackConfig(**{**sizes, "tasks": TASKS, **changes})
+    return PackConfig(**{**sizes, "tasks": benchmark_names(), **changes})
 
 
 def test_a_room_becomes_a_pack(room):

@@ -9,11 +9,10 @@ import pytest
 import yaml
 from PIL import Image, ImageFilter
 
-from stereopsis.benchmarks import Prediction, score, summarise
+from stereopsis.benchmarks import Prediction, benchmark_names, score, summarise
 from stereopsis.evaluation.in_memory import chance_rates, majority_predictor, targets_of
 from stereopsis.evaluation.records import record_of, summary_dict, write_results
 from stereopsis.scenes.alignment import with_birdseye
-from stereopsis.scenes.annotations import TASKS
 from stereopsis.scenes.rooms import make_room
 from stereopsis.scenes.rooms.language import annotate
 from stereopsis.scenes.scene import Scene
@@ -148,7 +147,7 @@ def build_comparison(folder: Path, rooms: list[Scene]) -> Path:
         write_run(folder / "arms" / name, name, rooms)
     for room in rooms:
         room.save(folder / "scenes" / room.id)
-    guess = majority_predictor([a for room in rooms for a in room.annotations], TASKS)
+    guess = majority_predictor([a for room in rooms for a in room.annotations], benchmark_names())
     majority = summary_dict(summarise(score([p for room in rooms for p in guess(room)]), n=200))
     comparison = {
         "title": "Two arms and a blind one",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import stereopsis
-from stereopsis.benchmarks.statistics import Interval
+from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.errors import RunFolderError
 from stereopsis.report import write_report
 from stereopsis.report.line_chart import Panel, Series, panels_svg

@@ -7,7 +7,7 @@ import pytest
 
 from stereopsis.benchmarks import SampleScore
 from stereopsis.benchmarks.records import Metric
-from stereopsis.benchmarks.summary import summarise_task
+from stereopsis.benchmarks.scoring.summary import summarise_task
 from stereopsis.report.headlines import arm_headlines, contrasts, macro_em, questions_of
 from stereopsis.report.read import read_subject
 from stereopsis.report.results import Record

@@ -247,7 +247,7 @@ def test_without_3d_figures_plotly_is_not_needed(run, monkeypatch):
 
 
 def test_numbers_for_people():
-    from stereopsis.benchmarks.statistics import Interval
+    from stereopsis.benchmarks.scoring.statistics import Interval
 
     assert [number(v) for v in (1.25, -3.0, -0.01, float("nan"), float("inf"), None)] == [
         "1.2", "−3.0", "0.0", "–", "∞", "–",

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from stereopsis.annotations import Annotation
 from stereopsis.benchmarks import Prediction, Published, score, summarise
-from stereopsis.benchmarks.statistics import Interval
+from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.errors import RunFolderError
 from stereopsis.evaluation.records import record_of, summary_dict, write_results
 from stereopsis.report import published_table
 from stereopsis.report.published_table import read_own_results, results_table
 from stereopsis.report.table_files import read_csv, write_table
-from stereopsis.scenes.annotations import Annotation
 
 
 def number(task, method, metric, value, protocol: str | None = "p", source="A paper, Table 1") -> Published:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from stereopsis.benchmarks.boxes import matched_f1
+from stereopsis.benchmarks.scoring.boxes import matched_f1
 from stereopsis.geometry.boxes import iou
 from stereopsis.geometry.camera import project
 from stereopsis.report.grounding import best_views, chosen_boxes, expressions, shown_area

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from stereopsis.benchmarks.statistics import Interval
+from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.geometry.boxes import iou
 from stereopsis.report import text_table
 from stereopsis.report.read import read_subject

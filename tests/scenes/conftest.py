@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stereopsis.annotations import Annotation
 from stereopsis.geometry.camera import Intrinsics
-from stereopsis.scenes.annotations import Annotation
 from stereopsis.scenes.scene import Frame, Proposal, Scene, SceneObject
 
 KITCHEN = Path(__file__).resolve().parents[3] / "shared" / "data" / "seven_scenes_redkitchen"

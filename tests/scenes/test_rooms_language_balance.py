@@ -8,8 +8,8 @@ from collections import Counter, defaultdict
 
 import pytest
 
+from stereopsis.annotations import Annotation
 from stereopsis.errors import SceneError
-from stereopsis.scenes.annotations import Annotation
 from stereopsis.scenes.rooms import CATEGORIES, RoomConfig, make_room
 from stereopsis.scenes.rooms.language import LanguageConfig, Margins, annotate, split_seeds
 from stereopsis.scenes.rooms.language.balance import (

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stereopsis.annotations import Annotation
 from stereopsis.errors import SceneError
-from stereopsis.scenes.annotations import Annotation
 from stereopsis.scenes.rooms import make_room
 from stereopsis.scenes.rooms.language import (
     SPLITS,

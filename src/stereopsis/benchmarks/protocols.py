@@ -1,10 +1,10 @@
 """Protocols: the ways in which one metric's name has been computed, each with a name of its own."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from stereopsis.annotations import Annotation
 from stereopsis.errors import StereopsisError, did_you_mean
-from stereopsis.scenes.annotations import Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -13,15 +13,19 @@ class Protocol:
 
     Attributes:
         task: the benchmark.
-        name: how it is asked for, unique within the task.
+        name: how it is asked for, unique within the benchmark.
         differs: what it does, and where that differs from the task's other protocols.
+        prompt: its words for an annotation, where they differ from the benchmark's.
+        requires_box: whether a caption counts only where a candidate fits the object that it is about.
         used_by: the papers or released codes whose figures follow it.
         default: whether it is taken where none is named; exactly one of a task is.
     """
 
-    task: Task
+    task: str
     name: str
     differs: str
+    prompt: Callable[[Annotation], str] | None = None
+    requires_box: bool = False
     used_by: tuple[str, ...] = ()
     default: bool = False
 

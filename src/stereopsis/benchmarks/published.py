@@ -1,11 +1,10 @@
-"""Figures that papers have printed, to stand beside ours: ``published.json``, read into records."""
+"""Figures that papers have printed, to stand beside ours."""
 
 import dataclasses
-import functools
 import json
-from importlib import resources
+from pathlib import Path
 
-from stereopsis.scenes.annotations import Task
+FILE = "published.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,11 +18,11 @@ class Published:
         metric: the name of ours that it belongs to ("cider", "acc@0.25").
         value: in points.
         source: where it was printed.
-        protocol: the one of the task's `PROTOCOLS` that it follows; None where that is not known, so that a difference
-            in protocol cannot be excluded.
+        protocol: the one of the benchmark's protocols that it follows; None where that is not known, so that a
+            difference in protocol cannot be excluded.
     """
 
-    task: Task
+    task: str
     split: str
     method: str
     metric: str
@@ -32,12 +31,12 @@ class Published:
     protocol: str | None
 
 
-@functools.cache
-def _all() -> tuple[Published, ...]:
-    text = resources.files("stereopsis.benchmarks").joinpath("published.json").read_text(encoding="utf-8")
-    return tuple(Published(**row) for row in json.loads(text))
+def figures_beside(module_file: str, task: str) -> tuple[Published, ...]:
+    """The rows of the ``published.json`` beside a module.
 
-
-def published_figures(task: Task | None = None, metric: str | None = None) -> tuple[Published, ...]:
-    """The figures of a task and a metric, or all; in the order of the file."""
-    return tuple(row for row in _all() if task in (None, row.task) and metric in (None, row.metric))
+    Args:
+        module_file: its ``__file__``.
+        task: the benchmark, which the rows do not repeat.
+    """
+    rows = json.loads((Path(module_file).parent / FILE).read_text(encoding="utf-8"))
+    return tuple(Published(task=task, **row) for row in rows)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from stereopsis.annotations import Annotation
 from stereopsis.errors import StereopsisError
-from stereopsis.scenes.annotations import Annotation, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,14 +17,24 @@ class Metric:
 
     Attributes:
         name: its key in `SampleScore.scores`.
+        heading: what tables call it; made from the name where it is left out.
+        shown: whether it stands in the report's main table.
+        over_set: whether what one sample is worth depends on the whole set that is scored (CIDEr).
         bleu_order: 0 for the mean of the per-sample values; n for corpus BLEU-n, which is no mean of sentence
             values and is computed from the summed `SampleScore.bleu_counts`.
         meteor: whether this is corpus METEOR, computed from the summed `SampleScore.meteor_counts`.
     """
 
     name: str
+    heading: str = ""
+    shown: bool = True
+    over_set: bool = False
     bleu_order: int = 0
     meteor: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.heading:
+            object.__setattr__(self, "heading", self.name.replace("_", "-").upper())
 
 
 def _no_boxes() -> np.ndarray:
@@ -99,17 +109,16 @@ class SampleScore:
         type: its question type.
         scores: metric name -> value as a FRACTION (1.0 = right; CIDEr up to 10); `summarise` turns them to
             points.
-        bleu_counts: the sample's share in corpus BLEU (see `stereopsis.benchmarks.text`); empty for other
-            tasks.
-        meteor_counts: its share in corpus METEOR (see `stereopsis.benchmarks.java_tools`); empty where METEOR was
-            not computed.
+        bleu_counts: the sample's share in corpus BLEU (see `stereopsis.benchmarks.scoring.text`); empty without texts.
+        meteor_counts: its share in corpus METEOR (see `stereopsis.benchmarks.scoring.java_tools`); empty where METEOR
+            was not computed.
         unavailable: metric name -> why it is not in `scores` (no Java, not asked for).
         protocol: by whose rules it was scored (see `stereopsis.benchmarks.protocols`).
     """
 
     id: str
     scene_id: str
-    task: Task
+    task: str
     type: str
     scores: Mapping[str, float]
     bleu_counts: tuple[float, ...] = ()

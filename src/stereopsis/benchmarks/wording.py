@@ -1,7 +1,7 @@
 """Pieces of prompts and targets that several benchmarks share."""
 
+from stereopsis.annotations import Annotation
 from stereopsis.errors import StereopsisError
-from stereopsis.scenes.annotations import Annotation
 
 GROUND_TOKEN = "<ground>"
 COORD_TOKEN = "<coord>"

@@ -12,13 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from stereopsis import __version__
-from stereopsis.errors import StereopsisError, did_you_mean
+from stereopsis.errors import StereopsisError
 
 if TYPE_CHECKING:
     from stereopsis.benchmarks import Prediction, SampleScore, Summary
-    from stereopsis.benchmarks.comparison import MetricComparison, TaskComparison
-    from stereopsis.benchmarks.result_files import ScoredResult
-    from stereopsis.scenes.annotations import Task
+    from stereopsis.benchmarks.files.result_files import ScoredResult
+    from stereopsis.benchmarks.scoring.comparison import MetricComparison, TaskComparison
 
 console = Console()
 
@@ -71,8 +70,8 @@ def score(
     """
     from stereopsis.benchmarks import protocols_of, read_annotation_records, summarise
     from stereopsis.benchmarks import score as score_predictions
-    from stereopsis.benchmarks.matching import require_captions, score_file
-    from stereopsis.benchmarks.predictions import read_boxes, read_predictions
+    from stereopsis.benchmarks.files.matching import require_captions, score_file
+    from stereopsis.benchmarks.files.predictions import read_boxes, read_predictions
 
     task = _task(benchmark)
     named = protocols_of(None if protocol is None else {task: protocol})[task].name
@@ -124,16 +123,17 @@ def compare(
 
     The scene is the unit of both tests. Results on other questions, or under another protocol, are refused.
     """
-    from stereopsis.benchmarks import METRICS
-    from stereopsis.benchmarks.comparison import compare_samples
-    from stereopsis.benchmarks.result_files import read_result
+    from stereopsis.benchmarks import benchmark_named
+    from stereopsis.benchmarks.files.result_files import read_result
+    from stereopsis.benchmarks.scoring.comparison import compare_samples
 
     one, two = read_result(first), read_result(second)
     wanted = None if benchmark is None else _task(benchmark)
     tasks = _common_tasks(one, two, wanted)
     found: dict[str, Any] = {}
     for task in tasks:
-        known = [m for m in METRICS[task] if all(m.name in s.scores for r in (one, two) for s in r.samples[task])]
+        samples = [sample for result in (one, two) for sample in result.samples[task]]
+        known = [m for m in benchmark_named(task).metrics if all(m.name in sample.scores for sample in samples)]
         if not known:
             raise StereopsisError(f"{task}: the two results share no metric; score both with the same version")
         result = compare_samples(one.samples[task], two.samples[task], known, n=draws, seed=seed)
@@ -171,12 +171,10 @@ def write_tables(folders: Sequence[Path], files: Sequence[Path]) -> None:
         console.print(escape(text), highlight=False, soft_wrap=True)
 
 
-def _task(name: str) -> "Task":
-    from stereopsis.scenes.annotations import TASKS
+def _task(name: str) -> str:
+    from stereopsis.benchmarks import benchmark_named
 
-    if name not in TASKS:
-        raise StereopsisError(f"there is no benchmark '{name}'{did_you_mean(name, TASKS)}")
-    return name
+    return benchmark_named(name).name
 
 
 def _keep(
@@ -222,7 +220,7 @@ def _bounds(low: float, high: float) -> str:
     return "-" if math.isnan(low) or math.isnan(high) else f"{low:.2f} to {high:.2f}"
 
 
-def _common_tasks(one: "ScoredResult", two: "ScoredResult", wanted: "Task | None") -> "list[Task]":
+def _common_tasks(one: "ScoredResult", two: "ScoredResult", wanted: str | None) -> list[str]:
     """The benchmarks to compare; results that differ in benchmarks, questions or protocols are refused."""
     if wanted is not None:
         for result in (one, two):

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from stereopsis.annotations import Annotation
 from stereopsis.benchmarks import prompt_of, target_of
 from stereopsis.data.batch import SceneProposals
 from stereopsis.geometry import iou
-from stereopsis.scenes.annotations import Annotation
 from stereopsis.scenes.scene import Scene
 
 COORD_TOKEN = "<coord>"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from stereopsis.benchmarks import read_annotations
+from stereopsis.benchmarks import benchmark_names, read_annotations
 from stereopsis.errors import RunFolderError, StereopsisError
 from stereopsis.evaluation.predictors import DummyPredictor, ModelPredictor, Predictor, protocol_names
 from stereopsis.evaluation.questions import attach, counts, parse_benchmarks, questions, scan_alignments
@@ -17,7 +17,6 @@ from stereopsis.evaluation.resumable import run_evaluation
 from stereopsis.evaluation.sharding import Processes
 from stereopsis.evaluation.stream import SETTINGS_FILE, finished, read_parts
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.scenes.annotations import TASKS, Task
 from stereopsis.scenes.scene import Scene
 from stereopsis.training.recipe import Recipe, load_recipe
 from stereopsis.training.sections import SourceSection
@@ -62,7 +61,7 @@ class Request:
     benchmarks: str | None = None
     limit: int | None = None
     scenes: Path | None = None
-    annotations: Mapping[Task, Path] = dataclasses.field(default_factory=dict)
+    annotations: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     protocols: Mapping[str, str] = dataclasses.field(default_factory=dict)
     meteor: bool = True
     rooms: int | None = None
@@ -110,7 +109,7 @@ def make_plan(request: Request) -> Plan:
         raise StereopsisError(f"--precision must be one of {', '.join(_DTYPES)}, found '{request.precision}'")
     changes: dict[str, Any] = {}
     if request.annotations:
-        changes["tasks"] = tuple(task for task in TASKS if task in request.annotations)
+        changes["tasks"] = tuple(task for task in benchmark_names() if task in request.annotations)
     if request.benchmarks is not None:
         changes["tasks"] = parse_benchmarks(request.benchmarks)
     if request.scenes is not None:

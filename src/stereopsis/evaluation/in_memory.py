@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from stereopsis.annotations import Annotation
 from stereopsis.benchmarks import Prediction, SampleScore, Summary, score, summarise
-from stereopsis.benchmarks.baselines import chance_scores, majority_answers
+from stereopsis.benchmarks.scoring.baselines import chance_scores, majority_answers
 from stereopsis.data.pack import candidate_boxes
 from stereopsis.evaluation.predictors import MAX_NEW_TOKENS, ModelPredictor, require
 from stereopsis.evaluation.questions import GROUNDING_TASKS, key_of, targets_of
 from stereopsis.models.inference import MOST_TOGETHER
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.packs.build import PackConfig
-from stereopsis.scenes.annotations import Annotation
 from stereopsis.scenes.scene import Scene
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from stereopsis.benchmarks import Prediction, protocols_of
+from stereopsis.annotations import Annotation
+from stereopsis.benchmarks import Prediction, benchmark_names, protocols_of
 from stereopsis.benchmarks.scan2cap.metric import IOU_THRESHOLD, query_box
 from stereopsis.data.pack import Conversation, ScenePack, candidate_boxes, conversation_of
 from stereopsis.errors import StereopsisError
@@ -17,7 +18,6 @@ from stereopsis.evaluation.questions import GROUNDING_TASKS, targets_of
 from stereopsis.models.inference import MOST_TOGETHER, EnteredScene, Found
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.packs.build import PackConfig, build_pack
-from stereopsis.scenes.annotations import TASKS, Annotation
 from stereopsis.scenes.scene import Scene
 from stereopsis.teachers.latents import fingerprint
 
@@ -153,7 +153,8 @@ class ModelPredictor(Predictor):
         lost: list[Annotation] = []
         spoken: list[tuple[Annotation, Conversation]] = []
         pointed: list[tuple[Annotation, Conversation]] = []
-        for annotation in sorted(annotations, key=lambda a: TASKS.index(a.task)):
+        order = benchmark_names().index
+        for annotation in sorted(annotations, key=lambda a: order(a.task)):
             conversation = conversation_of(annotation, scene, boxes)
             if annotation.task in GROUNDING_TASKS:
                 pointed.append((annotation, conversation))

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from stereopsis.benchmarks import prompt_of, protocols_of
+from stereopsis.annotations import Annotation
+from stereopsis.benchmarks import benchmark_names, prompt_of, protocols_of
 from stereopsis.data.pack import candidate_boxes
 from stereopsis.errors import SceneError, StereopsisError, did_you_mean
-from stereopsis.scenes.annotations import TASKS, Annotation, Task
 from stereopsis.scenes.scene import Scene
 
 GROUNDING_TASKS = ("scanrefer", "multi3drefer")
@@ -42,22 +42,23 @@ def targets_of(annotation: Annotation, scene: Scene) -> Float[np.ndarray, "targe
     return np.stack(boxes) if boxes else np.zeros((0, 6))
 
 
-def parse_benchmarks(names: str) -> tuple[Task, ...]:
+def parse_benchmarks(names: str) -> tuple[str, ...]:
     """The benchmarks of a list such as ``sqa3d,scanrefer``, each once, in the usual order.
 
     Raises:
         StereopsisError: an unknown name; suggests the nearest.
     """
     wanted = [name.strip().lower() for name in names.split(",") if name.strip()]
+    known = benchmark_names()
     for name in wanted:
-        if name not in TASKS:
-            raise StereopsisError(f"unknown benchmark '{name}'{did_you_mean(name, TASKS)}")
+        if name not in known:
+            raise StereopsisError(f"unknown benchmark '{name}'{did_you_mean(name, known)}")
     if not wanted:
-        raise StereopsisError(f"no benchmark is named; give some of {', '.join(TASKS)}, separated by commas")
-    return tuple(task for task in TASKS if task in wanted)
+        raise StereopsisError(f"no benchmark is named; give some of {', '.join(known)}, separated by commas")
+    return tuple(task for task in known if task in wanted)
 
 
-def parse_annotation_files(items: Iterable[str]) -> dict[Task, Path]:
+def parse_annotation_files(items: Iterable[str]) -> dict[str, Path]:
     """Benchmark -> file, of words such as ``sqa3d=FILE``.
 
     Raises:
@@ -79,8 +80,8 @@ def parse_protocols(items: Iterable[str]) -> dict[str, str]:
     return protocols
 
 
-def _by_benchmark(items: Iterable[str], form: str, what: str) -> dict[Task, str]:
-    found: dict[Task, str] = {}
+def _by_benchmark(items: Iterable[str], form: str, what: str) -> dict[str, str]:
+    found: dict[str, str] = {}
     for item in items:
         name, mark, value = item.partition("=")
         if not mark or not value:
@@ -191,7 +192,7 @@ def fingerprint_of(asked: Sequence[Asked], proposals: str) -> str:
 def counts(asked: Iterable[Asked]) -> dict[str, int]:
     """Questions per benchmark, in the usual order."""
     found = Counter(a.task for each in asked for a in each.annotations)
-    return {task: found[task] for task in TASKS if found[task]}
+    return {task: found[task] for task in benchmark_names() if found[task]}
 
 
 def _check_unique(asked: Sequence[Asked]) -> None:

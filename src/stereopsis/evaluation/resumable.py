@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from stereopsis import __version__
+from stereopsis.annotations import Annotation
 from stereopsis.benchmarks import SampleScore, score, summarise
 from stereopsis.data.pack import candidate_boxes
 from stereopsis.errors import StereopsisError
@@ -32,7 +33,6 @@ from stereopsis.evaluation.sharding import Processes, share
 from stereopsis.evaluation.stream import PARTS_FOLDER, Part, claim, finished, read_failures, read_parts
 from stereopsis.files import write_whole
 from stereopsis.progress import tracked
-from stereopsis.scenes.annotations import Annotation
 
 SCHEMA = 1
 TOLD_FAILURES = 3

@@ -21,7 +21,6 @@ from stereopsis.data.views import (
     perturb_coordinates,
 )
 from stereopsis.packs.targets import Seen, Teachers, live_answers, with_answers
-from stereopsis.scenes.annotations import Task
 from stereopsis.scenes.scene import Scene
 from stereopsis.scenes.selection import ViewSelection, select_views
 
@@ -59,7 +58,7 @@ class PackConfig:
     selection: ViewSelection = "uniform"
     coverage: float = 1.0
     view_cache: Path | None = None
-    tasks: tuple[Task, ...] = ()
+    tasks: tuple[str, ...] = ()
     proposals: Literal["objects", "detector"] = "objects"
     token_cells: bool = False
     blind: bool = False

@@ -19,13 +19,13 @@ from typing import Any, overload
 
 import numpy as np
 
+from stereopsis.benchmarks import benchmark_names
 from stereopsis.data.batch import SceneProposals
 from stereopsis.data.pack import Conversation, ScenePack
 from stereopsis.data.tensor_files import open_tensors, write_tensors
 from stereopsis.errors import CacheError
 from stereopsis.packs.build import PackConfig, VisionTower, build_pack, cache_vision, chosen_frames
 from stereopsis.packs.targets import with_answers
-from stereopsis.scenes.annotations import TASKS
 from stereopsis.scenes.images import write_atomic
 from stereopsis.scenes.scene import Frame, Scene
 from stereopsis.teachers.cache import DESCRIPTION, StoredAnswers, file_stem
@@ -105,7 +105,7 @@ class PackFolder:
     """
 
     def __init__(self, root: Path, config: PackConfig, tower: VisionTower | None) -> None:
-        self.config, self.tasks = dataclasses.replace(config, tasks=TASKS), config.tasks
+        self.config, self.tasks = dataclasses.replace(config, tasks=benchmark_names()), config.tasks
         self.tower = tower
         settings = {key: value for key, value in _plain(self.config).items() if key not in ("view_cache", "tasks")}
         self.record = {

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from stereopsis.benchmarks.statistics import Interval, bootstrap_by_scene
+from stereopsis.benchmarks.scoring.statistics import Interval, bootstrap_by_scene
 from stereopsis.errors import StereopsisError
 
 QUARTILES = 4

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from stereopsis.benchmarks.statistics import bootstrap_by_scene
+from stereopsis.benchmarks.scoring.statistics import bootstrap_by_scene
 from stereopsis.errors import RunFolderError, StereopsisError
 from stereopsis.files import write_whole
 from stereopsis.probing.correspondence import Correspondence, correspondence, retrieval

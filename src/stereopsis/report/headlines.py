@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stereopsis.benchmarks.statistics import Interval, draw_scenes, percentile_interval, ratio
+from stereopsis.benchmarks.scoring.statistics import Interval, draw_scenes, percentile_interval, ratio
 from stereopsis.report.read import Arm, Subject
 from stereopsis.report.results import Record
 from stereopsis.report.tables import TYPE_COLUMNS, type_baseline

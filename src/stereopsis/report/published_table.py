@@ -10,15 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from stereopsis.benchmarks import METRICS, Published
-from stereopsis.benchmarks.statistics import Interval
+from stereopsis.benchmarks import Published, benchmark_named, benchmark_names
+from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.errors import RunFolderError
 from stereopsis.report.read import COMPARISON_FILE, EVALUATION_FOLDER, RECIPE_FILE, read_subject
 from stereopsis.report.results import Evaluation, read_evaluation
 from stereopsis.report.tables import TASK_NAMES, absent_metrics
-from stereopsis.scenes.annotations import TASKS, Task
 
-SPLIT_SIZES: Mapping[Task, int] = {
+SPLIT_SIZES: Mapping[str, int] = {
     "sqa3d": 3519,
     "scanqa": 4675,
     "scan2cap": 2068,
@@ -45,7 +44,7 @@ class OwnResult:
 class TableColumn:
     """A metric of a benchmark; ``type`` is empty for the value over all samples."""
 
-    task: Task
+    task: str
     metric: str
     type: str = ""
 
@@ -154,7 +153,7 @@ def results_table(
     own: Sequence[OwnResult],
     published: Iterable[Published] = (),
     *,
-    default_protocols: Mapping[Task, str] | None = None,
+    default_protocols: Mapping[str, str] | None = None,
 ) -> ResultsTable:
     """Put our rows beside the published ones.
 
@@ -169,7 +168,7 @@ def results_table(
     Raises:
         RunFolderError: nothing was evaluated, or our rows of one benchmark were measured on different data.
     """
-    tasks = [task for task in TASKS if any(task in each.evaluation.tasks for each in own)]
+    tasks = [task for task in benchmark_names() if any(task in each.evaluation.tasks for each in own)]
     if not tasks:
         raise RunFolderError("there is no evaluated benchmark to make a table of; run 'stereopsis evaluate' first")
     data = {task: _data_of(own, task) for task in tasks}
@@ -191,7 +190,7 @@ def results_table(
     )
 
 
-def _data_of(own: Sequence[OwnResult], task: Task) -> str:
+def _data_of(own: Sequence[OwnResult], task: str) -> str:
     """What a benchmark's questions are about, told from the scenes' names."""
     found: dict[str, list[str]] = {}
     for each in own:
@@ -215,14 +214,14 @@ def _data_name(scenes: set[str]) -> str:
     return "other scenes"
 
 
-def _columns(own: Sequence[OwnResult], numbers: Sequence[Published], tasks: Sequence[Task]) -> list[TableColumn]:
+def _columns(own: Sequence[OwnResult], numbers: Sequence[Published], tasks: Sequence[str]) -> list[TableColumn]:
     """Every metric that we measured; a single type's only where a paper reports it too."""
     columns = []
     for task in tasks:
         measured = {
             name for each in own if task in each.evaluation.tasks for name in each.evaluation.tasks[task].overall
         }
-        order = [metric.name for metric in METRICS[task] if metric.name in measured]
+        order = [metric.name for metric in benchmark_named(task).metrics if metric.name in measured]
         names = [*order, *sorted(measured - set(order))]
         columns += [TableColumn(task=task, metric=name) for name in names]
         reported = {number.metric for number in numbers if number.task == task}
@@ -234,7 +233,7 @@ def _columns(own: Sequence[OwnResult], numbers: Sequence[Published], tasks: Sequ
     return columns
 
 
-def _protocol(own: OwnResult, task: Task, defaults: Mapping[Task, str] | None) -> str:
+def _protocol(own: OwnResult, task: str, defaults: Mapping[str, str] | None) -> str:
     """The protocol of one of our results; empty where it does not hold the benchmark."""
     if task not in own.evaluation.tasks:
         return ""
@@ -245,7 +244,7 @@ def _protocol(own: OwnResult, task: Task, defaults: Mapping[Task, str] | None) -
 
 
 def _published_rows(
-    numbers: Sequence[Published], columns: Sequence[TableColumn], reference: Mapping[Task, str], notes: _Footnotes
+    numbers: Sequence[Published], columns: Sequence[TableColumn], reference: Mapping[str, str], notes: _Footnotes
 ) -> list[TableRow]:
     """One row per method; a method that reports a metric under two protocols gets a second row."""
     column_of = {(column.task, column.key): number for number, column in enumerate(columns)}
@@ -273,7 +272,7 @@ def _published_rows(
     return [TableRow(label=label, kind="published", cells=tuple(cells)) for label, cells in rows.items()]
 
 
-def _protocol_marks(task: Task, protocol: str, reference: Mapping[Task, str], notes: _Footnotes) -> tuple[str, ...]:
+def _protocol_marks(task: str, protocol: str, reference: Mapping[str, str], notes: _Footnotes) -> tuple[str, ...]:
     ours = reference[task]
     if protocol == ours and protocol != UNSTATED:
         return ()
@@ -287,9 +286,9 @@ def _protocol_marks(task: Task, protocol: str, reference: Mapping[Task, str], no
 def _own_row(
     own: OwnResult,
     columns: Sequence[TableColumn],
-    reference: Mapping[Task, str],
-    defaults: Mapping[Task, str] | None,
-    comparable: set[Task],
+    reference: Mapping[str, str],
+    defaults: Mapping[str, str] | None,
+    comparable: set[str],
     notes: _Footnotes,
 ) -> TableRow:
     cells: list[TableCell | None] = []
@@ -312,7 +311,7 @@ def _own_row(
     return TableRow(label=own.label, kind="ours", cells=tuple(cells))
 
 
-def _remarks(data: Mapping[Task, str], reference: Mapping[Task, str], published: bool) -> tuple[str, ...]:
+def _remarks(data: Mapping[str, str], reference: Mapping[str, str], published: bool) -> tuple[str, ...]:
     remarks = ["Values in points. Brackets: 95 % bootstrap interval over scenes (our rows)."]
     stated = [f"{TASK_NAMES[task]} '{name}'" for task, name in reference.items() if name != UNSTATED]
     if stated:

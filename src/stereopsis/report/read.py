@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from stereopsis.benchmarks.statistics import Interval
+from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.errors import RunFolderError
 from stereopsis.report.results import Evaluation, read_evaluation
 from stereopsis.report.values import interval, intervals, items, mapping, number, read_json, text

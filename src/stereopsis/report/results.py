@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from stereopsis.benchmarks.statistics import Interval
+from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.errors import RunFolderError
 from stereopsis.evaluation.records import RECORDS_FILE, SUMMARY_FILE
 from stereopsis.report.values import boxes, intervals, items, mapping, number, read_json, text
@@ -46,7 +46,7 @@ class Record:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskSummary:
-    """A task's numbers in points; see `stereopsis.benchmarks.summary.Summary`."""
+    """A task's numbers in points; see `stereopsis.benchmarks.scoring.summary.Summary`."""
 
     count: int
     scene_count: int

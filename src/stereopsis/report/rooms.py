@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from stereopsis.annotations import Annotation
 from stereopsis.errors import FrameError, RunFolderError, SceneError
 from stereopsis.geometry.birdseye import fill_small_holes, pixel_of
 from stereopsis.report.images import EmbeddedImage, embed, embed_pixels
 from stereopsis.report.values import mapping, read_json
 from stereopsis.scenes.alignment import with_birdseye
-from stereopsis.scenes.annotations import Annotation
 from stereopsis.scenes.draw import draw_birdseye
 from stereopsis.scenes.scene import Frame, Scene
 from stereopsis.scenes.stored import read_scene

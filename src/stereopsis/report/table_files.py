@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from stereopsis.benchmarks.statistics import Interval
+from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.errors import RunFolderError
 from stereopsis.report.published_table import ResultsTable, TableCell, TableRow
 from stereopsis.report.tables import TASK_NAMES

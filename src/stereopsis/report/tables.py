@@ -7,12 +7,12 @@ from typing import Literal
 
 import numpy as np
 
+from stereopsis.annotations import Annotation
 from stereopsis.benchmarks import Prediction
-from stereopsis.benchmarks.baselines import chance_scores
-from stereopsis.benchmarks.statistics import Interval
+from stereopsis.benchmarks.scoring.baselines import chance_scores
+from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.report.read import Arm, Subject
 from stereopsis.report.results import Evaluation, Record
-from stereopsis.scenes.annotations import Annotation, Task
 
 TASK_NAMES: Mapping[str, str] = {
     "sqa3d": "SQA3D",
@@ -21,7 +21,7 @@ TASK_NAMES: Mapping[str, str] = {
     "scanrefer": "ScanRefer",
     "multi3drefer": "Multi3DRefer",
 }
-GROUNDING: Mapping[str, Task] = {"scanrefer": "scanrefer", "multi3drefer": "multi3drefer"}
+GROUNDING: Mapping[str, str] = {"scanrefer": "scanrefer", "multi3drefer": "multi3drefer"}
 BOLD_RULE = "A value is bold only where its 95 % interval lies above every other row's interval in its column."
 
 

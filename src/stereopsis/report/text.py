@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from stereopsis.benchmarks.statistics import Interval
+from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.report.curves import OBJECTIVES, loss_falls
 from stereopsis.report.read import Subject, read_subject
 from stereopsis.report.tables import BOLD_RULE, TASK_NAMES, absent_metrics, main_table

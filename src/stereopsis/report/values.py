@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from stereopsis.benchmarks.statistics import Interval
+from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.errors import RunFolderError
 
 

@@ -1,6 +1,6 @@
 """Scenes: posed RGB-D frames of one place, opened from any known layout, written in one."""
 
-from stereopsis.scenes.annotations import Annotation
+from stereopsis.annotations import Annotation
 from stereopsis.scenes.bad_frames import verify_scene
 from stereopsis.scenes.formats import open_scene
 from stereopsis.scenes.scene import Frame, Proposal, Scene, SceneObject

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from stereopsis.annotations import Annotation
 from stereopsis.errors import SceneError
 from stereopsis.geometry.birdseye import BirdsEyeView
 from stereopsis.geometry.camera import Intrinsics
-from stereopsis.scenes.annotations import Annotation
 
 MOST_ID_BYTES = 200
 """Names of files have 255 bytes, and a scene's folder carries a suffix while it is written."""

@@ -28,11 +28,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from stereopsis.annotations import Annotation
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.files import replacing
 from stereopsis.geometry.birdseye import BirdsEyeView
 from stereopsis.geometry.camera import Intrinsics
-from stereopsis.scenes.annotations import Annotation
 from stereopsis.scenes.bad_frames import (
     MAX_BAD_FRACTION,
     OnBadFrame,

@@ -1,11 +1,23 @@
 """The sections of a recipe: model, data, teachers, denoiser, training, evaluation."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
-from stereopsis.scenes.annotations import TASKS, Task
+from stereopsis.benchmarks import benchmark_named, trained_benchmarks
+from stereopsis.errors import StereopsisError
+
+
+def _known(task: str) -> str:
+    try:
+        return benchmark_named(task).name
+    except StereopsisError as error:
+        raise ValueError(str(error)) from error  # pydantic then says where it stands
+
+
+Benchmarks = tuple[Annotated[str, pydantic.AfterValidator(_known)], ...]
+"""Names of benchmarks that are there."""
 
 
 class Section(pydantic.BaseModel):
@@ -86,8 +98,8 @@ class SourceSection(Section):
         split: which of the rooms' seed ranges.
         offset: how many rooms of the split to pass over.
         path: a scene folder, or a folder of scene folders.
-        annotations: names of processed files of Video-3D-LLM ("scanqa_train", ...): then ``path`` is that system's data
-            folder, and the source is every scene that they speak of, with boxes and detections.
+        annotations: names of processed files of Video-3D-LLM ("BENCHMARK_train", ...): then ``path`` is that system's
+            data folder, and the source is every scene that they speak of, with boxes and detections.
         text: False = vision only, whatever annotations the scenes have.
     """
 
@@ -132,7 +144,7 @@ class DataSection(Section):
     selection: Literal["uniform", "coverage", "random"] = "uniform"
     coverage: float = pydantic.Field(default=1.0, gt=0, le=1)
     subsets: int = pydantic.Field(default=64, ge=1)
-    tasks: tuple[Task, ...] = TASKS
+    tasks: Benchmarks = pydantic.Field(default_factory=trained_benchmarks)
     conversations: int = pydantic.Field(default=12, ge=1)
     text_share: float = pydantic.Field(default=1.0, ge=0, le=1)
     vision_only: float | None = pydantic.Field(default=None, ge=0, le=1)
@@ -286,5 +298,5 @@ class EvaluationSection(Section):
     """
 
     sources: tuple[SourceSection, ...] = pydantic.Field(default=(SourceSection(rooms=50, split="test"),), min_length=1)
-    tasks: tuple[Task, ...] = TASKS
+    tasks: Benchmarks = pydantic.Field(default_factory=trained_benchmarks)
     proposals: Literal["detector", "objects"] = "detector"

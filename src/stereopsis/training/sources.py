@@ -7,6 +7,7 @@ from typing import overload
 
 from rich.console import Console
 
+from stereopsis.benchmarks.files.processed import ProcessedFiles
 from stereopsis.errors import SceneError
 from stereopsis.scenes.alignment import align_scene, with_birdseye
 from stereopsis.scenes.prepare import Capture, PrepareSettings, Room, find_captures, prepare
@@ -85,14 +86,15 @@ def annotated_scenes(folder: Path, names: Sequence[str]) -> list[Callable[[], Sc
 
     Args:
         folder: the data folder, or the project's folder that holds it.
-        names: processed files, such as "scanqa_train".
+        names: processed files, such as "BENCHMARK_train".
 
     Raises:
         SceneError: a file is absent or wrong; when opened, a scene has no frames here.
     """
     data = Video3DLLMData(folder)
-    wanted = sorted({annotation.scene_id for name in names for annotation in data.annotations(name)})
-    return [functools.partial(_finished, data, scene_id, tuple(names)) for scene_id in wanted]
+    files = ProcessedFiles(data.root)
+    wanted = sorted({record.annotation.scene_id for name in names for record in files.records(name)})
+    return [functools.partial(_finished, data, files, scene_id, tuple(names)) for scene_id in wanted]
 
 
 def missing_rooms(source: SourceSection, cache: Path) -> int:
@@ -135,8 +137,8 @@ def captures_in(path: Path) -> list[Capture]:
     return captures
 
 
-def _finished(data: Video3DLLMData, scene_id: str, names: tuple[str, ...]) -> Scene:
-    return _upright(data.scene(scene_id, annotations=names))
+def _finished(data: Video3DLLMData, files: ProcessedFiles, scene_id: str, names: tuple[str, ...]) -> Scene:
+    return _upright(data.scene(scene_id, records=files.of_scene(names, scene_id)))
 
 
 def _opened(capture: Capture) -> Scene:

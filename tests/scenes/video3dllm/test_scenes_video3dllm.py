@@ -7,6 +7,7 @@ import pytest
 import torch
 from video3dllm_folder import BOXES_A, BOXES_B, LISTED, NAMES, PROPOSALS_B, A, B, alignment, processed, write_json
 
+from stereopsis.benchmarks.files.processed import ProcessedFiles
 from stereopsis.errors import SceneError
 from stereopsis.scenes import read_scene, write_scene
 from stereopsis.scenes.readers.video3dllm import FrameSelection, Video3DLLMData
@@ -15,6 +16,11 @@ from stereopsis.scenes.readers.video3dllm import FrameSelection, Video3DLLMData
 @pytest.fixture
 def data(root):
     return Video3DLLMData(root)
+
+
+def said(data, scene_id, *names):
+    """What some processed files say about a scene."""
+    return ProcessedFiles(data.root).of_scene(names, scene_id)
 
 
 def test_the_project_s_folder_will_do(root):
@@ -26,11 +32,11 @@ def test_the_project_s_folder_will_do(root):
 def test_listing(data, root):
     (root / "scannet" / "posed_images" / "notes").mkdir()
     assert data.scene_ids() == (A, B)
-    assert data.annotation_names() == tuple(sorted(processed()))
+    assert ProcessedFiles(root).names() == tuple(sorted(processed()))
 
 
 def test_a_training_scene(data, root):
-    scene = data.scene(A, annotations=["sqa3d_train", "scan2cap_train", "scanrefer_train", "scanqa_val"])
+    scene = data.scene(A, records=said(data, A, "sqa3d_train", "scan2cap_train", "scanrefer_train", "scanqa_val"))
     assert tuple(frame.name for frame in scene.frames) == LISTED
     np.testing.assert_array_equal(scene.T_aligned_world, alignment())
     assert [item.id for item in scene.objects] == [0, 1, 2]
@@ -38,17 +44,17 @@ def test_a_training_scene(data, root):
     assert scene.proposals == (), "the objects serve, as in the systems' own training"
     assert [(item.task, item.id) for item in scene.annotations] == [
         ("sqa3d", "220602000002"),
-        ("sqa3d", "220602000002/1"),
-        ("sqa3d", "220602000002/2"),
-        ("scan2cap", f"scan2cap-{A}-0"),
-        ("scanrefer", f"scanrefer-{A}-17"),
+        ("sqa3d", "220602000002#2"),
+        ("sqa3d", "220602000002#3"),
+        ("scan2cap", f"{A}|1|4"),
+        ("scanrefer", f"{A}|1|4"),
     ]
     assert scene.provenance["objects_from"] == str(root / "metadata" / "scannet_train_gt_box.json")
     assert scene.object(1).label == ""
 
 
 def test_a_validation_scene(data):
-    scene = data.scene(B, annotations=["multi3drefer_val", "scan2cap_val"])
+    scene = data.scene(B, records=said(data, B, "multi3drefer_val", "scan2cap_val"))
     assert [item.id for item in scene.objects] == [0, 2, 5], "ScanNet's ids, from the point cloud's file"
     np.testing.assert_allclose([item.box for item in scene.objects], list(BOXES_B.values()), atol=1e-6)
     assert scene.object(0).label == "chair"
@@ -62,12 +68,12 @@ def test_a_validation_scene(data):
 def test_boxes_from_the_annotations_where_nothing_else_has_them(data, root):
     shutil.rmtree(root / "scannet" / "pcd_with_object_aabbs")
     assert data.objects(B) == ()
-    scene = data.scene(B, annotations=["multi3drefer_val", "scan2cap_val"])
+    scene = data.scene(B, records=said(data, B, "multi3drefer_val", "scan2cap_val"))
     assert {item.id: item.box.tolist() for item in scene.objects} == BOXES_B
 
 
 def test_a_scene_keeps_everything_when_stored(data, tmp_path):
-    scene = data.scene(B, annotations=["multi3drefer_val", "scan2cap_val", "scanqa_val"])
+    scene = data.scene(B, records=said(data, B, "multi3drefer_val", "scan2cap_val", "scanqa_val"))
     again = read_scene(write_scene(scene, tmp_path / "stored"))
     assert again.annotations == scene.annotations
     np.testing.assert_array_equal([item.box for item in again.objects], [item.box for item in scene.objects])
@@ -176,11 +182,19 @@ VGGT = f"scannet/posed_images_3d_feature_vggt/{A}/vggt.npz"
 FAULTS = {
     "unknown scene": (None, lambda d: d.scene("scene0000_0"), r"no such scene \(did you mean 'scene0000_00'\?\)"),
     "path for a scene": (None, lambda d: d.scene("../posed_images"), r"no such scene \(there are 2"),
-    "unknown file": (None, lambda d: d.annotations("scanqa_vall"), r"scanqa_vall_llava_style\.json: .*'scanqa_val'"),
-    "file named twice": (None, lambda d: d.scene(A, annotations=["sqa3d_train"] * 2), "two annotations have the id"),
+    "unknown file": (
+        None,
+        lambda d: ProcessedFiles(d.root).records("scanqa_vall"),
+        r"scanqa_vall_llava_style\.json: .*'scanqa_val'",
+    ),
+    "file named twice": (
+        None,
+        lambda d: d.scene(A, records=said(d, A, "sqa3d_train", "sqa3d_train")),
+        "two annotations have the id",
+    ),
     "two files of one name": (
         _bytes("processed/old/scanqa_val_llava_style.json", b"[]"),
-        lambda d: d.samples("scanqa_val"),
+        lambda d: ProcessedFiles(d.root).records("scanqa_val"),
         "several files are named 'scanqa_val'",
     ),
     "boxes without alignment": (_unalign, lambda d: d.scene(A), r"no alignment is known.*axisAlignment.*boxes=False"),
@@ -213,7 +227,7 @@ FAULTS = {
     ),
     "annotation with another box": (
         _text(CAPTIONS, lambda c: c[0]["gt_box"].__setitem__(0, 9.0)),
-        lambda d: d.scene(A, annotations=["scan2cap_train"]),
+        lambda d: d.scene(A, records=said(d, A, "scan2cap_train")),
         rf"gives object 1 of {A} the box \[9.0, .*different versions",
     ),
     "no such selection": (None, lambda d: d.selected_frames(B), f"has 0 entries of 'scannet/{B}', expected one"),
@@ -299,7 +313,7 @@ def test_faults_name_the_path_and_the_remedy(root, case):
 
 def test_without_boxes_an_unaligned_scene_opens(root):
     _unalign(root)
-    scene = Video3DLLMData(root).scene(A, boxes=False, annotations=["sqa3d_train"])
+    scene = Video3DLLMData(root).scene(A, boxes=False, records=said(Video3DLLMData(root), A, "sqa3d_train"))
     assert len(scene.annotations) == 3
     assert scene.objects == ()
 

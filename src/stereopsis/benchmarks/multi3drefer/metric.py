@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from stereopsis.benchmarks.boxes import IOU_THRESHOLDS, matched_f1
 from stereopsis.benchmarks.protocols import Protocol, protocol_of
 from stereopsis.benchmarks.records import Metric, Prediction, SampleScore, require_unique, sample_score
+from stereopsis.benchmarks.scoring.boxes import IOU_THRESHOLDS, hit_rates, matched_f1
 from stereopsis.errors import StereopsisError
 
 METRICS = tuple(Metric(name=f"f1@{threshold}") for threshold in IOU_THRESHOLDS)
@@ -77,6 +77,26 @@ def score_sample(
     chosen = select(prediction.scores, prediction.zero_target_score, temperature=temperature, threshold=threshold)
     values = matched_f1(prediction.boxes[chosen], prediction.targets)
     return {metric.name: value for metric, value in zip(METRICS, values, strict=True)}
+
+
+def choose(prediction: Prediction) -> list[int]:
+    """The selected proposals (see `select`); none where there are no scores."""
+    if not len(prediction.scores) or prediction.zero_target_score is None:
+        return []
+    return select(prediction.scores, prediction.zero_target_score).tolist()
+
+
+def chance(prediction: Prediction) -> dict[str, float]:
+    """The exact expected F1 of one proposal picked uniformly at random.
+
+    F1 is 2 / (1 + targets) where it hits any target; 0 where nothing is there to find, as a guess always names
+    something. Without proposals: right if nothing is there, else wrong.
+    """
+    targets = len(prediction.targets)
+    if len(prediction.boxes) == 0:
+        return {metric.name: float(targets == 0) for metric in METRICS}
+    worth = 2.0 / (1 + targets)
+    return {metric.name: worth * share for metric, share in zip(METRICS, hit_rates(prediction), strict=True)}
 
 
 def score(predictions: Sequence[Prediction], protocol: str | None = None) -> list[SampleScore]:

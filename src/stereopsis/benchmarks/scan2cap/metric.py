@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from stereopsis.benchmarks.boxes import evaluated_iou
 from stereopsis.benchmarks.protocols import Protocol, protocol_of
 from stereopsis.benchmarks.records import Prediction, SampleScore, references, require_unique, sample_score
-from stereopsis.benchmarks.text import score_texts, text_metrics
+from stereopsis.benchmarks.scoring.boxes import evaluated_iou
+from stereopsis.benchmarks.scoring.text import score_texts, text_metrics
 from stereopsis.errors import StereopsisError
 
 IOU_THRESHOLD = 0.5
@@ -20,6 +20,7 @@ PROTOCOLS = (
         task="scan2cap",
         name="strict",
         differs="a caption whose box misses the object (IoU < 0.5) counts as empty",
+        requires_box=True,
         used_by=("Video-3D-LLM", "3DRS"),
         default=True,
     ),
@@ -57,6 +58,11 @@ def wrapped(text: str) -> str:
     return f"sos {text.replace('.', ' . ').replace(',', ' , ').lower()} eos"
 
 
+def normalise(text: str) -> str:
+    """A caption as it is compared, spaces around it off."""
+    return wrapped(text.strip())
+
+
 def located(prediction: Prediction) -> bool:
     """Whether the captioned box overlaps the object with IoU >= 0.5.
 
@@ -76,7 +82,7 @@ def score(predictions: Sequence[Prediction], protocol: str | None = None, *, met
 
     A caption whose box misses the object (IoU < 0.5) counts as empty under ``strict``, Video-3D-LLM's
     protocol; it is compared all the same under ``released``, what Ross3D's code does. CIDEr depends on the
-    set (see `stereopsis.benchmarks.text`): pass the whole split. An empty caption still shares "sos" and
+    set (see `stereopsis.benchmarks.scoring.text`): pass the whole split. An empty caption still shares "sos" and
     "eos" with the references, so that its ROUGE-L and BLEU are a little above 0, as in the official code.
 
     Args:

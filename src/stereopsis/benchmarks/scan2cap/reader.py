@@ -4,33 +4,25 @@ For evaluation there is one annotation per object, "SCENE|OBJECT", whose referen
 training one per description, "SCENE|OBJECT|ANNOTATION".
 """
 
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from stereopsis.benchmarks.annotation_files import AnnotationRecord, Entry, entries, without_duplicates
-from stereopsis.benchmarks.llava_style import is_llava_style, llava_record
+from stereopsis.annotations import Annotation, AnnotationRecord
+from stereopsis.benchmarks.files.annotation_files import AnnotationFile, without_duplicates
+from stereopsis.benchmarks.files.llava_style import LlavaRecord
 from stereopsis.benchmarks.scanrefer.reader import Description, descriptions, eval_type
-from stereopsis.scenes.annotations import Annotation
 
-DEFAULT_SPLIT = "val"
 FILES = ("ScanRefer_filtered_{split}.json", "scan2cap_{split}_llava_style.json")
 
 
-def parse(content: Any, where: str, *, split: str | None = None) -> tuple[AnnotationRecord, ...]:
-    """Annotations of content that was read from `where`.
-
-    Args:
-        content: a list of records.
-        where: for error messages.
-        split: "train" gives one annotation per description of ScanRefer's file, everything else one per object.
+def read(file: AnnotationFile) -> tuple[AnnotationRecord, ...]:
+    """Annotations of ScanRefer's file: one per object, or for the split "train" one per description.
 
     Raises:
-        StereopsisError: the content has another form, an entry is damaged, or an id is there twice.
+        StereopsisError: the file has another form, an entry is damaged, or an id is there twice.
     """
-    if is_llava_style(content):
-        return without_duplicates((entry.place, _llava(entry)) for entry in entries(content, where))
-    said = descriptions(content, where)
+    said = descriptions(file.content, str(file.path))
     single = without_duplicates((each.place, _record([each], True)) for each in said)
-    if split == "train":
+    if file.split == "train":
         return single
     # An object under two names would be two objects in the published preparation. No real file has one; it is refused.
     groups: dict[tuple[str, int, str], list[Description]] = {}
@@ -56,24 +48,30 @@ def _record(said: list[Description], single: bool) -> AnnotationRecord:
     )
 
 
-def _llava(entry: Entry) -> AnnotationRecord:
-    record = llava_record(entry)
-    object_id = record.metadata.integer("object_id")
-    key = f"{record.scene_id}|{object_id}"
-    evaluated = "annotations" in entry.content
-    target = entry.box("gt_box")
-    if not evaluated and not record.answer.strip():
-        raise entry.wrong("conversations", "a caption of 'gpt' that is not empty")
-    return AnnotationRecord(
-        annotation=Annotation(
+def processed(records: Sequence[LlavaRecord], split: str | None = None) -> Iterator[tuple[str, AnnotationRecord]]:
+    """Annotations of processed records; one with a list of reference captions is evaluated, others are trained on.
+
+    Raises:
+        StereopsisError: a record is damaged.
+    """
+    for record in records:
+        entry, object_id = record.entry, record.metadata.integer("object_id")
+        key, evaluated, target = f"{record.scene_id}|{object_id}", "annotations" in entry.content, entry.box("gt_box")
+        annotation = Annotation(
             id=key if evaluated else f"{key}|{record.metadata.name('ann_id')}",
             task="scan2cap",
             scene_id=record.scene_id,
             type=eval_type(record.metadata, "question_type"),
-            answers=entry.texts("annotations") if evaluated else (record.answer,),
+            answers=entry.texts("annotations") if evaluated else (record.said(),),
             object_ids=(object_id,),
-        ),
-        names=(record.id,),
-        targets=None if target is None else (target,),
-        query=entry.box("box_input"),
-    )
+        )
+        yield (
+            record.place,
+            AnnotationRecord(
+                annotation=annotation,
+                names=(record.id,),
+                targets=None if target is None else (target,),
+                query=entry.box("box_input"),
+                words=record.words,
+            ),
+        )

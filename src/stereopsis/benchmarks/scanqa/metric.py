@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from stereopsis.benchmarks.java_tools import UnavailableError, ptb_tokenise
 from stereopsis.benchmarks.protocols import Protocol, protocol_of
 from stereopsis.benchmarks.records import (
     Metric,
@@ -12,7 +11,8 @@ from stereopsis.benchmarks.records import (
     require_unique,
     sample_score,
 )
-from stereopsis.benchmarks.text import score_texts, text_metrics
+from stereopsis.benchmarks.scoring.java_tools import UnavailableError, ptb_tokenise
+from stereopsis.benchmarks.scoring.text import score_texts, text_metrics
 
 _TEXT_METRICS = text_metrics()
 METRICS = (_TEXT_METRICS[0], Metric(name="em"), *_TEXT_METRICS[1:])
@@ -33,6 +33,11 @@ PROTOCOLS = (
 )
 
 
+def normalise(text: str) -> str:
+    """An answer as the metrics of texts compare it, spaces around it off."""
+    return text.strip().rstrip(".")
+
+
 def score_sample(prediction: Prediction) -> dict[str, float]:
     """EM: 1.0 where the text is, character for character, one of the answers.
 
@@ -47,8 +52,8 @@ def score_sample(prediction: Prediction) -> dict[str, float]:
 def score(predictions: Sequence[Prediction], protocol: str | None = None, *, meteor: bool = False) -> list[SampleScore]:
     """All metrics of every prediction, in order.
 
-    CIDEr depends on the set (see `stereopsis.benchmarks.text`): pass the whole split. Where the protocol ``official``
-    cannot tokenise (no Java), EM is still there and the others are marked as unavailable.
+    CIDEr depends on the set (see `stereopsis.benchmarks.scoring.text`): pass the whole split. Where the protocol
+    ``official`` cannot tokenise (no Java), EM is still there and the others are marked as unavailable.
 
     Args:
         predictions: texts are taken to the letter, spaces included, as the published evaluators do.

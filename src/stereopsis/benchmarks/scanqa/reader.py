@@ -1,20 +1,19 @@
 """ScanQA's annotation files: ``ScanQA_v1.0_*.json``, or Video-3D-LLM's ``scanqa_*_llava_style.json``."""
 
 import re
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from stereopsis.benchmarks.annotation_files import (
-    AnnotationRecord,
+from stereopsis.annotations import Annotation, AnnotationRecord
+from stereopsis.benchmarks.files.annotation_files import (
+    AnnotationFile,
     entries,
     unknown_format,
     without_duplicates,
 )
-from stereopsis.benchmarks.llava_style import LlavaRecord, is_llava_style, llava_record
+from stereopsis.benchmarks.files.llava_style import LlavaRecord
 from stereopsis.benchmarks.scanqa.prompt import SUFFIX
 from stereopsis.errors import StereopsisError
-from stereopsis.scenes.annotations import Annotation
 
-DEFAULT_SPLIT = "val"
 FILES = ("ScanQA_v1.0_{split}.json", "scanqa_{split}_llava_style.json")
 _NUMBERED_ID = re.compile(r"scanqa_(.+)_(\d+)")
 _TYPES = (
@@ -31,22 +30,16 @@ def question_type(question: str) -> str:
     return next((name for name, phrases in _TYPES if any(phrase in question for phrase in phrases)), "other")
 
 
-def parse(content: Any, where: str, *, split: str | None = None) -> tuple[AnnotationRecord, ...]:
-    """Annotations of content that was read from `where`; ids are the authors' question ids in both forms.
+def read(file: AnnotationFile) -> tuple[AnnotationRecord, ...]:
+    """Annotations of the authors' file; ids are the authors' question ids, as in the processed form.
 
     The test splits have no answers and cannot be scored.
 
-    Args:
-        content: a list of records.
-        where: for error messages.
-        split: not needed here.
-
     Raises:
-        StereopsisError: the content has another form, an entry is damaged, or an id is there twice.
+        StereopsisError: the file has another form, an entry is damaged, or an id is there twice.
     """
-    if is_llava_style(content):
-        return _parse_llava(content, where)
-    listed = entries(content, where)
+    where = str(file.path)
+    listed = entries(file.content, where)
     if "question_id" not in listed[0].content:
         raise unknown_format("scanqa", where, listed[0].content, "'question_id', 'question' and 'answers'")
     placed = []
@@ -66,26 +59,28 @@ def parse(content: Any, where: str, *, split: str | None = None) -> tuple[Annota
     return without_duplicates(placed)
 
 
-def _parse_llava(content: Any, where: str) -> tuple[AnnotationRecord, ...]:
-    """One annotation per question; files with one record per answer are put together again."""
+def processed(records: Sequence[LlavaRecord], split: str | None = None) -> Iterator[tuple[str, AnnotationRecord]]:
+    """One annotation per question; files with one record per answer are put together again.
+
+    Raises:
+        StereopsisError: a record is damaged, is there twice, or records of one question disagree.
+    """
     by_question: dict[str, list[LlavaRecord]] = {}
     seen: dict[str, str] = {}
-    for entry in entries(content, where):
-        record = llava_record(entry)
+    for record in records:
         if record.id in seen:
-            raise StereopsisError(f"{entry.place}: scanqa '{record.id}' is there twice (first: {seen[record.id]})")
-        seen[record.id] = entry.place.rsplit(": ", 1)[-1]
+            raise StereopsisError(f"{record.place}: scanqa '{record.id}' is there twice (first: {seen[record.id]})")
+        seen[record.id] = record.place.rsplit(": ", 1)[-1]
         numbered = _NUMBERED_ID.fullmatch(record.id)
         by_question.setdefault(numbered[1] if numbered else record.id, []).append(record)
-    found = []
-    for key, records in by_question.items():
-        first = records[0]
-        question = first.between("", SUFFIX)
-        for other in records[1:]:
-            if other.between("", SUFFIX) != question or other.scene_id != first.scene_id:
-                raise StereopsisError(f"{other.entry.place}: '{other.id}' asks something else than '{first.id}'")
+    for key, alike in by_question.items():
+        first = alike[0]
+        question = first.between("", f" {SUFFIX}")
+        for other in alike[1:]:
+            if other.words != first.words or other.scene_id != first.scene_id:
+                raise StereopsisError(f"{other.place}: '{other.id}' asks something else than '{first.id}'")
         listed = "answers" in first.metadata.content
-        answers = first.metadata.texts("answers") if listed else tuple(record.answer for record in records)
+        answers = first.metadata.texts("answers") if listed else tuple(record.answer for record in alike)
         if not any(answer.strip() for answer in answers):
             raise first.entry.wrong("conversations", "an answer of 'gpt' that is not empty")
         annotation = Annotation(
@@ -96,6 +91,5 @@ def _parse_llava(content: Any, where: str) -> tuple[AnnotationRecord, ...]:
             text=question,
             answers=answers,
         )
-        names = tuple(record.id for record in records if record.id != key)
-        found.append(AnnotationRecord(annotation=annotation, names=names))
-    return tuple(found)
+        names = tuple(record.id for record in alike if record.id != key)
+        yield first.place, AnnotationRecord(annotation=annotation, names=names, words=first.words)

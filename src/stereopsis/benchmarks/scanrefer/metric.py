@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stereopsis.benchmarks.boxes import IOU_THRESHOLDS, evaluated_iou
 from stereopsis.benchmarks.protocols import Protocol, protocol_of
 from stereopsis.benchmarks.records import Metric, Prediction, SampleScore, require_unique, sample_score
+from stereopsis.benchmarks.scoring.boxes import IOU_THRESHOLDS, evaluated_iou, hit_rates
 from stereopsis.errors import StereopsisError
 
-METRICS = tuple(Metric(name=f"acc@{threshold}") for threshold in IOU_THRESHOLDS)
+METRICS = tuple(Metric(name=f"acc@{threshold}", heading=f"Acc@{threshold}") for threshold in IOU_THRESHOLDS)
 PROTOCOLS = (
     Protocol(
         task="scanrefer",
@@ -39,6 +39,16 @@ def score_sample(prediction: Prediction) -> dict[str, float]:
     best = int(np.argmax(prediction.scores))
     overlap = evaluated_iou(prediction.boxes[best : best + 1], prediction.targets).item()
     return {metric.name: float(overlap >= threshold) for metric, threshold in zip(METRICS, IOU_THRESHOLDS, strict=True)}
+
+
+def choose(prediction: Prediction) -> list[int]:
+    """The best-scoring proposal; none where there are no scores."""
+    return [int(np.argmax(prediction.scores))] if len(prediction.scores) else []
+
+
+def chance(prediction: Prediction) -> dict[str, float]:
+    """The exact expected score of one proposal picked uniformly at random: the share of proposals that hit."""
+    return {metric.name: share for metric, share in zip(METRICS, hit_rates(prediction), strict=True)}
 
 
 def score(predictions: Sequence[Prediction], protocol: str | None = None) -> list[SampleScore]:

@@ -1,7 +1,7 @@
 """The words of a ScanRefer sample."""
 
+from stereopsis.annotations import Annotation
 from stereopsis.benchmarks.wording import GROUND_TOKEN, required_text
-from stereopsis.scenes.annotations import Annotation
 
 PREFIX = "Identify the object according to the following description."
 

@@ -4,22 +4,21 @@ Ids are "SCENE|OBJECT|ANNOTATION" in all of them.
 """
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from stereopsis.benchmarks.annotation_files import (
-    AnnotationRecord,
-    Box,
+from stereopsis.annotations import Annotation, AnnotationRecord, Box
+from stereopsis.benchmarks.files.annotation_files import (
+    AnnotationFile,
     Entry,
     entries,
     unknown_format,
     without_duplicates,
 )
-from stereopsis.benchmarks.llava_style import is_llava_style, llava_record
+from stereopsis.benchmarks.files.llava_style import LlavaRecord
 from stereopsis.benchmarks.scanrefer.classes import unique_or_multiple
 from stereopsis.benchmarks.scanrefer.prompt import PREFIX
-from stereopsis.scenes.annotations import Annotation
 
-DEFAULT_SPLIT = "val"
 FILES = ("ScanRefer_filtered_{split}.json", "scanrefer_vg_{split}_llava_style.json")
 TYPES = ("unique", "multiple")
 
@@ -51,19 +50,12 @@ class Description:
     names: tuple[str, ...] = ()
 
 
-def parse(content: Any, where: str, *, split: str | None = None) -> tuple[AnnotationRecord, ...]:
-    """Annotations of content that was read from `where`.
-
-    Args:
-        content: a list of records.
-        where: for error messages.
-        split: not needed here.
+def read(file: AnnotationFile) -> tuple[AnnotationRecord, ...]:
+    """Annotations of the authors' file, or of one that is grouped by object.
 
     Raises:
-        StereopsisError: the content has another form, an entry is damaged, or an id is there twice.
+        StereopsisError: the file has another form, an entry is damaged, or an id is there twice.
     """
-    if is_llava_style(content):
-        return without_duplicates((entry.place, _llava(entry)) for entry in entries(content, where))
     return without_duplicates(
         (
             said.place,
@@ -80,7 +72,7 @@ def parse(content: Any, where: str, *, split: str | None = None) -> tuple[Annota
                 targets=None if said.box is None else (said.box,),
             ),
         )
-        for said in descriptions(content, where)
+        for said in descriptions(file.content, str(file.path))
     )
 
 
@@ -149,18 +141,24 @@ def eval_type(entry: Entry, key: str) -> str:
     return str(entry.content[key])
 
 
-def _llava(entry: Entry) -> AnnotationRecord:
-    record = llava_record(entry)
-    object_id, box = record.metadata.integer("object_id"), entry.box("box")
-    return AnnotationRecord(
-        annotation=Annotation(
+def processed(records: Sequence[LlavaRecord], split: str | None = None) -> Iterator[tuple[str, AnnotationRecord]]:
+    """Annotations of processed records.
+
+    Raises:
+        StereopsisError: a record is damaged.
+    """
+    for record in records:
+        object_id, box = record.metadata.integer("object_id"), record.entry.box("box")
+        annotation = Annotation(
             id=f"{record.scene_id}|{object_id}|{record.metadata.name('ann_id')}",
             task="scanrefer",
             scene_id=record.scene_id,
             type=eval_type(record.metadata, "question_type"),
-            text=record.between(PREFIX, ""),
+            text=record.between(f"{PREFIX}\n", ""),
             object_ids=(object_id,),
-        ),
-        names=(record.id,),
-        targets=None if box is None else (box,),
-    )
+        )
+        targets = None if box is None else (box,)
+        yield (
+            record.place,
+            AnnotationRecord(annotation=annotation, names=(record.id,), targets=targets, words=record.words),
+        )

@@ -18,7 +18,7 @@ from stereopsis.benchmarks.records import (
     sample_score,
 )
 
-METRICS = (Metric(name="em"), Metric(name="em_r"))
+METRICS = (Metric(name="em"), Metric(name="em_r", shown=False))
 QUESTION_TYPES = ("what", "is", "how", "can", "which", "others")
 PROTOCOLS = (
     Protocol(
@@ -83,6 +83,11 @@ def clean_answer(text: str) -> str:
     for article in _ARTICLES:
         text = article.sub(r"\1", text)
     return _BACKWARDS.sub("backward", text)
+
+
+def normalise(text: str) -> str:
+    """An answer as it is compared, spaces around it off."""
+    return clean_answer(text.strip())
 
 
 def _without_outer_spaces(text: str) -> str:

@@ -1,7 +1,7 @@
 """The words of an SQA3D sample."""
 
+from stereopsis.annotations import Annotation
 from stereopsis.benchmarks.wording import first_answer, required_text
-from stereopsis.scenes.annotations import Annotation
 
 SUFFIX = "Answer the question using a single word or phrase."
 

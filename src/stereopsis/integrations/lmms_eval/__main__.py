@@ -3,15 +3,15 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
+from stereopsis.annotations import Annotation
 from stereopsis.benchmarks import read_annotations
 from stereopsis.errors import StereopsisError
 from stereopsis.integrations.lmms_eval.documents import TEXT_TASKS
 from stereopsis.integrations.lmms_eval.tasks import write_tasks
-from stereopsis.scenes.annotations import Annotation, Task
 from stereopsis.scenes.prepare import PrepareSettings, find_captures
 from stereopsis.scenes.scene import check_scene_id
 
@@ -26,7 +26,7 @@ def main(
     views: Annotated[int, typer.Option(min=1, help="Pictures of a scene for models that know nothing of 3D.")] = 32,
 ) -> None:
     """Write tasks for lmms-eval."""
-    tasks = [cast("Task", name) for name in benchmarks.split(",")]
+    tasks = benchmarks.split(",")
     unknown = sorted(set(tasks) - set(TEXT_TASKS))
     if unknown:
         raise StereopsisError(f"lmms-eval can be asked {' and '.join(TEXT_TASKS)}, not {', '.join(unknown)}")

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stereopsis.benchmarks import METRICS, Prediction, prompt_of, score, summarise, target_of
+from stereopsis.annotations import Annotation
+from stereopsis.benchmarks import Prediction, benchmark_named, prompt_of, score, summarise, target_of
 from stereopsis.errors import StereopsisError
-from stereopsis.scenes.annotations import Annotation, Task
 from stereopsis.scenes.formats import open_scene
 
-TEXT_TASKS: tuple[Task, ...] = ("sqa3d", "scanqa")
+TEXT_TASKS: tuple[str, ...] = ("sqa3d", "scanqa")
 """Benchmarks that lmms-eval can ask: pictures and words in, words out."""
 FIELDS = ("id", "task", "scene_id", "type", "text", "situation", "answers")
 
@@ -70,9 +70,9 @@ def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str,
     return dict.fromkeys(metric_names(doc["task"]), said)
 
 
-def metric_names(task: Task) -> list[str]:
+def metric_names(task: str) -> list[str]:
     """The metrics that a task reports (METEOR needs Java and is left to ``stereopsis score``)."""
-    return [metric.name for metric in METRICS[task] if not metric.meteor]
+    return [metric.name for metric in benchmark_named(task).metrics if not metric.meteor]
 
 
 def aggregate(metric: str) -> Callable[[Sequence[Mapping[str, Any]]], float]:

@@ -5,22 +5,22 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from stereopsis.annotations import Annotation
 from stereopsis.errors import StereopsisError
 from stereopsis.integrations.lmms_eval.documents import TEXT_TASKS, document, metric_names
-from stereopsis.scenes.annotations import Annotation, Task
 from stereopsis.scenes.images import write_atomic
 
 FUNCTIONS = "stereopsis_functions"
 SPLIT = "test"
 
 
-def task_name(task: Task) -> str:
+def task_name(task: str) -> str:
     """What lmms-eval calls the task."""
     return f"stereopsis_{task}"
 
 
 def write_tasks(
-    asked: Iterable[tuple[Annotation, Path]], folder: Path, *, tasks: Sequence[Task] = TEXT_TASKS, views: int = 32
+    asked: Iterable[tuple[Annotation, Path]], folder: Path, *, tasks: Sequence[str] = TEXT_TASKS, views: int = 32
 ) -> list[str]:
     """Write, for each benchmark, its questions and its task file.
 
@@ -36,7 +36,7 @@ def write_tasks(
     Raises:
         StereopsisError: there is no question of these benchmarks, a scene has no folder, or lmms-eval cannot ask one.
     """
-    lines: dict[Task, list[str]] = {task: [] for task in tasks}
+    lines: dict[str, list[str]] = {task: [] for task in tasks}
     for annotation, scene in asked:
         if annotation.task in lines:
             if not scene.is_dir():
@@ -55,7 +55,7 @@ def write_tasks(
     return [task_name(task) for task in found]
 
 
-def task_file(task: Task, data: Path) -> str:
+def task_file(task: str, data: Path) -> str:
     """The YAML of a task; functions are named by ``!function MODULE.NAME`` beside it.
 
     Values are written as JSON, which YAML contains, so that paths with any characters come through.
@@ -82,7 +82,7 @@ def task_file(task: Task, data: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def functions_file(tasks: Sequence[Task]) -> str:
+def functions_file(tasks: Sequence[str]) -> str:
     """The Python file beside the task files, which only names this package's functions."""
     source = "stereopsis.integrations.lmms_eval.documents"
     metrics = list(dict.fromkeys(name for task in tasks for name in metric_names(task)))

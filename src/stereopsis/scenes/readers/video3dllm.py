@@ -5,7 +5,7 @@
       metadata/scannet_{train,val}_gt_box.json                true boxes: {"scannet/SCENE": [[6 numbers], ...]}
       metadata/scannet_{val,test}_pred_box.json               Mask3D's boxes, the proposals
       metadata/scannet_select_frames.json                     frames by maximum coverage
-      processed/**/*_llava_style.json                         the benchmarks' questions and answers
+      processed/**/*_llava_style.json                         questions and answers (stereopsis.benchmarks reads them)
       scannet/posed_images/SCENE/                             frames
       scannet/scans/SCENE/view_0.jpg                          Ross3D's picture from above
       scannet/pcd_with_object_aabbs/SPLIT/SCENE.pth           true boxes with ScanNet's object ids
@@ -25,20 +25,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from stereopsis.annotations import Annotation, AnnotationRecord
 from stereopsis.errors import SceneError, did_you_mean
 from stereopsis.geometry.boxes import check_boxes
-from stereopsis.scenes.annotations import Annotation
 from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame
 from stereopsis.scenes.images import read_colour, read_header
 from stereopsis.scenes.pickles.safe_pickle import load_torch
 from stereopsis.scenes.readers.embodiedscan import FOLDERS
 from stereopsis.scenes.readers.posed_images import Frames, frame_names, is_posed_images, read_posed_images
-from stereopsis.scenes.readers.video3dllm_samples import ProcessedSample, read_samples
 from stereopsis.scenes.readers.view_features import ViewFeatures, open_features
 from stereopsis.scenes.scene import Proposal, Scene, SceneObject
 
 SPLITS = ("train", "val", "test")
-_SUFFIX = "_llava_style.json"
 _SAME_BOX = 0.01  # metres; files that round differently still speak of the same box
 
 
@@ -88,8 +86,6 @@ class Video3DLLMData:
             )
         self.root = found
         self._json: dict[Path, Any] = {}
-        self._samples: dict[Path, tuple[ProcessedSample, ...]] = {}
-        self._by_scene: dict[Path, dict[str, list[ProcessedSample]]] = {}
 
     def scene_ids(self) -> tuple[str, ...]:
         """The scenes that have frames, sorted."""
@@ -100,7 +96,7 @@ class Video3DLLMData:
         self,
         scene_id: str,
         *,
-        annotations: Sequence[str] = (),
+        records: Sequence[AnnotationRecord] = (),
         boxes: bool = True,
         frames: Frames = "listed",
         on_bad_frame: OnBadFrame = "raise",
@@ -113,8 +109,8 @@ class Video3DLLMData:
 
         Args:
             scene_id: such as "scene0000_00".
-            annotations: names of processed files ("scanqa_val", ...) whose records of this scene are attached; true
-                boxes in them complete the objects.
+            records: what is said about this scene (see `stereopsis.benchmarks.files.processed`): their annotations are
+                attached, and true boxes in them complete the objects.
             boxes: attach objects and proposals. They need the aligned frame.
             frames: see `read_posed_images`.
             on_bad_frame: likewise.
@@ -129,12 +125,11 @@ class Video3DLLMData:
         scene = read_posed_images(
             path, root=self.root, frames=frames, on_bad_frame=on_bad_frame, max_bad_fraction=max_bad_fraction
         )
-        samples = [sample for name in annotations for sample in self._of_scene(name, scene_id)]
-        scene = scene.replace(annotations=_distinct(sample.annotation for sample in samples))
+        scene = scene.replace(annotations=_distinct(record.annotation for record in records))
         if not boxes:
             return scene
         objects, source = self._objects(scene_id)
-        objects = self._with_sample_boxes(scene_id, objects, samples)
+        objects = self._with_true_boxes(scene_id, objects, records)
         proposals = self.proposals(scene_id)
         if (objects or proposals) and "alignment" not in scene.provenance:
             raise SceneError(
@@ -146,28 +141,6 @@ class Video3DLLMData:
         return scene.replace(
             objects=objects, proposals=proposals, provenance={**scene.provenance, "objects_from": source}
         )
-
-    def annotation_names(self) -> tuple[str, ...]:
-        """Names of the processed files, sorted ("scanqa_val", ...)."""
-        return tuple(sorted(path.name.removesuffix(_SUFFIX) for path in self._processed()))
-
-    def samples(self, name: str) -> tuple[ProcessedSample, ...]:
-        """All records of a processed file, with their boxes.
-
-        Args:
-            name: the file's name with or without "_llava_style.json"; "scanrefer_val" also finds "scanrefer_vg_val".
-
-        Raises:
-            SceneError: no such file, several of that name, or a record of another form.
-        """
-        path = self._processed_file(name)
-        if path not in self._samples:
-            self._samples[path] = read_samples(path)
-        return self._samples[path]
-
-    def annotations(self, name: str) -> tuple[Annotation, ...]:
-        """All records of a processed file (see `samples`)."""
-        return tuple(sample.annotation for sample in self.samples(name))
 
     def objects(self, scene_id: str) -> tuple[SceneObject, ...]:
         """The true boxes under ScanNet's object ids; labels from ``SCENE.aggregation.json`` where it is there, else "".
@@ -252,33 +225,6 @@ class Video3DLLMData:
             raise SceneError(f"{path}: no such scene{hint}; check the id")
         return path
 
-    def _processed(self) -> list[Path]:
-        return sorted((self.root / "processed").rglob(f"*{_SUFFIX}"))
-
-    def _processed_file(self, name: str) -> Path:
-        files = self._processed()
-        stem = name.removesuffix(_SUFFIX)
-        stems = (stem, stem.replace("scanrefer_", "scanrefer_vg_")) if "_vg_" not in stem else (stem,)
-        found = [path for path in files if path.name.removesuffix(_SUFFIX) in stems]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            paths = ", ".join(str(path) for path in found)
-            raise SceneError(f"{self.root / 'processed'}: several files are named '{name}': {paths}; keep one of them")
-        raise SceneError(
-            f"{self.root / 'processed' / (stem + _SUFFIX)}: does not exist{did_you_mean(stem, self.annotation_names())}"
-            "; write it with Video-3D-LLM's preprocessing scripts, or check the name"
-        )
-
-    def _of_scene(self, name: str, scene_id: str) -> list[ProcessedSample]:
-        path = self._processed_file(name)
-        if path not in self._by_scene:
-            groups: dict[str, list[ProcessedSample]] = {}
-            for sample in self.samples(name):
-                groups.setdefault(sample.annotation.scene_id, []).append(sample)
-            self._by_scene[path] = groups
-        return self._by_scene[path].get(scene_id, [])
-
     def _read_json(self, path: Path, kind: type) -> Any:
         if path not in self._json:
             try:
@@ -326,20 +272,20 @@ class Video3DLLMData:
         except (KeyError, TypeError, ValueError) as error:
             raise SceneError(f"{path}: 'segGroups' lacks objectId or label ({error!r}); get the file again") from error
 
-    def _with_sample_boxes(
-        self, scene_id: str, objects: tuple[SceneObject, ...], samples: Iterable[ProcessedSample]
+    def _with_true_boxes(
+        self, scene_id: str, objects: tuple[SceneObject, ...], records: Iterable[AnnotationRecord]
     ) -> tuple[SceneObject, ...]:
         """The objects, completed by those that only annotations know; refuses annotations that contradict."""
         known = {item.id: item for item in objects}
         labels = self._labels(scene_id)
-        for sample in samples:
-            ids = sample.annotation.object_ids[: len(sample.boxes)]
-            for object_id, box in zip(ids, sample.boxes, strict=True):
+        for record in records:
+            for object_id, values in zip(record.annotation.object_ids, record.targets or (), strict=False):
+                box = np.array(values)
                 if object_id not in known:
                     known[object_id] = SceneObject(id=object_id, label=labels.get(object_id, ""), box=box)
                 elif np.abs(known[object_id].box - box).max() > _SAME_BOX:
                     raise SceneError(
-                        f"{self.root}: {sample.annotation.task} '{sample.annotation.id}' gives object {object_id} of "
+                        f"{self.root}: {record.annotation.task} '{record.annotation.id}' gives object {object_id} of "
                         f"{scene_id} the box {np.round(box, 2).tolist()}, but another file "
                         f"{np.round(known[object_id].box, 2).tolist()}; the files are of different versions; write "
                         "the processed files and the boxes again from the same ScanNet"
@@ -349,10 +295,10 @@ class Video3DLLMData:
 
 def _distinct(annotations: Iterable[Annotation]) -> tuple[Annotation, ...]:
     found = tuple(annotations)
-    counts = collections.Counter(annotation.id for annotation in found)
+    counts = collections.Counter((annotation.task, annotation.id) for annotation in found)
     twice = next((each for each, count in counts.items() if count > 1), None)
     if twice is not None:
-        raise SceneError(f"two annotations have the id '{twice}'; name each processed file once, and one of its kind")
+        raise SceneError(f"two annotations have the id '{twice[1]}'; name each processed file once, one of its kind")
     return found
 
 

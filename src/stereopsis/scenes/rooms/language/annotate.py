@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 
-from stereopsis.scenes.annotations import Annotation, Task
+from stereopsis.annotations import Annotation
 from stereopsis.scenes.rooms.language.balance import Candidate, Draft, Weights, draw, shipped_weights
 from stereopsis.scenes.rooms.language.config import LanguageConfig
 from stereopsis.scenes.rooms.language.descriptions import Names
@@ -14,7 +14,7 @@ from stereopsis.scenes.rooms.language.situated import situated_candidates
 from stereopsis.scenes.rooms.language.situations import Situation, find_situations
 from stereopsis.scenes.scene import Scene
 
-_GROUNDING: dict[str, Task] = {"unique": "scanrefer", "multiple": "scanrefer", "multi": "multi3drefer"}
+_GROUNDING: dict[str, str] = {"unique": "scanrefer", "multiple": "scanrefer", "multi": "multi3drefer"}
 
 
 def annotate(

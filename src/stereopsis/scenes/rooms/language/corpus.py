@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from stereopsis.scenes.annotations import Annotation
+from stereopsis.annotations import Annotation
 from stereopsis.scenes.rooms.language.annotate import annotate
 from stereopsis.scenes.rooms.language.config import LanguageConfig
 from stereopsis.scenes.rooms.language.views import view_annotations

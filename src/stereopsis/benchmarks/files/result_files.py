@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stereopsis.benchmarks.predictions import refuse_repeated
+from stereopsis.benchmarks.files.predictions import refuse_repeated
 from stereopsis.benchmarks.records import SampleScore
+from stereopsis.benchmarks.registry import benchmark_names
 from stereopsis.errors import RunFolderError
-from stereopsis.scenes.annotations import TASKS, Task
 
 RECORDS_FILE = "records.jsonl"
 SUMMARY_FILE = "summary.json"
@@ -34,8 +34,8 @@ class ScoredResult:
     """
 
     path: Path
-    samples: Mapping[Task, tuple[SampleScore, ...]]
-    protocols: Mapping[Task, str]
+    samples: Mapping[str, tuple[SampleScore, ...]]
+    protocols: Mapping[str, str]
     questions: Mapping[tuple[str, str], str]
     settings: Mapping[str, Any]
 
@@ -73,8 +73,8 @@ def read_result(path: Path) -> ScoredResult:
     settings: Mapping[str, Any] = {}
     if file.name == RECORDS_FILE and summary.is_file():
         settings = _object(_json(summary.read_text(encoding="utf-8"), str(summary)), str(summary)).get("settings") or {}
-    samples: dict[Task, list[SampleScore]] = {}
-    protocols: dict[Task, set[str]] = {}
+    samples: dict[str, list[SampleScore]] = {}
+    protocols: dict[str, set[str]] = {}
     questions: dict[tuple[str, str], str] = {}
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
@@ -97,16 +97,18 @@ def read_result(path: Path) -> ScoredResult:
         refuse_repeated([sample.id for sample in found], f"{file}, {task}")
     return ScoredResult(
         path=file,
-        samples={task: tuple(samples[task]) for task in TASKS if task in samples},
+        samples={task: tuple(samples[task]) for task in benchmark_names() if task in samples},
         protocols=_protocols(file, protocols, settings),
         questions=questions,
         settings=settings,
     )
 
 
-def _protocols(file: Path, of_records: Mapping[Task, set[str]], settings: Mapping[str, Any]) -> dict[Task, str]:
+def _protocols(file: Path, of_records: Mapping[str, set[str]], settings: Mapping[str, Any]) -> dict[str, str]:
     stated = settings.get("protocols")
-    found = {task: str(stated[task]) for task in TASKS if task in stated} if isinstance(stated, dict) else {}
+    found = (
+        {task: str(stated[task]) for task in benchmark_names() if task in stated} if isinstance(stated, dict) else {}
+    )
     for task, names in of_records.items():
         if len(names | {found.get(task, next(iter(names)))}) > 1:
             raise RunFolderError(f"{file}: its {task} samples were scored under several protocols ({sorted(names)})")
@@ -118,10 +120,10 @@ def _sample(record: Mapping[str, Any], where: str) -> SampleScore:
     texts = {key: record.get(key) for key in ("id", "scene_id", "task", "type")}
     wrong = [key for key, value in texts.items() if not isinstance(value, str)]
     scores = record.get("scores")
-    if wrong or texts["task"] not in TASKS or not isinstance(scores, dict):
+    if wrong or texts["task"] not in benchmark_names() or not isinstance(scores, dict):
         raise RunFolderError(
-            f"{where}: a record needs the texts id, scene_id, task (one of {', '.join(TASKS)}) and type, and scores by "
-            f"metric; {', '.join(wrong) or 'task or scores'} is missing or something else"
+            f"{where}: a record needs the texts id, scene_id, task (one of {', '.join(benchmark_names())}) and type, "
+            f"and scores by metric; {', '.join(wrong) or 'task or scores'} is missing or something else"
         )
     counts = {name: record.get(name) or () for name in ("bleu_counts", "meteor_counts")}
     numbers = {**scores, **{f"{name} {i}": each for name, listed in counts.items() for i, each in enumerate(listed)}}

@@ -1,35 +1,45 @@
 """What the readers of annotation files share: JSON with places, fields with types, ids that are unique."""
 
 import dataclasses
+import functools
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stereopsis.errors import StereopsisError
-from stereopsis.scenes.annotations import Annotation
+import numpy as np
+from jaxtyping import Float
 
-Box = tuple[float, float, float, float, float, float]
+from stereopsis.annotations import AnnotationRecord, Box
+from stereopsis.errors import StereopsisError
+
+Alignments = Mapping[str, Float[np.ndarray, "4 4"]]
+"""Scene id -> axis-alignment matrix (raw ScanNet frame to aligned frame)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AnnotationRecord:
-    """An annotation, and what else its file says about it.
+class AnnotationFile:
+    """A file that a benchmark is to read.
 
     Attributes:
-        annotation: the question, caption or expression.
-        names: how prediction files of the official repositories may call it (``sample_id``), its own id apart.
-        targets: the true boxes of `annotation.object_ids`, cx cy cz dx dy dz, aligned frame, metres; None where the
-            file has none.
-        query: the box that ``<coord>`` speaks of (scan2cap): at validation the best proposal, None where no
-            proposal was close enough or the file has none.
+        path: the file.
+        split: which split it holds, where that is known; "train" also gives every wording of a question.
+        alignments: the scenes' axis alignments, where they are known.
     """
 
-    annotation: Annotation
-    names: tuple[str, ...] = ()
-    targets: tuple[Box, ...] | None = None
-    query: Box | None = None
+    path: Path
+    split: str | None = None
+    alignments: Alignments | None = None
+
+    @functools.cached_property
+    def content(self) -> Any:
+        """The content of a JSON file, read once.
+
+        Raises:
+            StereopsisError: see `read_json`.
+        """
+        return read_json(self.path)
 
 
 def read_json(path: Path) -> Any:

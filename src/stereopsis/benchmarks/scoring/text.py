@@ -7,7 +7,7 @@ the mean of the per-sample values, so those can be bootstrapped; the rarity weig
 so.
 
 BLEU and METEOR of a corpus are no means of sentence values. Each sample keeps its counts instead, and any set of
-samples gets its value from their sums. METEOR needs Java (see `stereopsis.benchmarks.java_tools`).
+samples gets its value from their sums. METEOR needs Java (see `stereopsis.benchmarks.scoring.java_tools`).
 """
 
 import dataclasses
@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from stereopsis.benchmarks.java_tools import UnavailableError, meteor_counts, meteor_of_counts
-from stereopsis.benchmarks.ngrams import ngram_scores, rouge_l
 from stereopsis.benchmarks.records import Metric
+from stereopsis.benchmarks.scoring.java_tools import UnavailableError, meteor_counts, meteor_of_counts
+from stereopsis.benchmarks.scoring.ngrams import ngram_scores, rouge_l
 from stereopsis.errors import StereopsisError
 
 BLEU_ORDERS = (1, 2, 3, 4)
@@ -39,7 +39,7 @@ class TextScores:
         bleu_counts: [samples, 10] hits of 1..4-grams, totals of 1..4-grams, length, closest reference's
             length.
         meteor: [samples] sentence METEOR; None where it is not available.
-        meteor_counts: [samples, 23] see `stereopsis.benchmarks.java_tools.meteor_of_counts`; None likewise.
+        meteor_counts: [samples, 23] see `stereopsis.benchmarks.scoring.java_tools.meteor_of_counts`; None likewise.
         no_meteor: why METEOR is not available; empty where it is.
     """
 
@@ -71,10 +71,10 @@ class TextScores:
 def text_metrics(suffix: str = "") -> tuple[Metric, ...]:
     """CIDEr first, then METEOR, ROUGE-L and BLEU-1..4, each name with this ending."""
     return (
-        Metric(name=f"cider{suffix}"),
+        Metric(name=f"cider{suffix}", heading=f"CIDEr{suffix}", over_set=True),
         Metric(name=f"meteor{suffix}", meteor=True),
         Metric(name=f"rouge_l{suffix}"),
-        *(Metric(name=f"bleu_{order}{suffix}", bleu_order=order) for order in BLEU_ORDERS),
+        *(Metric(name=f"bleu_{order}{suffix}", bleu_order=order, shown=False) for order in BLEU_ORDERS),
     )
 
 

@@ -19,13 +19,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from stereopsis.benchmarks.java_tools import METEOR_COUNTS, meteor_of_counts
 from stereopsis.benchmarks.records import Metric, SampleScore
-from stereopsis.benchmarks.statistics import Interval, draw_scenes, percentile_interval, ratio
-from stereopsis.benchmarks.summary import POINTS
-from stereopsis.benchmarks.text import BLEU_COUNTS, bleu_of_counts
+from stereopsis.benchmarks.scoring.java_tools import METEOR_COUNTS, meteor_of_counts
+from stereopsis.benchmarks.scoring.statistics import Interval, draw_scenes, percentile_interval, ratio
+from stereopsis.benchmarks.scoring.summary import POINTS
+from stereopsis.benchmarks.scoring.text import BLEU_COUNTS, bleu_of_counts
 from stereopsis.errors import StereopsisError
-from stereopsis.scenes.annotations import Task
 
 EXACT_SCENES = 12
 """With at most so many scenes that differ all swaps are tried (2 to that power)."""
@@ -69,7 +68,7 @@ class TaskComparison:
         type_counts: question type -> samples.
     """
 
-    task: Task
+    task: str
     count: int
     scene_count: int
     overall: Mapping[str, MetricComparison]

@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from stereopsis.benchmarks.java_tools import METEOR_COUNTS, meteor_of_counts
 from stereopsis.benchmarks.records import Metric, SampleScore
-from stereopsis.benchmarks.statistics import Interval, draw_scenes, percentile_interval, ratio
-from stereopsis.benchmarks.text import BLEU_COUNTS, bleu_of_counts
+from stereopsis.benchmarks.scoring.java_tools import METEOR_COUNTS, meteor_of_counts
+from stereopsis.benchmarks.scoring.statistics import Interval, draw_scenes, percentile_interval, ratio
+from stereopsis.benchmarks.scoring.text import BLEU_COUNTS, bleu_of_counts
 from stereopsis.errors import StereopsisError
-from stereopsis.scenes.annotations import Task
 
 POINTS = 100.0
 
@@ -33,7 +32,7 @@ class Summary:
         unavailable: metric name -> why it has no value; such a metric is in none of the tables above.
     """
 
-    task: Task
+    task: str
     count: int
     scene_count: int
     overall: Mapping[str, Interval]

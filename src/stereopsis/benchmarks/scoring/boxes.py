@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 
+from stereopsis.benchmarks.records import Prediction
 from stereopsis.geometry.boxes import box_volume, intersection_volume
 
 IOU_THRESHOLDS = (0.25, 0.5)
@@ -17,6 +18,14 @@ def evaluated_iou(a: Float[np.ndarray, "n 6"], b: Float[np.ndarray, "m 6"]) -> F
     """
     shared = intersection_volume(a, b)
     return shared / (box_volume(a)[:, None] + box_volume(b)[None] - shared + _UNION_ADDED)
+
+
+def hit_rates(prediction: Prediction) -> tuple[float, ...]:
+    """At each threshold the share of a prediction's candidates that overlap some target so far; 0 without any."""
+    if len(prediction.boxes) == 0:
+        return (0.0,) * len(IOU_THRESHOLDS)
+    best = evaluated_iou(prediction.boxes, prediction.targets).max(axis=1, initial=0.0)
+    return tuple(float(np.mean(best >= threshold)) for threshold in IOU_THRESHOLDS)
 
 
 def matched_f1(

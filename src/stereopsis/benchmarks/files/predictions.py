@@ -23,10 +23,10 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from stereopsis.benchmarks.registry import all_benchmarks
 from stereopsis.errors import StereopsisError
-from stereopsis.scenes.annotations import TASKS, Task
 
-GROUNDING_TASKS: tuple[Task, ...] = ("scanrefer", "multi3drefer")
+GROUNDING_TASKS: tuple[str, ...] = ("scanrefer", "multi3drefer")
 ID_KEYS = ("sample_id", "question_id", "id")
 TEXT_KEYS = ("pred_response", "prediction", "answer", "answer_top10")
 BOX_KEYS = ("objects", "boxes")
@@ -86,7 +86,7 @@ class PredictionFile:
     torn_lines: int = 0
 
 
-def read_predictions(path: Path, task: Task) -> PredictionFile:
+def read_predictions(path: Path, task: str) -> PredictionFile:
     """Read a prediction file of any known form.
 
     Raises:
@@ -121,9 +121,9 @@ def read_predictions(path: Path, task: Task) -> PredictionFile:
     return PredictionFile(path=path, form=form, samples=samples, torn_lines=torn)
 
 
-def _of_another(record: Any, task: Task) -> bool:
+def _of_another(record: Any, task: str) -> bool:
     """Whether a record of ours, which names its benchmark, belongs to another one."""
-    return isinstance(record, dict) and record.get("task") in TASKS and record["task"] != task
+    return isinstance(record, dict) and record.get("task") in all_benchmarks() and record["task"] != task
 
 
 def refuse_repeated(ids: Sequence[str], where: str) -> None:
@@ -246,7 +246,7 @@ def _keyed(key: str, value: Any) -> Any:
     return {**value, "sample_id": key} if isinstance(value, dict) else {"sample_id": key, "pred_response": value}
 
 
-def _sample(record: Any, where: str, task: Task) -> PredictedSample:
+def _sample(record: Any, where: str, task: str) -> PredictedSample:
     if not isinstance(record, dict):
         raise StereopsisError(f"{where}: expected an object with {' or '.join(ID_KEYS)}, found {_shown(record)}")
     found = _first(record, ID_KEYS)
@@ -271,7 +271,7 @@ def _sample(record: Any, where: str, task: Task) -> PredictedSample:
     )
 
 
-def _text(record: Mapping[str, Any], where: str, task: Task) -> str:
+def _text(record: Mapping[str, Any], where: str, task: str) -> str:
     value = _first(record, TEXT_KEYS)
     if isinstance(value, list) and value and isinstance(value[0], str):
         value = value[0]  # ranked answers, or a caption in a list of one

@@ -3,12 +3,10 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 
-import numpy as np
-
-from stereopsis.benchmarks.boxes import IOU_THRESHOLDS, evaluated_iou
+from stereopsis.annotations import Annotation
 from stereopsis.benchmarks.records import Prediction
+from stereopsis.benchmarks.registry import all_benchmarks, benchmark_named
 from stereopsis.errors import StereopsisError
-from stereopsis.scenes.annotations import Annotation, Task
 
 
 def majority_answers(annotations: Iterable[Annotation]) -> Callable[[Annotation], str]:
@@ -24,8 +22,8 @@ def majority_answers(annotations: Iterable[Annotation]) -> Callable[[Annotation]
         A function from an annotation to the answer; it raises StereopsisError for a task it has seen no
         answer of.
     """
-    of_type: dict[tuple[Task, str], Counter[str]] = defaultdict(Counter)
-    of_task: dict[Task, Counter[str]] = defaultdict(Counter)
+    of_type: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    of_task: dict[str, Counter[str]] = defaultdict(Counter)
     for annotation in annotations:
         for answer in {text.strip() for text in annotation.answers} - {""}:
             of_type[annotation.task, annotation.type][answer] += 1
@@ -49,23 +47,13 @@ def _most_frequent(counts: Counter[str]) -> str:
 
 
 def chance_scores(prediction: Prediction) -> dict[str, float]:
-    """The exact expected score of one proposal picked uniformly at random, in the grounding task's metrics.
-
-    scanrefer: the share of proposals whose IoU with the target reaches the threshold. multi3drefer: the mean
-    F1 of one proposal, 2 / (1 + targets) where it hits any target; 0 where nothing is there to find, as a
-    guess always names something. Without proposals: wrong, or right if nothing is there.
+    """The expected score of a guess, in the metrics of the prediction's benchmark.
 
     Raises:
-        StereopsisError: the task is not a grounding task.
+        StereopsisError: chance is not defined for this benchmark.
     """
-    task, targets = prediction.annotation.task, len(prediction.targets)
-    if task == "scanrefer":
-        name, worth, unpicked = "acc", 1.0, 0.0
-    elif task == "multi3drefer":
-        name, worth, unpicked = "f1", 2.0 / (1 + targets), float(targets == 0)
-    else:
-        raise StereopsisError(f"{prediction.label}: chance is defined for scanrefer and multi3drefer")
-    if len(prediction.boxes) == 0:
-        return {f"{name}@{threshold}": unpicked for threshold in IOU_THRESHOLDS}
-    best = evaluated_iou(prediction.boxes, prediction.targets).max(axis=1, initial=0.0)
-    return {f"{name}@{limit}": worth * float(np.mean(best >= limit)) for limit in IOU_THRESHOLDS}
+    chance = benchmark_named(prediction.annotation.task).chance
+    if chance is None:
+        able = [each.name for each in all_benchmarks().values() if each.chance is not None]
+        raise StereopsisError(f"{prediction.label}: chance is defined for {' and '.join(able)}")
+    return chance(prediction)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from stereopsis.benchmarks.annotation_files import AnnotationRecord
-from stereopsis.benchmarks.predictions import (
+from stereopsis.annotations import Annotation
+from stereopsis.benchmarks.files.annotation_files import AnnotationRecord
+from stereopsis.benchmarks.files.predictions import (
     GROUNDING_TASKS,
     PredictedSample,
     PredictionFile,
@@ -18,7 +19,6 @@ from stereopsis.benchmarks.predictions import (
 from stereopsis.benchmarks.records import Prediction, SampleScore
 from stereopsis.benchmarks.scan2cap.metric import query_box
 from stereopsis.errors import StereopsisError
-from stereopsis.scenes.annotations import Annotation
 
 Boxes = Mapping[str, Float[np.ndarray, "boxes 6"]]
 SAME_BOX = 0.01

@@ -1,0 +1,1 @@
+"""Annotation files and prediction files: reading them, and pairing the one with the other."""

@@ -1,0 +1,1 @@
+"""What answers are worth: text, n-grams, boxes; means with intervals, and comparisons."""
