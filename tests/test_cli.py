@@ -340,7 +340,7 @@ def broken(tmp_path: Path, finished_run, tiny_rooms, recipe_content) -> dict[str
         ("evaluate {run} --protocol scan2cap=loose", "scan2cap has no protocol 'loose'"),
         ("evaluate {run} --benchmarks sqa3d --protocol scan2cap=released", "scan2cap, which is not evaluated here"),
         ("evaluate {run} --limit 0", "--limit must be at least 1"),
-        ("evaluate {run} --precision fp8", "--precision must be one of fp32, bf16, found 'fp8'"),
+        ("evaluate {run} --precision fp8", "precision must be one of auto, bf16, fp32, found 'fp8'"),
         ("evaluate {run} --scenes {rooms} --rooms 3", "--scenes and --rooms exclude each other"),
         ("evaluate {run} --scenes {tmp}/missing", "missing: does not exist"),
         ("evaluate dummy --scenes {rooms}", "say with --output where its evaluation goes"),

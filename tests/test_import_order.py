@@ -15,6 +15,7 @@ ORDER = (
     "errors",
     "files",
     "progress",
+    "precision",
     "assets",
     "weights",
     "annotations",

@@ -412,3 +412,26 @@ def test_two_processes_write_what_one_writes(launcher, finished_run, tiny_rooms,
     (half / "parts" / "part-0003.jsonl").write_text("\n".join(kept) + '\n{"torn')
     call(*both, "-o", str(tmp_path / "half"))
     assert {name: (half / name).read_bytes() for name in names} == one
+
+
+@pytest.mark.parametrize("begun", ["bf16", "fp32"])
+def test_an_evaluation_goes_on_in_the_precision_that_it_was_begun_in(
+    finished_run, tiny_rooms, tmp_path, monkeypatch, begun
+):
+    from stereopsis.evaluation.evaluate_run import Request, execute, make_plan
+
+    def computes(native):
+        monkeypatch.setattr("stereopsis.precision._bfloat16", lambda device: (native, "pretended", None))
+
+    def run():
+        plan = make_plan(
+            Request(model=str(finished_run.folder), scenes=tiny_rooms, output=tmp_path, limit=2, meteor=False)
+        )
+        execute(plan)
+        return json.loads((tmp_path / "evaluation" / "settings.json").read_text())
+
+    computes(begun == "bf16")
+    first = run()
+    computes(begun != "bf16")  # another machine
+    assert run() == first
+    assert {"bfloat16": "bf16", "float32": "fp32"}[first["predictor"]["precision"]] == begun

@@ -209,7 +209,7 @@ def train(
     "stereopsis evaluate runs/first --benchmarks sqa3d,scanrefer --limit 100 --dry-run   |   "
     "stereopsis evaluate dummy --scenes data/mine -o runs/dummy   |   "
     "stereopsis evaluate runs/first --scenes data/scannet --annotations scanqa=ScanQA_v1.0_val.json   |   "
-    "torchrun --nproc-per-node 8 -m stereopsis evaluate runs/first --precision bf16"
+    "torchrun --nproc-per-node 8 -m stereopsis evaluate runs/first"
 )
 def evaluate(
     model: Annotated[str, typer.Argument(help="A run folder made by 'train', or 'dummy' (simple rules, no weights).")],
@@ -229,7 +229,7 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where the evaluation goes (instead of the run).")
     ] = None,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace an evaluation that is there.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only tell what would be evaluated.")] = False,
     overrides: Overrides = None,

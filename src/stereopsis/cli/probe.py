@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from stereopsis.errors import StereopsisError
+from stereopsis.precision import ComputePrecision, choose_precision
+from stereopsis.progress import say
 
 if TYPE_CHECKING:
     from stereopsis.probing.subjects import Subject
@@ -46,6 +48,7 @@ def probe(
     against: Annotated[
         list[Path] | None, typer.Option("--against", help="Other probes with evaluations, for the scatter over models.")
     ] = None,
+    precision: Annotated[str, typer.Option(help="Of the model's numbers: auto, bf16 or fp32.")] = "auto",
     cache: Annotated[Path, typer.Option(help="Folder for generated rooms.")] = Path("data/rooms"),
     sheets: Annotated[int, typer.Option(help="Draw and make clickable so many scenes.")] = 3,
 ) -> None:
@@ -54,7 +57,9 @@ def probe(
     from stereopsis.probing.report import add_downstream, add_models
     from stereopsis.report.probe_page import write_probe_page
 
-    subject = _subject(model, teacher, layers, views, positions)
+    chosen = choose_precision(precision)
+    say(console, chosen.sentence)
+    subject = _subject(model, teacher, layers, views, positions, chosen)
     found = _scenes(scenes or [], rooms, cache)
     result = probe_scenes(subject, found, ProbeSettings(voxel=voxel), console=console)
     if evaluation is not None:
@@ -62,13 +67,16 @@ def probe(
     if against:
         add_models(result, against)
     drawn = _sheets(subject, found[:sheets], output, voxel)
+    result["precision"] = chosen.record()
     write_probe(output, result)
     page = write_probe_page(output, result, drawn)
     console.print(_table(result))
     console.print(f"Page: [bold]{page.resolve()}[/bold]", highlight=False, soft_wrap=True)
 
 
-def _subject(model: str, teacher: str | None, layers: str, views: int, positions: str | None) -> "Subject":
+def _subject(
+    model: str, teacher: str | None, layers: str, views: int, positions: str | None, precision: ComputePrecision
+) -> "Subject":
     from stereopsis.models.storage import load_model
     from stereopsis.probing.subjects import ModelSubject, TeacherSubject
     from stereopsis.teachers.feature_teachers import load_feature_teacher
@@ -79,7 +87,7 @@ def _subject(model: str, teacher: str | None, layers: str, views: int, positions
     if (folder / RECIPE_FILE).is_file():
         folder = folder / MODEL_FOLDER
     changes: dict[str, Any] = {} if positions is None else {"positions": positions}
-    opened = load_model(folder, **changes)
+    opened = load_model(folder, dtype=precision.dtype, **changes)
     config = opened.pack_config(views=views)
     if teacher is not None:
         return TeacherSubject(load_feature_teacher(teacher), config)

@@ -49,6 +49,7 @@ def reconstruct(
         list[str] | None,
         typer.Option("--set", "-s", help="Override a key of the run's recipe, e.g. -s teachers.latent=taef1:FOLDER."),
     ] = None,
+    precision: Annotated[str, typer.Option(help="Of the model's numbers: auto, bf16 or fp32.")] = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace reconstructions that are there.")] = False,
 ) -> None:
     """Show what a model imagines: hidden views and the room from above, beside their targets and plain guesses.
@@ -74,6 +75,7 @@ def reconstruct(
             mean_scenes=mean_scenes,
             overrides=tuple(overrides or ()),
             overwrite=overwrite,
+            precision=precision,
         ),
         console=console,
     )

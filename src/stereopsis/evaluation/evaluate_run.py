@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from stereopsis.benchmarks import benchmark_names, read_annotations
@@ -17,6 +16,8 @@ from stereopsis.evaluation.resumable import run_evaluation
 from stereopsis.evaluation.sharding import Processes
 from stereopsis.evaluation.stream import SETTINGS_FILE, finished, read_parts
 from stereopsis.models.spatial import SpatialModel
+from stereopsis.precision import choose_precision, parse_precision
+from stereopsis.progress import say
 from stereopsis.scenes.scene import Scene
 from stereopsis.training.recipe import Recipe, load_recipe
 from stereopsis.training.sections import SourceSection
@@ -33,7 +34,6 @@ from stereopsis.training.train_run import (
 DUMMY = "dummy"
 DUMMY_RECIPE = "baseline-tiny"
 EVALUATION_FOLDER = "evaluation"
-_DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Request:
         meteor: whether captions and ScanQA's answers get METEOR too, where Java is there.
         rooms: so many procedural test rooms instead of the recipe's scenes.
         output: folder for the evaluation; None = the run's own.
-        precision: of the model's numbers: fp32 or bf16.
+        precision: of the model's numbers: bf16, fp32, or auto (see `stereopsis.precision`).
         overwrite: replace an evaluation that is there.
     """
 
@@ -66,7 +66,7 @@ class Request:
     meteor: bool = True
     rooms: int | None = None
     output: Path | None = None
-    precision: str = "fp32"
+    precision: str = "auto"
     overwrite: bool = False
 
 
@@ -105,8 +105,7 @@ def make_plan(request: Request) -> Plan:
         raise StereopsisError(f"--limit must be at least 1 (questions per benchmark), found {request.limit}")
     if request.scenes is not None and request.rooms:
         raise StereopsisError("--scenes and --rooms exclude each other; give one of them")
-    if request.precision not in _DTYPES:
-        raise StereopsisError(f"--precision must be one of {', '.join(_DTYPES)}, found '{request.precision}'")
+    parse_precision(request.precision)
     changes: dict[str, Any] = {}
     if request.annotations:
         changes["tasks"] = tuple(task for task in benchmark_names() if task in request.annotations)
@@ -182,7 +181,10 @@ def execute(plan: Plan, *, processes: Processes | None = None, console: Console 
     asked = questions(scenes, recipe.evaluation.tasks, request.limit)
     predictor: Predictor = DummyPredictor(proposals=recipe.evaluation.proposals, protocols=request.protocols)
     if not plan.dummy:
-        _, model = open_run(Path(request.model), dtype=_DTYPES[request.precision])
+        decided = None if request.overwrite else _precision_there(folder)
+        precision = choose_precision(request.precision, processes.device, decided=decided)
+        say(console, precision.sentence)
+        _, model = open_run(Path(request.model), dtype=precision.dtype)
         model.to(processes.device)
         predictor = model_predictor(model, recipe, request.protocols)
     run_evaluation(
@@ -245,6 +247,15 @@ def _state(folder: Path | None, total: int) -> str:
     if finished(folder):
         return "a finished evaluation; it is kept where its settings are these"
     return f"an unfinished evaluation, {len(read_parts(folder))} of {total} questions answered"
+
+
+def _precision_there(folder: Path) -> str | None:
+    """What the answers that lie there were computed in, so that the rest goes on in the same; None: there are none."""
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        return None
+    precision = json.loads(path.read_text()).get("predictor", {}).get("precision")
+    return {"bfloat16": "bf16", "float32": "fp32"}.get(precision)
 
 
 def _start_output(plan: Plan, output: Path) -> None:

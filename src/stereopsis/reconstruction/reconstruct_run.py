@@ -14,6 +14,7 @@ from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import HEADS_FILE
 from stereopsis.packs.build import build_pack
 from stereopsis.packs.targets import Teachers
+from stereopsis.precision import choose_precision
 from stereopsis.progress import say, tracked
 from stereopsis.reconstruction.pages import RECONSTRUCT_FILE, Sampling, reconstruct
 from stereopsis.reconstruction.sampling import MeanCells, imagining_objectives, mean_cells
@@ -47,6 +48,7 @@ class ReconstructRequest:
         mean_scenes: average so many training scenes for the mean image.
         overrides: of the run's recipe.
         overwrite: write into an output that holds reconstructions already.
+        precision: of the model's numbers (see `stereopsis.precision`).
     """
 
     model: Path
@@ -59,6 +61,7 @@ class ReconstructRequest:
     mean_scenes: int = 64
     overrides: tuple[str, ...] = ()
     overwrite: bool = False
+    precision: str = "auto"
 
 
 def execute(request: ReconstructRequest, *, console: Console | None = None) -> Path:
@@ -72,7 +75,9 @@ def execute(request: ReconstructRequest, *, console: Console | None = None) -> P
     output = request.model / FOLDER if request.output is None else request.output
     if (output / RECONSTRUCT_FILE).exists() and not request.overwrite:
         raise RunFolderError(f"{output} holds reconstructions already; add --overwrite, or choose another --output")
-    recipe, model, teachers = open_with_heads(request.model, overrides=request.overrides)
+    precision = choose_precision(request.precision)
+    say(console, precision.sentence)
+    recipe, model, teachers = open_with_heads(request.model, overrides=request.overrides, dtype=precision.dtype)
     imagining_objectives(model)
     assert teachers.latent is not None
     scenes = [scene for path in request.scenes for scene in scenes_of(SourceSection(path=path), recipe.data.cache)]
@@ -94,6 +99,7 @@ def execute(request: ReconstructRequest, *, console: Console | None = None) -> P
         "scenes": [scene.id for scene in scenes],
         "controls": {name: str(folder) for name, folder in _named(request.controls).items()},
         **environment(),
+        "precision": precision.record(),
     }
     means = training_means(recipe, model, teachers, request.mean_scenes, console=console)
     written = reconstruct(
@@ -164,7 +170,7 @@ def _control(
     console: Console | None,
 ) -> SpatialModel:
     """The control's model with a denoiser of its own: fitted now, or read back where it was fitted before."""
-    _, control = open_run(folder)
+    _, control = open_run(folder, dtype=model.grounding.zero_target.dtype)
     mine, theirs = model.pack_config(), control.pack_config()
     if mine != theirs:
         raise RecipeError(

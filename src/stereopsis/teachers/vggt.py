@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from stereopsis.errors import CheckpointError, RecipeError
+from stereopsis.precision import choose_precision
 from stereopsis.teachers.features import TeacherViews
 from stereopsis.teachers.patch_grid import PatchGridTeacher, patches_as_grid, resized_pictures
 from stereopsis.teachers.vggt_archive import VGGT_PATCH, VGGT_SIDE, vggt_rows
@@ -39,7 +40,7 @@ class VggtTeacher(PatchGridTeacher):
     Args:
         module: a VGGT model.
         name: short name for recipes, caches and logs.
-        half: run in bfloat16 autocast on CUDA devices, as the released script; on the CPU always float32.
+        half: run in bfloat16 autocast on CUDA devices that compute it, as the released script; elsewhere in float32.
     """
 
     def __init__(self, module: nn.Module, *, name: str = "vggt", half: bool = True) -> None:
@@ -65,7 +66,8 @@ class VggtTeacher(PatchGridTeacher):
 
     def _tokens(self, pixels: Float[Tensor, "views 3 height width"]) -> Float[Tensor, "views patches channels"]:
         model: Any = self.module
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half and self.device.type == "cuda"):
+        half = self.half and self.device.type == "cuda" and choose_precision("auto", self.device).name == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             blocks, first_patch = model.aggregator(pixels[None])
         return blocks[-1][0, :, int(first_patch) :].float()
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 
 from stereopsis.errors import RecipeError, did_you_mean
+from stereopsis.precision import ComputePrecision, choose_precision
 from stereopsis.training.recipe import ENGINE_FOLDER, Recipe, recipe_folders
 
 Sharding = Literal["fsdp", "deepspeed"]
@@ -57,11 +58,6 @@ def check_engine(recipe: Recipe) -> None:
             f"model.load_in is '{recipe.model.load_in}': a quantised base cannot be sharded by {sharding()}; launch "
             "with the engine 'ddp'"
         )
-    if sharding() == "deepspeed" and recipe.training.on_nonfinite == "skip":
-        raise RecipeError(
-            "training.on_nonfinite is 'skip', but DeepSpeed steps by itself and cannot leave a step out; launch with "
-            "'fsdp2' or 'ddp', or leave it out"
-        )
     if sharding() == "fsdp" and os.environ.get("FSDP_VERSION", "1") != "2":
         raise RecipeError("only FSDP's second version is supported; set 'fsdp_version: 2' (see the engine 'fsdp2')")
     if os.environ.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "false").lower() == "true" and sharding() == "fsdp":
@@ -80,6 +76,18 @@ def shard_on_cpu_too(accelerator: Any) -> None:
     if sharding() == "fsdp" and state.distributed_type == DistributedType.MULTI_CPU:
         state.fsdp_plugin = FullyShardedDataParallelPlugin()
         state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
+
+
+def training_precision(recipe: Recipe, device: torch.device | str, *, decided: str | None = None) -> ComputePrecision:
+    """What a recipe's products are computed in; weights that are kept in half precision want bfloat16 anywhere.
+
+    Args:
+        recipe: what to train.
+        device: where.
+        decided: what "auto" came to when the run was started that goes on now.
+    """
+    kept_in_half = recipe.model.dtype != "float32" or recipe.model.load_in is not None
+    return choose_precision("bf16" if kept_in_half else recipe.training.precision, device, decided=decided)
 
 
 def autocast(device: torch.device) -> torch.autocast:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from stereopsis.errors import MissingExtraError, RecipeError, did_you_mean
 from stereopsis.models.spatial import SpatialModel
@@ -16,6 +17,74 @@ OPTIMIZERS = ("adamw", *EIGHT_BIT, "muon")
 _NOT_HIDDEN = ("embed", "lm_head", "cls_token", "mask_token", "zero_target", "newline")
 
 
+class Muon(torch.optim.Muon):
+    """Torch's Muon, with a say in what it orthogonalises in: torch's does it in bfloat16, which many CPUs emulate.
+
+    Args:
+        params: parameter groups of 2-D parameters.
+        orthogonal: dtype of the Newton-Schulz iteration.
+        options: torch's.
+    """
+
+    def __init__(self, params: Any, *, orthogonal: torch.dtype, **options: Any) -> None:
+        super().__init__(params, **options)
+        self.orthogonal = orthogonal
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step."""
+        if self.orthogonal == torch.bfloat16:
+            return super().step(closure)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            if not group["nesterov"] or group["adjust_lr_fn"] != "match_rms_adamw":
+                raise ValueError("only Nesterov momentum and adjust_lr_fn='match_rms_adamw' are computed here")
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._step_one(parameter, parameter.grad, group)
+        return loss
+
+    def _step_one(self, parameter: Tensor, gradient: Tensor, group: Mapping[str, Any]) -> None:
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(gradient)
+        momentum = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
+        update = orthogonalised(
+            gradient.lerp(momentum, group["momentum"]).to(self.orthogonal),
+            coefficients=group["ns_coefficients"],
+            steps=group["ns_steps"],
+            eps=group["eps"],
+        )
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(update.to(parameter.dtype), alpha=-group["lr"] * 0.2 * max(parameter.shape) ** 0.5)
+
+
+def orthogonalised(
+    matrix: Float[Tensor, "rows cols"], *, coefficients: tuple[float, float, float], steps: int, eps: float
+) -> Float[Tensor, "rows cols"]:
+    """The orthogonal matrix nearest to one, roughly: all singular values are brought near 1.
+
+    A quintic Newton-Schulz iteration, X <- aX + (bA + cA^2) X with A = X X^T, from X scaled to a norm of 1 (K. Jordan's
+    Muon, 2024).
+
+    Args:
+        matrix: what to orthogonalise.
+        coefficients: a, b and c.
+        steps: iterations.
+        eps: least norm to divide by.
+    """
+    a, b, c = coefficients
+    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    wide = wide / wide.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = wide @ wide.T
+        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide.T if matrix.shape[0] > matrix.shape[1] else wide
+
+
 class MuonWithAdamW(torch.optim.Optimizer):
     """Muon on matrices and AdamW on everything else, stepped together.
 
@@ -25,6 +94,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         matrices: parameter groups of 2-D parameters.
         others: parameter groups of the rest.
         betas: AdamW's.
+        orthogonal: what Muon orthogonalises in.
     """
 
     def __init__(
@@ -33,9 +103,10 @@ class MuonWithAdamW(torch.optim.Optimizer):
         others: Sequence[dict[str, Any]],
         *,
         betas: tuple[float, float] = (0.9, 0.999),
+        orthogonal: torch.dtype = torch.float32,
     ) -> None:
         self.parts: tuple[torch.optim.Optimizer, ...] = (
-            torch.optim.Muon(list(matrices), adjust_lr_fn="match_rms_adamw", weight_decay=0.0),
+            Muon(list(matrices), adjust_lr_fn="match_rms_adamw", weight_decay=0.0, orthogonal=orthogonal),
             torch.optim.AdamW(list(others), betas=betas),
         )
         super().__init__([p for part in self.parts for g in part.param_groups for p in g["params"]], {})
@@ -71,6 +142,7 @@ def build_optimizer(
     weight_decay: float,
     vision_rate: float | None = None,
     betas: tuple[float, float] = (0.9, 0.999),
+    orthogonal: torch.dtype = torch.float32,
 ) -> torch.optim.Optimizer:
     """An optimizer over the trainable parameters; norms and biases do not decay.
 
@@ -82,6 +154,7 @@ def build_optimizer(
         weight_decay: of matrices.
         vision_rate: of the vision tower, where it is trained; None = the backbone's.
         betas: AdamW's.
+        orthogonal: what Muon orthogonalises in.
 
     Raises:
         RecipeError: unknown name.
@@ -106,7 +179,7 @@ def build_optimizer(
     matrices = [group for kind, group in made.items() if kind[0]]
     others = [group for kind, group in made.items() if not kind[0]]
     if name == "muon":
-        return MuonWithAdamW(matrices, others, betas=betas)
+        return MuonWithAdamW(matrices, others, betas=betas, orthogonal=orthogonal)
     return adamw_of(name)([*matrices, *others], betas=betas)
 
 

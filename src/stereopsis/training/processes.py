@@ -55,6 +55,16 @@ class Processes:
 
         PartialState().wait_for_everyone()
 
+    def said_by_all(self, word: str) -> list[str]:
+        """What every process says, by rank; every process must come here."""
+        if self.count == 1:
+            return [word]
+        import torch
+
+        said: list[Any] = [None] * self.count
+        torch.distributed.all_gather_object(said, word, group=self.group)
+        return said
+
     def said_by_first_here(self, say: Callable[[], str]) -> str:
         """What the first process of this machine says; every process must ask."""
         import torch

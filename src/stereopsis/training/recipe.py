@@ -48,7 +48,7 @@ class Recipe(Section):
     @pydantic.model_validator(mode="after")
     def _half_precision_weights_need_autocast(self) -> "Recipe":
         if self.training.precision == "fp32" and (self.model.dtype != "float32" or self.model.load_in is not None):
-            raise ValueError("'model.dtype: bfloat16' and 'model.load_in' need 'training.precision: bf16'")
+            raise ValueError("'model.dtype: bfloat16' and 'model.load_in' need 'training.precision: bf16' (or 'auto')")
         return self
 
     def to_yaml(self) -> str:

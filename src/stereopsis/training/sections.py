@@ -7,6 +7,7 @@ import pydantic
 
 from stereopsis.benchmarks import benchmark_named, trained_benchmarks
 from stereopsis.errors import StereopsisError
+from stereopsis.precision import Precision
 
 
 def _known(task: str) -> str:
@@ -245,9 +246,8 @@ class TrainingSection(Section):
         warmup: share of the steps spent warming up.
         schedule: name of a transformers schedule.
         clip: largest gradient norm.
-        on_nonfinite: what a loss or gradient does that is NaN or infinite: "stop" ends the run with an error before it
-            touches a weight, "skip" leaves that optimiser step out and counts it (not with DeepSpeed).
-        precision: "bf16" autocast or "fp32".
+        precision: of products: "bf16" autocast, "fp32", or "auto": bf16 where the device computes it, float32 where it
+            would be emulated (see `stereopsis.precision`).
         log_every: steps between log lines.
         save_every: steps between checkpoints; 0 = only the final model.
         keep: how many checkpoints stay; at least 2, so that a kill while one is written leaves a whole one.
@@ -268,8 +268,7 @@ class TrainingSection(Section):
     warmup: float = pydantic.Field(default=0.03, ge=0, lt=1)
     schedule: Literal["cosine", "linear", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"] = "cosine"
     clip: float = pydantic.Field(default=1.0, ge=0)
-    on_nonfinite: Literal["stop", "skip"] = "stop"
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Precision = "auto"
     log_every: int = pydantic.Field(default=10, ge=1)
     save_every: int = pydantic.Field(default=0, ge=0)
     keep: int = pydantic.Field(default=2, ge=2)

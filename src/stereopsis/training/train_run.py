@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -16,16 +17,16 @@ from transformers import PrinterCallback, TrainingArguments
 
 from stereopsis.data.pack import ScenePack
 from stereopsis.errors import RunFolderError
-from stereopsis.files import write_whole
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import HEADS_FILE, load_model, load_tensors
 from stereopsis.packs.batch_sampler import Deal
 from stereopsis.packs.dataset import PackDataset
-from stereopsis.progress import phase
+from stereopsis.precision import ComputePrecision
+from stereopsis.progress import phase, say
 from stereopsis.training.build import build_model, build_objectives, build_teachers
 from stereopsis.training.callbacks import METRICS_FILE, MetricsLog, ShownSteps
 from stereopsis.training.checkpoints import MODEL_SHARDS, check_trusted, newest_checkpoint
-from stereopsis.training.engines import check_engine, sharding
+from stereopsis.training.engines import check_engine, sharding, training_precision
 from stereopsis.training.processes import Processes, join_training, launched
 from stereopsis.training.recipe import Recipe, cpu_threads, load_recipe
 from stereopsis.training.recipe_packs import build_packs, shared_packs
@@ -62,7 +63,7 @@ def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: b
     """
     if (folder / RECIPE_FILE).exists():
         if resume:
-            if _losses_of(load_recipe(folder / RECIPE_FILE)) != _losses_of(recipe):
+            if load_recipe(folder / RECIPE_FILE) != recipe:
                 raise RunFolderError(
                     f"{folder} holds a run of another recipe; resume it with its own recipe ({folder / RECIPE_FILE}), "
                     "or choose another --output"
@@ -79,25 +80,19 @@ def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: b
         raise RunFolderError(f"{folder} holds no run to resume; leave --resume out to start one")
 
 
-def _losses_of(recipe: Recipe) -> Recipe:
-    """What of a recipe decides its numbers: a run that diverged may go on and leave bad steps out."""
-    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"on_nonfinite": "stop"})})
-
-
-def start_run_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
+def start_run_folder(folder: Path, recipe: Recipe, *, resume: bool, precision: ComputePrecision) -> None:
     """Make the run folder; nothing of an earlier run stays unless it is resumed.
 
     Called when everything that can fail for a wrong recipe has been tried, so that a failed start leaves nothing.
     """
     if resume:
-        write_whole(folder / RECIPE_FILE, recipe.to_yaml())
         return
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     (folder / RECIPE_FILE).write_text(recipe.to_yaml())
     engine = sharding() or ("ddp" if launched() > 1 else None)
-    record = environment() | {"processes": launched(), "engine": engine}
+    record = environment() | {"processes": launched(), "engine": engine, "precision": precision.record()}
     (folder / ENVIRONMENT_FILE).write_text(json.dumps(record, indent=2) + "\n")
 
 
@@ -148,6 +143,8 @@ def train(
     processes = join_training()
     deal = deal_of(recipe, folder, processes.count, resume=resume)
     console = (console or Console()) if progress and processes.main else None
+    precision = _agreed_precision(recipe, folder, processes, resume=resume)
+    say(console, precision.sentence)
     torch.set_num_threads(recipe.training.threads or max(1, cpu_threads(0) // processes.local_count))
     model = build_model(recipe)
     teachers = build_teachers(recipe)
@@ -169,18 +166,31 @@ def train(
     model.objectives.check(probe)
     processes.wait()  # all have looked at the folder as it was
     if processes.main:
-        start_run_folder(folder, recipe, resume=resume)
+        start_run_folder(folder, recipe, resume=resume, precision=precision)
     processes.wait()
-    trainer = fit(recipe, model, dataset, folder, deal=deal, resume=resume, console=console)
+    trainer = fit(recipe, model, dataset, folder, deal=deal, precision=precision, resume=resume, console=console)
     trainer.export(folder / MODEL_FOLDER)
-    if trainer.watch.left_out and console is not None:
-        console.print(f"[yellow]note:[/yellow] {trainer.watch.summary()}", highlight=False, soft_wrap=True)
     if trainer.sharded and processes.main:
         objectives = build_objectives(recipe, model.adapter.dim, probe.targets)
         model = load_model(folder / MODEL_FOLDER)
         model.objectives = objectives
         load_tensors(objectives, folder / MODEL_FOLDER / HEADS_FILE)
     return TrainedRun(folder=folder, model=model.eval(), packs=packs, processes=processes)
+
+
+def _agreed_precision(recipe: Recipe, folder: Path, processes: Processes, *, resume: bool) -> ComputePrecision:
+    """What all processes compute in: float32 where one of them has nothing else; a resumed run keeps its own."""
+    begun = _begun_with(folder).get("precision", {}).get("name") if resume else None
+    mine = training_precision(recipe, processes.device, decided=begun)
+    if mine.asked == "auto" and "fp32" in processes.said_by_all(mine.name):
+        return dataclasses.replace(mine, name="fp32", reason=mine.reason if mine.name == "fp32" else "as others need")
+    return mine
+
+
+def _begun_with(folder: Path) -> dict[str, Any]:
+    """What was noted when a run was started."""
+    path = folder / ENVIRONMENT_FILE
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def deal_of(recipe: Recipe, folder: Path, processes: int, *, resume: bool = False) -> Deal:
@@ -193,8 +203,8 @@ def deal_of(recipe: Recipe, folder: Path, processes: int, *, resume: bool = Fals
         RecipeError: so many processes cannot share a step evenly.
     """
     section, started = recipe.training, processes
-    if resume and (folder / ENVIRONMENT_FILE).is_file():
-        started = json.loads((folder / ENVIRONMENT_FILE).read_text()).get("processes", 1)
+    if resume:
+        started = _begun_with(folder).get("processes", 1)
     return Deal.of(section.step_scenes(started), processes=processes, most=section.scenes)
 
 
@@ -205,6 +215,7 @@ def fit(
     folder: Path,
     *,
     deal: Deal | None = None,
+    precision: ComputePrecision | None = None,
     resume: bool = False,
     console: Console | None = None,
 ) -> SpatialTrainer:
@@ -216,19 +227,22 @@ def fit(
         dataset: of packed scenes.
         folder: the run folder.
         deal: who takes which scenes of a step; None: one process, the recipe's passes.
+        precision: of products; None: the recipe's, here.
         resume: continue from the newest complete checkpoint.
         console: where to show progress; None = quiet.
     """
     deal = deal or deal_of(recipe, folder, 1)
+    precision = precision or training_precision(recipe, Processes().device)
+    half = precision.name == "bf16"
     trainer = SpatialTrainer(
         model,
-        _arguments(recipe, folder, deal),
+        _arguments(recipe, folder, deal, half=half),
         deal=deal,
-        half=recipe.training.precision == "bf16" and sharding() is not None,
+        half=half and sharding() is not None,
+        orthogonal=precision.dtype,
         head_rate=recipe.training.head_rate,
         vision_rate=recipe.training.vision_rate,
         optimizer=recipe.training.optimizer,
-        on_nonfinite=recipe.training.on_nonfinite,
         train_dataset=dataset,
         data_collator=model.collator(),
         callbacks=[MetricsLog(folder)],
@@ -248,7 +262,7 @@ def fit(
     return trainer
 
 
-def _arguments(recipe: Recipe, folder: Path, deal: Deal) -> TrainingArguments:
+def _arguments(recipe: Recipe, folder: Path, deal: Deal, *, half: bool) -> TrainingArguments:
     section = recipe.training
     arguments = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
@@ -260,8 +274,7 @@ def _arguments(recipe: Recipe, folder: Path, deal: Deal) -> TrainingArguments:
         warmup_steps=round(section.warmup * section.steps),
         lr_scheduler_type=section.schedule,
         max_grad_norm=section.clip,
-        logging_nan_inf_filter=section.on_nonfinite == "skip",  # a step that is left out counts as the mean of others
-        bf16=section.precision == "bf16" and sharding() is None,
+        bf16=half and sharding() is None,
         use_cpu=not torch.cuda.is_available(),
         logging_steps=section.log_every,
         logging_first_step=True,

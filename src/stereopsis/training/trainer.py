@@ -2,15 +2,14 @@
 
 import contextlib
 from collections.abc import Iterable
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from stereopsis.data.batch import Batch
-from stereopsis.errors import CheckpointError, DivergenceError
+from stereopsis.errors import CheckpointError
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import save_model
 from stereopsis.packs.batch_sampler import Deal, DealtBatches, EpochOrder
@@ -27,7 +26,6 @@ from stereopsis.training.checkpoints import (
     load_whole,
     tie,
 )
-from stereopsis.training.divergence import OnNonFinite, StepWatch, blame, diverged, first_not_finite, grads_finite
 from stereopsis.training.engines import autocast, shard_on_cpu_too
 from stereopsis.training.optimizer import build_optimizer
 
@@ -49,7 +47,7 @@ class SpatialTrainer(Trainer):
         optimizer: one of `stereopsis.training.optimizer.OPTIMIZERS`.
         half: bfloat16 autocast where the engine must keep weights as they are (its own half precision would take the
             heads along).
-        on_nonfinite: whether a loss or gradient that is no number ends the training, or the step is left out.
+        orthogonal: what Muon orthogonalises in.
         options: the Trainer's other arguments.
     """
 
@@ -63,22 +61,18 @@ class SpatialTrainer(Trainer):
         vision_rate: float | None = None,
         optimizer: str = "adamw",
         half: bool = False,
-        on_nonfinite: OnNonFinite = "stop",
+        orthogonal: torch.dtype = torch.float32,
         **options: Any,
     ) -> None:
         super().__init__(model=model, args=args, **options)
         self.deal, self.head_rate, self.vision_rate = deal, head_rate, vision_rate
-        self.optimizer_name, self.half = optimizer, half
+        self.optimizer_name, self.half, self.orthogonal = optimizer, half, orthogonal
         self.model_accepts_loss_kwargs = True  # losses are already divided by the step's global counts
         self.optimizer: torch.optim.Optimizer | None
         self._pass = 0
         self._pass_step = -1
         self._sums: dict[str, float] = {}
         self._counts: dict[str, float] = {}
-        self.watch = StepWatch(self.accelerator, on_nonfinite, args.max_steps)
-        self._passes: list[Batch] = []
-        self._norm: float | torch.Tensor | None = None
-        self.add_callback(_BeforeStep(self))
 
     @property
     def spatial(self) -> SpatialModel:
@@ -107,6 +101,7 @@ class SpatialTrainer(Trainer):
                 vision_rate=self.vision_rate,
                 weight_decay=self.args.weight_decay,
                 betas=(self.args.adam_beta1, self.args.adam_beta2),
+                orthogonal=self.orthogonal,
             )
         return self.optimizer
 
@@ -130,7 +125,6 @@ class SpatialTrainer(Trainer):
         )
         if self.accelerator.num_processes > 1:
             counts = self.accelerator.reduce(counts.to(device), reduction="sum").cpu()
-        self._passes = batches
         return batches, dict(zip(due, counts.tolist(), strict=True))
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
@@ -172,69 +166,25 @@ class SpatialTrainer(Trainer):
         step = self.state.global_step
         self._pass = self._pass + 1 if step == self._pass_step else 0
         self._pass_step = step
-        if self._pass == 0:
-            self.watch.start()
         objectives = self.spatial.objectives
         assert objectives is not None
         counts: dict[str, float] = num_items_in_batch
-        losses = model(inputs, due=tuple(counts), seed=self._seeds(step, self._pass))
+        losses = model(inputs, due=tuple(counts), seed=self._seeds(step))
         total: torch.Tensor | None = None
         for name, loss in losses.items():
             scale = objectives[name].weight * self.accelerator.num_processes / max(counts[name], 1.0)
             part = loss.sum * scale
             total = part if total is None else total + part
-            value = float(loss.sum.detach())
-            if not self.watch.loss(name, value, scale, inputs):
-                continue
-            self._remember(f"loss/{name}", value, loss.count)
-            for key, measured in loss.metrics.items():
-                self._remember(f"{name}/{key}", measured * loss.count, loss.count)
+            self._remember(f"loss/{name}", float(loss.sum.detach()), loss.count)
+            for key, value in loss.metrics.items():
+                self._remember(f"{name}/{key}", value * loss.count, loss.count)
         if total is None:
             raise RuntimeError(f"no objective is due at step {step}: give one of them every=1")
-        if self.is_deepspeed_enabled and self.watch.anybody(bool(self.watch.found)):  # it steps in its backward pass
-            diverged(step + 1, self.watch.everybodys(self.watch.found), Path(str(self.args.output_dir)))
         return total
 
-    def _get_grad_norm(self, *args: Any, **options: Any) -> Any:
-        self._norm = super()._get_grad_norm(*args, **options)
-        return None if self._norm is None or not isfinite(float(self._norm)) else self._norm
-
-    def look_before_step(self) -> None:
-        """Stop, or leave the step out, where a loss or a gradient of it is no number; every process comes here.
-
-        Raises:
-            DivergenceError: it is not, and training is to stop.
-        """
-        watch, step = self.watch, self.state.global_step
-        fine = not watch.found and (self._norm is None or isfinite(float(self._norm)))
-        if not watch.anybody(not (fine and grads_finite(self.model.parameters()))):
-            watch.went_well()
-            return
-        found = watch.everybodys(watch.found)
-        if not found and not self.sharded:
-            passes = [(self._prepare_inputs(b), self._seeds(step, n)) for n, b in enumerate(self._passes)]
-            found = watch.everybodys(blame(self.spatial, passes, watch.scales, self.compute_loss_context_manager()))
-        if watch.on_nonfinite == "stop":
-            diverged(step + 1, found, Path(str(self.args.output_dir)))
-        self.model.zero_grad(set_to_none=True)  # the optimiser passes over what has no gradient
-        watch.skip(found, step + 1)
-
-    def require_finite_weights(self) -> None:
-        """Refuse to keep weights that are no numbers; every process comes here.
-
-        Raises:
-            DivergenceError: names one.
-        """
-        place = first_not_finite(self.model.named_parameters())
-        if self.watch.anybody(place is not None):
-            raise DivergenceError(
-                f"after step {self.state.global_step} {place or 'a weight on another process'} is not finite: the "
-                "optimiser's last step was too large, nothing was written; lower training.learning_rate and head_rate"
-            )
-
-    def _seeds(self, step: int, number: int) -> list[int]:
-        """One per scene of a pass: it is the same scene in the same place however the step is dealt."""
-        indices = self.deal.indices(self.args.process_index, number)
+    def _seeds(self, step: int) -> list[int]:
+        """One per scene of this pass: it is the same scene in the same place however the step is dealt."""
+        indices = self.deal.indices(self.args.process_index, self._pass)
         return [name_seed(f"{step}/{index}", self.args.seed) for index in indices]
 
     def compute_loss_context_manager(self) -> contextlib.ExitStack:
@@ -263,19 +213,13 @@ class SpatialTrainer(Trainer):
                 sums[key] = sums.get(key, 0.0) + some_sums[key]
                 counts[key] = counts.get(key, 0.0) + count
         means = {key: sums[key] / count for key, count in counts.items() if count > 0}
-        means |= self.watch.counts()
         dataset = self.train_dataset
         assert isinstance(dataset, PackDataset)
         self.state.epoch = self.state.global_step * self.deal.batch / len(dataset)
         super().log({**logs, **means}, start_time)
 
     def export(self, folder: Path) -> None:
-        """Write one plain model folder, whatever the engine; every process must come here.
-
-        Raises:
-            DivergenceError: a weight is not finite.
-        """
-        self.require_finite_weights()
+        """Write one plain model folder, whatever the engine; every process must come here."""
         state = self.accelerator.get_state_dict(self.model_wrapped) if self._wrapped else None
         if self.is_world_process_zero():
             if state is not None:
@@ -294,7 +238,6 @@ class SpatialTrainer(Trainer):
         torch.save(self.args, folder / "training_args.bin")
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        self.require_finite_weights()
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
@@ -325,14 +268,3 @@ class SpatialTrainer(Trainer):
         optimizer: Any = self.optimizer
         load_optimizer(self.model, optimizer.optimizer, folder)
         self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_FILE, weights_only=True))
-
-
-class _BeforeStep(TrainerCallback):
-    """Lets the trainer look at a step's losses and gradients before the optimiser uses them."""
-
-    def __init__(self, trainer: SpatialTrainer) -> None:
-        self.trainer = trainer
-
-    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
-        """Look."""
-        self.trainer.look_before_step()

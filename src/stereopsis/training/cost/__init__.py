@@ -161,7 +161,7 @@ def predict(recipe: Recipe, assumptions: Assumptions | None = None, *, model: Sp
     flops = dataclasses.replace(one, parts={name: part * float(deal.passes) for name, part in one.parts.items()})
     options = MemoryOptions(
         optimizer=training.optimizer,
-        autocast=training.precision == "bf16",
+        autocast=training.precision != "fp32",
         checkpointing=training.checkpointing,
         vision=vision,
         load_in=recipe.model.load_in,
