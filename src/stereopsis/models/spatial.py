@@ -1,7 +1,7 @@
 """`SpatialModel`: a multimodal LLM that knows where its tokens look, points, and is supervised at its output."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -94,6 +94,7 @@ class SpatialModel(nn.Module):
         self.encoding = PositionEncoding3D(adapter.dim, config.encoding_scale)
         self.grounding = GroundingHead(adapter.dim)
         self.objectives = objectives
+        self.released: Mapping[str, Any] | None = None  # a converted model's official config.json, for the way back
         if not config.train_vision:
             adapter.vision_tower.requires_grad_(False)
 

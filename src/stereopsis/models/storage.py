@@ -19,11 +19,15 @@ from stereopsis.models.attention import Attention
 from stereopsis.models.families import FAMILIES
 from stereopsis.models.lora import base_of, has_lora, merged, quantization, restore_lora, save_lora
 from stereopsis.models.spatial import SpatialConfig, SpatialModel
+from stereopsis.weights import write_json
+from stereopsis.weights.mistaken import what_it_is
 from stereopsis.weights.pretrained import open_pretrained
 
 CONFIG_FILE = "spatial_config.json"
 SPATIAL_FILE = "spatial.safetensors"
 HEADS_FILE = "training_heads.safetensors"
+RELEASED_CONFIG = "released_config.json"
+"""The official code's config.json of a converted model, which travels with what is trained from it."""
 SCHEMA = 1
 
 
@@ -60,6 +64,8 @@ def save_model(model: SpatialModel, folder: str | Path, *, state: Mapping[str, t
     _save_tensors(_part(state, "grounding."), folder / SPATIAL_FILE)
     if model.objectives is not None:
         _save_tensors(_part(state, "objectives."), folder / HEADS_FILE)
+    if model.released is not None:
+        write_json(folder / RELEASED_CONFIG, model.released)
     record = {"schema": SCHEMA, **dataclasses.asdict(model.settings)}
     (folder / CONFIG_FILE).write_text(json.dumps(record, indent=2) + "\n")
 
@@ -101,6 +107,8 @@ def load_model(
     model = SpatialModel(
         backbone=backbone, adapter=adapter_for(backbone, config.view_grid), tokenizer=tokenizer, config=config
     )
+    if (folder / RELEASED_CONFIG).is_file():
+        model.released = _read_json(folder / RELEASED_CONFIG)
     model.adapter.attend(attention)
     model.grounding.to(dtype)
     if (folder / SPATIAL_FILE).is_file():
@@ -188,6 +196,11 @@ def _save_tensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
 
 
 def _adapter_class(family: str) -> type[Adapter]:
+    if family.startswith("llava_") and family not in FAMILIES:
+        raise CheckpointError(
+            f"the model is an official checkpoint ('{family}') as LLaVA's code writes it; make a model folder of it "
+            "with 'stereopsis convert FOLDER OUT'"
+        )
     if family not in FAMILIES:
         hint = did_you_mean(family, FAMILIES)
         raise CheckpointError(
@@ -200,7 +213,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text())
     except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); copy the model folder again") from error
+        raise CheckpointError(
+            f"{path} is not valid JSON ({error}); copy the model folder again{what_it_is(path)}"
+        ) from error
     if not isinstance(record, dict):
         raise CheckpointError(f"{path} holds a {type(record).__name__}, expected an object; copy it again")
     return record

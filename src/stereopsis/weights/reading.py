@@ -16,10 +16,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from stereopsis.errors import CheckpointError
+from stereopsis.weights.mistaken import instead_of_weights, what_it_is
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE = ("model.safetensors", "pytorch_model.bin", "mm_inv_projector.safetensors", "mm_inv_projector.bin")
 _TORCH = (".bin", ".pt", ".pth")
+_WRAPPERS = ("state_dict", "module", "model")
 
 
 DTYPES = {
@@ -122,7 +124,8 @@ def shards_of(source: str | Path) -> list[Shard]:
     if path.is_dir():
         found = [path / name for name in (*INDEXES, *_SINGLE) if (path / name).is_file()]
         if not found:
-            raise CheckpointError(f"{path} holds no weights; expected one of {', '.join((*INDEXES, *_SINGLE))}")
+            expected = ", ".join((*INDEXES, *_SINGLE))
+            raise CheckpointError(f"{path} holds no weights; expected one of {expected}{instead_of_weights(path)}")
         path = found[0]
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; give a weight file, an index of shards, or a folder with one")
@@ -161,7 +164,9 @@ def _from_index(index: Path) -> list[Shard]:
         for name, file in weight_map.items():
             files.setdefault(file, []).append(name)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} is no index of shards: it has no 'weight_map'; copy it again") from error
+        raise CheckpointError(
+            f"{index} is no index of shards: it has no 'weight_map'; copy it again{what_it_is(index)}"
+        ) from error
     shards = []
     for file, names in sorted(files.items()):
         path = index.parent / file
@@ -177,7 +182,9 @@ def _opened(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt")
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors ({error}); copy it again") from error
+        raise CheckpointError(
+            f"{path} cannot be read as safetensors ({error}); copy it again{what_it_is(path)}"
+        ) from error
 
 
 def _torch_file(path: Path) -> dict[str, Tensor]:
@@ -186,8 +193,14 @@ def _torch_file(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch raises whatever its unpickler meets
         raise CheckpointError(
             f"{path} cannot be read as a file of tensors ({type(error).__name__}); files with other objects are not "
-            "opened, since opening them runs code: save its state dict alone, or take the .safetensors release"
+            f"opened, since opening them runs code: save its state dict alone, or take the .safetensors release"
+            f"{what_it_is(path)}"
         ) from error
     if not isinstance(stored, dict) or not all(isinstance(value, Tensor) for value in stored.values()):
-        raise CheckpointError(f"{path} holds something else than named tensors; save the model's state dict alone")
+        inside = [key for key in _WRAPPERS if isinstance(stored, dict) and isinstance(stored.get(key), dict)]
+        under = f"; its tensors seem to lie under '{inside[0]}'" if inside else ""
+        raise CheckpointError(
+            f"{path} holds something else than named tensors; save the model's state dict alone{under}"
+            f"{what_it_is(path)}"
+        )
     return stored

@@ -15,21 +15,33 @@ from transformers import AutoTokenizer
 
 from stereopsis.data.pack import COORD_TOKEN, GROUND_TOKEN
 from stereopsis.errors import CheckpointError, RunFolderError
+from stereopsis.models.released.adapters import (
+    ADAPTER_CONFIG,
+    adapted_shards,
+    base_folder,
+    has_adapters,
+    tokenizer_folder,
+)
 from stereopsis.models.released.config import (
     INSTRUCTION,
+    head_settings,
     huggingface_config,
     read_config,
     released_config,
-    unused_layer,
+    unlike_released,
     view_grid,
 )
 from stereopsis.models.released.keys import Destination, Kind, Part, kind_of, our_name, released_name
-from stereopsis.models.storage import CONFIG_FILE, HEADS_FILE, SCHEMA, SPATIAL_FILE
+from stereopsis.models.released.refusals import check_finite, check_settings, check_values, check_weights
+from stereopsis.models.released.towers import SO400M, TOWER_FOLDER, unused_layer, write_tower
+from stereopsis.models.spatial import SpatialConfig
+from stereopsis.models.storage import CONFIG_FILE, HEADS_FILE, RELEASED_CONFIG, SCHEMA, SPATIAL_FILE
 from stereopsis.weights import SHARD_BYTES, Shard, ShardWriter, Spec, TensorFile, shards_of, write_json
+from stereopsis.weights.mistaken import strange_prefix, what_it_is
 from stereopsis.weights.pretrained import open_pretrained
 
 IMAGE_TOKEN = "<image>"
-ORIGINAL_CONFIG = "released_config.json"
+_HEAD = "lm_head.weight"
 _TABLES = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
 _POST_NORM = ("vision_tower.post_layernorm.weight", "vision_tower.post_layernorm.bias")
 _CROPPED = "crop"
@@ -47,6 +59,7 @@ class Converted:
         heads: number of training-head weights.
         dropped: official weights that nothing uses, by name.
         added: names of weights or rows that the source lacks and the target needs, with what they were set to.
+        notes: what was taken for granted, or differs in the official code's own lines.
     """
 
     kind: Kind
@@ -55,36 +68,55 @@ class Converted:
     heads: int = 0
     dropped: tuple[str, ...] = ()
     added: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def convert_from_released(
-    source: str | Path, target: str | Path, *, vision_tower: str | Path | None = None, shard_bytes: int = SHARD_BYTES
+    source: str | Path,
+    target: str | Path,
+    *,
+    vision_tower: str | Path | None = None,
+    base: str | Path | None = None,
+    shard_bytes: int = SHARD_BYTES,
 ) -> Converted:
     """Make a model folder of this package (which plain transformers can open) from an official checkpoint.
 
     Every weight is accounted for. Memory holds a tensor at a time (and the mapped pages of one .bin file).
 
     Args:
-        source: the official folder: config.json, tokenizer, weights in .safetensors or .bin, sharded or not.
+        source: the official folder: config.json, tokenizer, weights in .safetensors or .bin, sharded or not; or the
+            adapters that LLaVA's training leaves, which are merged into ``base``.
         target: the folder to make.
         vision_tower: folder of the SigLIP model, where the config's ``mm_vision_tower`` is no known name.
+        base: of adapters: the official folder that they were trained on; None: the one that they name.
         shard_bytes: size of the output's shards.
 
     Raises:
-        CheckpointError: a file is unreadable, a weight unknown or missing, or the vision tower not known.
+        CheckpointError: a file is unreadable, a weight is unknown, missing or not finite, the forward pass another one
+            than released, or the vision tower not known.
         RunFolderError: the target is not empty.
     """
     source, target = Path(source), Path(target)
-    config = read_config(source) | ({} if vision_tower is None else {"mm_vision_tower": str(vision_tower)})
-    shards = shards_of(source)
-    destinations = _destinations(config, [name for shard in shards for name in shard.names])
-    kind = kind_of(destinations)
+    adapted = has_adapters(source)
+    folders = [source, base_folder(source, None if base is None else Path(base))] if adapted else [source]
+    if base is not None and not adapted:
+        raise CheckpointError(f"{source} holds no adapters (no {ADAPTER_CONFIG}), so it needs no --base; leave it out")
+    own = next((folder for folder in folders if (folder / "config.json").is_file()), source)
+    config = read_config(own) | ({} if vision_tower is None else {"mm_vision_tower": str(vision_tower)})
+    notes = check_settings(config, own / "config.json")
+    shards = adapted_shards(*folders) if adapted else shards_of(source)
     specs = {name: spec for shard in shards for name, spec in shard.specs().items()}
+    destinations = _destinations(config, own, specs)
+    kind = kind_of(destinations)
     shapes = {name: spec.shape for name, spec in specs.items() if destinations[name].part != "dropped"}
-    tokenizer, image_token_id = _tokenizer(source, config)
+    check_values(shapes)
+    tokenizer, image_token_id = _tokenizer(tokenizer_folder(folders), config)
     rows = max(shapes["model.embed_tokens.weight"][0], len(tokenizer)) if "model.embed_tokens.weight" in shapes else 0
-    settings = huggingface_config(config, shapes, image_token_id, rows)
-    _require_all(settings, destinations.values())
+    settings = huggingface_config(config, own, shapes, image_token_id, rows)
+    check_weights(settings, config, ((destinations[name], spec) for name, spec in specs.items()))
+    if settings.tie_word_embeddings and _HEAD in destinations:
+        destinations[_HEAD] = Destination(part="dropped")
+        _same_tables(shards)
     _empty(target)
     plan = _planned(
         ((destinations[name], spec) for name, spec in specs.items()), rows, settings.vision_config.hidden_size
@@ -93,6 +125,7 @@ def convert_from_released(
         for name, tensor in _all(shards):
             destination = destinations[name]
             if destination.part != "dropped":
+                check_finite(name, tensor)
                 grown = destination.name in plan.added and destination.part == "backbone"
                 writers[destination.part].add(destination.name, _with_rows(tensor, rows) if grown else tensor)
         for name in _POST_NORM:
@@ -103,16 +136,19 @@ def convert_from_released(
     settings.architectures = ["LlavaOnevisionForConditionalGeneration"]
     settings.save_pretrained(target)
     write_json(target / CONFIG_FILE, _spatial_record(kind, config, settings))
-    write_json(target / ORIGINAL_CONFIG, {**config, "converted_from": kind})
+    write_json(target / RELEASED_CONFIG, {**config, "converted_from": kind})
     dropped = tuple(name for name, destination in destinations.items() if destination.part == "dropped")
-    return _report(kind, [destination.part for destination in destinations.values()], dropped, plan.added)
+    return _report(kind, [destination.part for destination in destinations.values()], dropped, plan.added, notes)
 
 
 def convert_to_released(source: str | Path, target: str | Path, *, shard_bytes: int = SHARD_BYTES) -> Converted:
     """Write a model folder of the LLaVA-OneVision family as the official code reads it.
 
+    Its config.json has what the official code builds the heads and the tower from: as it was where the model (or the
+    base that it was trained from) had been converted, else as the released models have it.
+
     Raises:
-        CheckpointError: a weight has no counterpart there.
+        CheckpointError: a weight or a setting has no counterpart there.
         RunFolderError: the target is not empty.
     """
     source, target = Path(source), Path(target)
@@ -123,24 +159,59 @@ def convert_to_released(source: str | Path, target: str | Path, *, shard_bytes: 
             shards += [(shard, part) for shard in shards_of(source / file)]
     destinations = {(part, name): released_name(part, name) for shard, part in shards for name in shard.names}
     specs = {destinations[part, name]: spec for shard, part in shards for name, spec in shard.specs().items()}
+    own = _json(source / "config.json")
+    record = _json(source / CONFIG_FILE) if (source / CONFIG_FILE).is_file() else {}
+    other = unlike_released(record, own)
+    if other:
+        raise CheckpointError(
+            f"{source} computes what the official code cannot: {'; '.join(other)}; written in its form it would "
+            "silently compute something else"
+        )
     _empty(target)
     with _writing(target, {"backbone": specs}, shard_bytes) as writers:
         for shard, part in shards:
             for name, tensor in shard.tensors():
+                check_finite(name, tensor)
                 writers["backbone"].add(destinations[part, name], tensor)
-    open_pretrained(AutoTokenizer, source).save_pretrained(target)
-    original = source / ORIGINAL_CONFIG
-    if original.is_file():
-        config = json.loads(original.read_text())
-        config.pop("converted_from", None)
-    else:
-        config = released_config(json.loads((source / "config.json").read_text()))
+    tokenizer = open_pretrained(AutoTokenizer, source)
+    tokenizer.save_pretrained(target)
+    config = _json(source / RELEASED_CONFIG) if (source / RELEASED_CONFIG).is_file() else released_config(own)
+    config.pop("converted_from", None)
+    if any(part == "grounding" for part, _ in destinations):
+        config = head_settings(tokenizer, str(record.get("positions", "depth"))) | config
+    config |= {
+        "vocab_size": specs["model.embed_tokens.weight"].shape[0],
+        "tie_word_embeddings": _HEAD not in specs,
+        "mm_vision_tower": write_tower(config, own["vision_config"], target),
+    }
+    if record:
+        config["stereopsis"] = {key: value for key, value in record.items() if key != "schema"}
     write_json(target / "config.json", config)
-    return _report(kind_of(destinations.values()), [part for part, _ in destinations])
+    kind = kind_of(destinations.values())
+    return _report(kind, [part for part, _ in destinations], notes=_unlike_by_code(kind, record, config))
+
+
+def _unlike_by_code(kind: Kind, record: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the official code decides in its own lines, where a model was trained otherwise."""
+    notes = []
+    if record.get("instruction", INSTRUCTION) != INSTRUCTION:
+        notes.append(f"the official code puts its own words before every question, not '{record['instruction']}'")
+    fit = _SQUASHED if kind == "3drs" else _CROPPED
+    if record.get("fit", fit) != fit:
+        notes.append(f"the official code of {kind} brings images to size by '{fit}', this model by '{record['fit']}'")
+    if config["mm_vision_tower"] == TOWER_FOLDER:
+        notes.append(
+            f"the tower is not {SO400M}, the only one that the official code reads; its sizes are in {TOWER_FOLDER}/"
+        )
+    return tuple(notes)
 
 
 def _report(
-    kind: Kind, parts: list[str], dropped: tuple[str, ...] = (), added: Mapping[str, str] | None = None
+    kind: Kind,
+    parts: list[str],
+    dropped: tuple[str, ...] = (),
+    added: Mapping[str, str] | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Converted:
     return Converted(
         kind=kind,
@@ -149,6 +220,7 @@ def _report(
         heads=parts.count("heads"),
         dropped=dropped,
         added=added or {},
+        notes=notes,
     )
 
 
@@ -160,13 +232,31 @@ class _Plan:
     added: Mapping[str, str]
 
 
-def _destinations(config: Mapping[str, Any], names: list[str]) -> dict[str, Destination]:
+def _destinations(config: Mapping[str, Any], folder: Path, names: Iterable[str]) -> dict[str, Destination]:
     """Where each official weight belongs; a last tower layer that the official code deletes goes nowhere."""
+    names = list(names)
+    why = strange_prefix(names)
+    if why:
+        raise CheckpointError(f"{folder}: {why}")
     destinations = {name: our_name(name) for name in names}
-    spare = unused_layer(config, names)
+    spare = unused_layer(config, folder, names)
     if spare is not None:
         destinations |= {name: Destination(part="dropped") for name in names if name.startswith(spare)}
     return destinations
+
+
+def _same_tables(shards: Iterable[Shard]) -> None:
+    """Refuse an output layer that config.json ties to the embeddings where the two differ.
+
+    Raises:
+        CheckpointError: they do; the official code would forget the output layer.
+    """
+    tables = dict(pair for shard in shards for pair in shard.tensors(("model.embed_tokens.weight", _HEAD).__contains__))
+    if not torch.equal(*tables.values()):
+        raise CheckpointError(
+            "config.json ties the output layer to the embeddings (tie_word_embeddings), but lm_head.weight is another "
+            "table; say 'tie_word_embeddings: false' where it was trained apart"
+        )
 
 
 def _planned(found: Iterable[tuple[Destination, Spec]], rows: int, tower_width: int) -> _Plan:
@@ -246,28 +336,6 @@ def _tokenizer(source: Path, config: Mapping[str, Any]) -> tuple[Any, int]:
     return tokenizer, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
 
 
-def _require_all(settings: Any, destinations: Iterable[Any]) -> None:
-    """Refuse a checkpoint that lacks a weight of the architecture, before anything is written."""
-    from transformers import LlavaOnevisionForConditionalGeneration
-
-    with torch.device("meta"):
-        model = LlavaOnevisionForConditionalGeneration(settings)
-    wanted = {released_name("backbone", name) for name in model.state_dict()}
-    if settings.tie_word_embeddings:
-        wanted.discard("lm_head.weight")
-    wanted -= {released_name("backbone", name) for name in _POST_NORM}
-    have = {
-        released_name("backbone", destination.name) for destination in destinations if destination.part == "backbone"
-    }
-    lacking = sorted(wanted - have)
-    unknown = sorted(have - wanted - {released_name("backbone", name) for name in _POST_NORM})
-    if lacking or unknown:
-        raise CheckpointError(
-            f"the checkpoint does not fit its config.json: {len(lacking)} weights are missing {lacking[:3]}, "
-            f"{len(unknown)} have no place {unknown[:3]}; copy the checkpoint again"
-        )
-
-
 def _empty(target: Path) -> None:
     if target.exists() and any(target.iterdir()):
         raise RunFolderError(f"{target} is not empty; choose another folder for the converted model")
@@ -275,11 +343,11 @@ def _empty(target: Path) -> None:
 
 def _spatial_record(kind: Kind, config: Mapping[str, Any], settings: Any) -> dict[str, Any]:
     """spatial_config.json; 3DRS squashes images, and its candidates are made of the last layer, too."""
-    tower = settings.vision_config
-    return {
+    tower, known = settings.vision_config, {field.name for field in dataclasses.fields(SpatialConfig)}
+    record = {
         "schema": SCHEMA,
         "family": "llava_onevision",
-        "view_grid": view_grid(config, tower.image_size // tower.patch_size),
+        "view_grid": view_grid(tower.image_size // tower.patch_size),
         "positions": "none" if kind == "llava_video" else "depth",
         "encoding_scale": 1.0,
         "fit": _SQUASHED if kind == "3drs" else _CROPPED,
@@ -287,3 +355,15 @@ def _spatial_record(kind: Kind, config: Mapping[str, Any], settings: Any) -> dic
         "instruction": INSTRUCTION,
         "train_vision": False,
     }
+    given = config.get("stereopsis")  # written by `convert_to_released`
+    return record | {key: value for key, value in (given or {}).items() if key in known and key != "family"}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: unreadable ({error}); copy the model folder again{what_it_is(path)}") from error
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{path} holds a {type(record).__name__}, expected an object; copy it again")
+    return record

@@ -1,4 +1,4 @@
-"""What the official code calls each weight, and where it belongs here (REFERENCE: official checkpoints)."""
+"""What the official code calls each weight, and where it belongs here (docs/checkpoints.md)."""
 
 import dataclasses
 import re
@@ -57,6 +57,8 @@ _RULES = (
         for name in ("corres_linear", "linear_dc", "geometric_linear")
     ),
 )
+_COMPUTED = re.compile(r"\.(rotary_emb\.inv_freq|self_attn\.masked_bias|embeddings\.position_ids)$")
+"""Tables that older versions of transformers saved beside the weights; newer ones compute them."""
 _IN_MEMORY = (
     (re.compile(r"^model\.language_model\."), "language_model.model."),
     (re.compile(r"^lm_head\."), "language_model.lm_head."),
@@ -72,6 +74,8 @@ def our_name(released: str) -> Destination:
     Raises:
         CheckpointError: the official layouts have no such weight.
     """
+    if _COMPUTED.search(released):
+        return Destination(part="dropped")
     for rule in _RULES:
         if released.startswith(rule.released):
             rest = released.removeprefix(rule.released)
