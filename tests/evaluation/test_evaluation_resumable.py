@@ -148,6 +148,7 @@ def test_a_damaged_line_in_the_middle_is_named(dummy, asked, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from stereopsis.benchmarks import benchmark_names
 from stereopsis.evaluation.predictors import ModelPredictor
 from stereopsis.evaluation.questions import questions
 from stereopsis.evaluation.resumable import run_evaluation

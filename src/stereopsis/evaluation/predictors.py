@@ -23,6 +23,8 @@ from stereopsis.teachers.latents import fingerprint
 
 MAX_NEW_TOKENS = 32
 MAX_CAPTION_TOKENS = 96
+NO_PART_OF_ANSWERS = ("tasks", "view_cache")
+"""Fields of `PackConfig` that change nothing of what a model is shown; all others belong to its identity."""
 DEFAULT_PROTOCOLS: Mapping[str, str] = {task: protocol.name for task, protocol in protocols_of().items()}
 
 
@@ -124,18 +126,15 @@ class ModelPredictor(Predictor):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Checkpoint, views, proposals and decoding."""
-        config = self.config
+        """Checkpoint, everything that decides what the model is shown, and decoding."""
+        shown = dataclasses.asdict(self.config)
+        for name in NO_PART_OF_ANSWERS:
+            del shown[name]
         return {
             "checkpoint": self.checkpoint,
             "device": self.model.device.type,
             "precision": str(self.model.grounding.zero_target.dtype).removeprefix("torch."),
-            "views": config.views,
-            "image_size": config.image_size,
-            "positions": config.positions,
-            "proposals": config.proposals,
-            "blind": config.blind,
-            "seed": config.seed,
+            **{name: list(value) if isinstance(value, tuple) else value for name, value in shown.items()},
             "decoding": "greedy",
             "max_new_tokens": self.max_new_tokens,
             "max_caption_tokens": self.max_caption_tokens,

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -170,11 +170,17 @@ def questions(scenes: Iterable[Scene], tasks: Sequence[str], limit: int | None =
     return asked
 
 
-def fingerprint_of(asked: Sequence[Asked], proposals: str) -> str:
+def fingerprint_of(asked: Sequence[Asked], proposals: str, protocols: Mapping[str, str] | None = None) -> str:
     """Changes whenever a question, its wording, its answer, its order, or what its scene consists of does.
 
     Pixels are not read: a stored scene checks those itself.
+
+    Args:
+        asked: scenes and questions.
+        proposals: boxes that grounding chooses from.
+        protocols: benchmark -> protocol, in whose words it is asked; None = the defaults.
     """
+    rules = protocols or {}
     digest = hashlib.sha256()
     for each in asked:
         scene = each.scene
@@ -184,7 +190,7 @@ def fingerprint_of(asked: Sequence[Asked], proposals: str) -> str:
         for array in arrays:
             digest.update(np.ascontiguousarray(array, dtype=np.float64).tobytes())
         for a in each.annotations:
-            record = [a.task, a.id, a.type, prompt_of(a), list(a.answers), list(a.object_ids)]
+            record = [a.task, a.id, a.type, prompt_of(a, rules.get(a.task)), list(a.answers), list(a.object_ids)]
             digest.update(json.dumps(record).encode())
     return digest.hexdigest()
 

@@ -53,7 +53,7 @@ def settings_of(predictor: Predictor, asked: Sequence[Asked], limit: int | None 
         "benchmarks": found,
         "limit": limit,
         "scenes": len(asked),
-        "questions": fingerprint_of(asked, str(identity.get("proposals", "detector"))),
+        "questions": fingerprint_of(asked, str(identity.get("proposals", "detector")), predictor.protocols),
         "protocols": {task: predictor.protocols[task] for task in found},
         "predictor": identity,
         "versions": {"stereopsis": __version__, **{name: version(name) for name in ("torch", "transformers")}},
