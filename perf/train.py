@@ -35,7 +35,7 @@ from stereopsis.models.lora import LoraConfig, add_lora
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.objectives import FeatureAlignment
 from stereopsis.objectives.set import ObjectiveSet
-from stereopsis.report.line_chart import Panel, Series, panels_svg
+from stereopsis.report.line_chart import ChartPanel, Series, panels_svg
 from stereopsis.scenes.images import write_atomic
 from stereopsis.training.cost import GPUS, scene_loads, step_flops
 from stereopsis.training.optimizer import build_optimizer
@@ -298,7 +298,7 @@ def figure(record: dict[str, Any]) -> str:
     def line(name: str, key: str) -> Series:
         return Series(name=name, points=tuple((float(e["views"]), e[key]["seconds_per_sample"]) for e in by_views))
 
-    conversations = Panel(
+    conversations = ChartPanel(
         title=f"{record['arguments']['views']} views: cost per sample",
         across="conversations behind one prefix",
         up="seconds per sample",
@@ -307,7 +307,7 @@ def figure(record: dict[str, Any]) -> str:
             Series(name="if words cost nothing", dashed=True, points=tuple((k, alone / k) for k, _ in cost_by_k)),
         ),
     )
-    views = Panel(
+    views = ChartPanel(
         title="Cost per sample as views grow",
         across="views",
         up="seconds per sample",

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stereopsis.errors import CheckpointError
-from stereopsis.weights import ShardWriter, Spec, TensorFile, shards_of
+from stereopsis.weights import ShardWriter, Spec, TensorFileWriter, shards_of
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def same(found, expected) -> bool:
 
 
 def test_a_file_is_what_safetensors_reads_whatever_the_order(tmp_path, tensors):
-    file = TensorFile(tmp_path / "x.safetensors", specs(tensors))
+    file = TensorFileWriter(tmp_path / "x.safetensors", specs(tensors))
     for name in sorted(tensors):
         assert not file.path.exists()
         file.add(name, tensors[name])
@@ -44,7 +44,7 @@ def test_a_file_is_what_safetensors_reads_whatever_the_order(tmp_path, tensors):
 
 
 def test_a_file_with_holes_gets_no_name(tmp_path, tensors):
-    file = TensorFile(tmp_path / "x.safetensors", specs(tensors))
+    file = TensorFileWriter(tmp_path / "x.safetensors", specs(tensors))
     file.add("half", tensors["half"])
     with pytest.raises(ValueError, match=r"5 weights were not written \['counts', 'flags', 'none'\]"):
         file.close()
@@ -114,4 +114,4 @@ def test_numbers_of_an_unknown_kind_are_refused(tmp_path):
 
 def test_a_full_disk_is_told(tmp_path, tensors):
     with pytest.raises(CheckpointError, match="free some space"):
-        TensorFile(tmp_path / "missing" / "x.safetensors", specs(tensors))
+        TensorFileWriter(tmp_path / "missing" / "x.safetensors", specs(tensors))

@@ -155,7 +155,9 @@ def test_every_scene_is_entered_once_and_order_is_kept(stub):
 
     rng = np.random.default_rng(0)
     asked = [
-        stub.Question(scene=f"s{rng.integers(3)}", task="sqa3d", prompt=f"p{n}", max_new_tokens=int(rng.choice([4, 9])))
+        stub.RequestedQuestion(
+            scene=f"s{rng.integers(3)}", task="sqa3d", prompt=f"p{n}", max_new_tokens=int(rng.choice([4, 9]))
+        )
         for n in range(20)
     ]
     answers = stub.answer_by_scene(asked, Room, batch=2)

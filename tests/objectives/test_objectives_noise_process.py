@@ -171,8 +171,8 @@ def test_processes_are_named():
 
 
 def test_guidance_by_hand():
-    told, untold = torch.tensor([3.0]), torch.tensor([1.0])
-    assert [guided(told, untold, g).item() for g in (0.0, 1.0, 2.5)] == [1.0, 3.0, 6.0]
+    cond, uncond = torch.tensor([3.0]), torch.tensor([1.0])
+    assert [guided(cond, uncond, g).item() for g in (0.0, 1.0, 2.5)] == [1.0, 3.0, 6.0]
 
 
 @pytest.mark.parametrize("steps", [25, 50, 100, 1000])

@@ -146,9 +146,9 @@ def test_a_skipped_scene_adds_nothing_and_the_rest_is_as_without_it(
     cls, options, make_batch, make_outputs, make_denoiser
 ):
     batch = with_talk(make_batch((4, 4)), ("g1",), ("q", "g2"))
-    spared = hidden_of(batch) & (batch.layout.scene == 1)  # as the model leaves them where scenes are skipped
+    protected = hidden_of(batch) & (batch.layout.scene == 1)  # as the model leaves them where scenes are skipped
     objective = cls(make_denoiser(), grounding="skip", **options)
-    outputs = make_outputs(batch, hidden=spared)
+    outputs = make_outputs(batch, hidden=protected)
     loss = objective.loss(outputs, batch, generator(2))
     loss.sum.backward()
     assert loss.count == objective.count(batch)
@@ -167,10 +167,10 @@ def test_the_views_of_skipped_scenes_are_spared(make_batch, make_denoiser):
     for grounding, expected in (("include", [1, 1]), ("skip", [0, 1])):
         objective = CrossView(make_denoiser(), grounding=grounding)
         objectives = ObjectiveSet({"cross_view": objective}, objective.denoiser)
-        corruption = objectives.corrupt(tokens, batch.layout, ("cross_view",), generator(), batch)
-        assert corruption.hidden.view(2, 4).sum(1).tolist() == expected
-        assert corruption.tokens[~corruption.hidden].equal(tokens[~corruption.hidden])
-        assert corruption.tokens[corruption.hidden].eq(objective.mask_token).all()
+        masking = objectives.mask(tokens, batch.layout, ("cross_view",), generator(), batch)
+        assert masking.hidden.view(2, 4).sum(1).tolist() == expected
+        assert masking.tokens[~masking.hidden].equal(tokens[~masking.hidden])
+        assert masking.tokens[masking.hidden].eq(objective.mask_token).all()
 
 
 # ---- training without a condition, and guidance
@@ -257,7 +257,7 @@ def test_the_schedule_is_the_same_on_every_rank_in_every_pass_and_after_resuming
                 for name in names:
                     counted[name] += owned[name].count(batch)  # before anything is computed
                 tokens = torch.zeros(len(batch.layout.scene), 2, 3, 6)
-                hidden = owned.corrupt(tokens, batch.layout, names, g, batch).hidden
+                hidden = owned.mask(tokens, batch.layout, names, g, batch).hidden
                 for name, loss in owned.losses(make_outputs(batch, hidden=hidden), batch, names, g).items():
                     summed[name] += loss.count
         assert counted == summed

@@ -16,7 +16,7 @@ from stereopsis.objectives import (
     VanillaReconstruction,
 )
 from stereopsis.objectives.plan import kept_views
-from stereopsis.objectives.reconstruction import Reconstruction
+from stereopsis.objectives.reconstruction_base import ReconstructionObjective
 from stereopsis.objectives.set import ObjectiveSet
 
 PER_VIEW = ("images", "cameras", "intrinsics", "coordinates", "coordinates_valid")
@@ -36,7 +36,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def hide(objective: CrossView, batch, seed: int = 5) -> torch.Tensor:
     tokens = torch.zeros(len(batch.layout.scene), 2, 3, len(objective.mask_token))
-    return objective.corrupt(tokens, batch.layout, generator(seed)).hidden
+    return objective.mask(tokens, batch.layout, generator(seed)).hidden
 
 
 def one_scene(batch, outputs, scene: int):
@@ -140,12 +140,12 @@ def test_corrupt_replaces_whole_views_and_leaves_the_rest(make_batch, make_denoi
     objective = CrossView(make_denoiser())
     batch = make_batch((8, 1, 4))
     tokens = torch.randn(13, 2, 3, 6, requires_grad=True)
-    corruption = objective.corrupt(tokens, batch.layout, generator())
-    hidden = corruption.hidden
+    masking = objective.mask(tokens, batch.layout, generator())
+    hidden = masking.hidden
     assert [int(hidden[batch.layout.scene == s].sum()) for s in range(3)] == [2, 0, 1]
-    assert corruption.tokens[~hidden].equal(tokens[~hidden])
-    assert corruption.tokens[hidden].eq(objective.mask_token).all()
-    corruption.tokens.sum().backward()
+    assert masking.tokens[~hidden].equal(tokens[~hidden])
+    assert masking.tokens[hidden].eq(objective.mask_token).all()
+    masking.tokens.sum().backward()
     assert objective.mask_token.grad.eq(3 * 6).all()
     assert tokens.grad[hidden].eq(0).all()
     assert tokens.grad[~hidden].eq(1).all()
@@ -161,10 +161,10 @@ def test_corrupt_is_drawn_from_the_generator_and_is_fair(make_batch, make_denois
 def test_corrupt_with_a_single_view_hides_nothing_but_stays_connected(make_batch, make_denoiser):
     objective, batch = CrossView(make_denoiser()), make_batch((1, 1))
     tokens = torch.randn(2, 2, 3, 6)
-    corruption = objective.corrupt(tokens, batch.layout, generator())
-    assert not corruption.hidden.any()
-    assert corruption.tokens.equal(tokens)
-    corruption.tokens.sum().backward()
+    masking = objective.mask(tokens, batch.layout, generator())
+    assert not masking.hidden.any()
+    assert masking.tokens.equal(tokens)
+    masking.tokens.sum().backward()
     assert objective.mask_token.grad.eq(0).all()
 
 
@@ -261,7 +261,7 @@ def test_corrupt_of_ragged_scenes_equals_separate_batches(make_batch, make_outpu
 
 
 def hide_with(objective, batch, g):
-    return objective.corrupt(torch.zeros(len(batch.layout.scene), 2, 3, 6), batch.layout, g).hidden
+    return objective.mask(torch.zeros(len(batch.layout.scene), 2, 3, 6), batch.layout, g).hidden
 
 
 @pytest.mark.parametrize("cls", [CrossView, BirdsEye])
@@ -335,7 +335,7 @@ def test_gradients_by_finite_differences(cls, options, make_batch, make_outputs,
 def test_zero_count_is_zero_and_connected_to_what_others_use(case, make_batch, make_outputs, make_denoiser):
     denoiser = make_denoiser()
     batch = make_batch((1, 1))
-    objective: Reconstruction = CrossView(denoiser) if case == "single views" else BirdsEye(denoiser)
+    objective: ReconstructionObjective = CrossView(denoiser) if case == "single views" else BirdsEye(denoiser)
     batch.targets["birdseye_valid"][:] = False
     outputs = make_outputs(batch)
     outputs.visual.data[0, 0, 0, 0] = float("inf")
@@ -480,6 +480,6 @@ def test_forgetting_to_hide_is_noticed(make_batch, make_outputs, make_denoiser):
 
 def test_tokens_of_another_width_are_refused(make_batch, make_denoiser):
     with pytest.raises(ValueError, match="9 features, its mask token 6; set dim"):
-        CrossView(make_denoiser()).corrupt(torch.zeros(2, 2, 3, 9), make_batch((2,)).layout, generator())
+        CrossView(make_denoiser()).mask(torch.zeros(2, 2, 3, 9), make_batch((2,)).layout, generator())
     wide = CrossView(make_denoiser(), dim=9)
-    assert wide.corrupt(torch.zeros(2, 2, 3, 9), make_batch((2,)).layout, generator()).hidden.sum() == 1
+    assert wide.mask(torch.zeros(2, 2, 3, 9), make_batch((2,)).layout, generator()).hidden.sum() == 1

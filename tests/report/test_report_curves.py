@@ -89,13 +89,13 @@ finite = st.floats(-1e4, 1e4).filter(lambda v: v == 0 or abs(v) > 1e-6)
 @settings(max_examples=60, deadline=None)
 @given(st.lists(finite, min_size=1, max_size=40))
 def test_curves_stay_inside_their_axes(tmp_path_factory, values):
-    from stereopsis.report.read import Arm, Baseline, Run, Subject
+    from stereopsis.report.read import Baseline, ReportedArm, ReportSubject, Run
 
     metrics = tuple({"step": step, "loss/text": value} for step, value in enumerate(values))
     empty = {"recipe": {}, "environment": {}, "evaluation": None, "pictures": ()}
     base = tmp_path_factory.getbasetemp()
-    arm = Arm(name="a", label="a", note="", run=Run(folder=base, metrics=metrics, **empty))
-    subject = Subject(
+    arm = ReportedArm(name="a", label="a", note="", run=Run(folder=base, metrics=metrics, **empty))
+    subject = ReportSubject(
         folder=base,
         title="t",
         arms=(arm,),

@@ -15,7 +15,7 @@ import stereopsis
 from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.errors import RunFolderError
 from stereopsis.report import write_report
-from stereopsis.report.line_chart import Panel, Series, panels_svg
+from stereopsis.report.line_chart import ChartPanel, Series, panels_svg
 from stereopsis.report.probe_page import scatter_points, scatter_svg, write_probe_page
 from stereopsis.report.published_table import ResultsTable, TableCell, TableColumn, TableRow
 from stereopsis.report.similarity import ClickableScene
@@ -100,7 +100,7 @@ def test_a_probes_page_takes_no_script_from_names(tmp_path):
 
 def test_pictures_that_stand_alone_take_none_either():
     points = scatter_points(probe_result()["models"], EVIL)
-    panel = Panel(title=EVIL, across=EVIL, up=EVIL, series=(Series(name=EVIL, points=((1.0, 1.0), (2.0, 2.0))),))
+    panel = ChartPanel(title=EVIL, across=EVIL, up=EVIL, series=(Series(name=EVIL, points=((1.0, 1.0), (2.0, 2.0))),))
     for picture in (
         *(scatter_svg(points, EVIL, across=EVIL, named=named) for named in (True, False)),
         panels_svg([panel]),

@@ -10,11 +10,11 @@ from stereopsis.benchmarks.records import Metric
 from stereopsis.benchmarks.scoring.summary import summarise_task
 from stereopsis.report.headlines import arm_headlines, contrasts, macro_em, questions_of
 from stereopsis.report.read import read_subject
-from stereopsis.report.results import Record
+from stereopsis.report.results import EvaluationRecord
 
 
-def record(scene: str, type_name: str, number: int, em: float, task: str = "sqa3d") -> Record:
-    return Record(
+def record(scene: str, type_name: str, number: int, em: float, task: str = "sqa3d") -> EvaluationRecord:
+    return EvaluationRecord(
         id=f"{scene}-{type_name}-{number}",
         scene_id=scene,
         task=task,

@@ -2,13 +2,24 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from stereopsis.report.line_chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Panel, Series, decades, panels_svg
+from stereopsis.report.line_chart import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    ChartPanel,
+    Series,
+    decades,
+    panels_svg,
+)
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def panel(*series: Series, title: str = "cost") -> Panel:
-    return Panel(title=title, across="views", up="seconds", series=series)
+def panel(*series: Series, title: str = "cost") -> ChartPanel:
+    return ChartPanel(title=title, across="views", up="seconds", series=series)
 
 
 def circles(svg: str) -> list[tuple[float, float]]:

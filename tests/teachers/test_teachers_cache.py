@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stereopsis.errors import CacheError
-from stereopsis.teachers.cache import Answers, Question, TeacherCache
+from stereopsis.teachers.cache import Answers, CacheIdentity, TeacherCache
 from stereopsis.teachers.glimpse import Glimpse
 
 NAMES = ("a", "b", "c", "d")
@@ -38,7 +38,7 @@ def answers(names=NAMES) -> Answers:
 
 def cache(root, **changes) -> TeacherCache:
     plain = {"kind": "features", "teacher": "geo", "fingerprint": "f" * 64, "per_view": True, "settings": SETTINGS}
-    return TeacherCache(root=root, question=Question(**{**plain, **changes}))
+    return TeacherCache(root=root, identity=CacheIdentity(**{**plain, **changes}))
 
 
 def read_names(stored) -> str:

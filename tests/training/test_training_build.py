@@ -13,7 +13,7 @@ from stereopsis.data.layout import VisualLayout
 from stereopsis.errors import CheckpointError, RecipeError, StereopsisError
 from stereopsis.models.storage import load_model
 from stereopsis.objectives import Denoiser, DenoiserConfig, RectifiedFlow, released_state_dict
-from stereopsis.objectives.base import Corruption, Objective, ObjectiveLoss
+from stereopsis.objectives.base import Masking, Objective, ObjectiveLoss
 from stereopsis.objectives.set import ObjectiveSet
 from stereopsis.training.build import build_model, build_objectives, build_teachers, count_parameters
 from stereopsis.training.recipe import load_recipe
@@ -214,10 +214,10 @@ class Hides(Objective):
     def count(self, batch) -> float:
         return 1.0
 
-    def corrupt(self, tokens, layout, generator):
+    def mask(self, tokens, layout, generator):
         hidden = torch.zeros(len(tokens), dtype=torch.bool)
         hidden[self.views] = True
-        return Corruption(tokens=torch.where(hidden[:, None, None, None], self.colour, tokens), hidden=hidden)
+        return Masking(tokens=torch.where(hidden[:, None, None, None], self.colour, tokens), hidden=hidden)
 
     def loss(self, outputs, batch, generator) -> ObjectiveLoss:
         return ObjectiveLoss(sum=outputs.visual.sum(), count=1.0)
@@ -230,10 +230,10 @@ def test_a_set_hides_what_its_due_members_hide_one_after_another():
     assert "d" not in objectives
     layout = VisualLayout(index=torch.zeros(4, 1, 1, dtype=torch.int64), scene=torch.zeros(4, dtype=torch.int64))
     tokens = torch.zeros(4, 1, 1, 2)
-    result = objectives.corrupt(tokens, layout, ("a", "b"), torch.Generator())
+    result = objectives.mask(tokens, layout, ("a", "b"), torch.Generator())
     assert result.hidden.tolist() == [True, True, False, False]
     assert result.tokens[:, 0, 0, 0].tolist() == [5.0, 7.0, 0.0, 0.0]
-    assert objectives.corrupt(tokens, layout, (), torch.Generator()).hidden.sum() == 0
+    assert objectives.mask(tokens, layout, (), torch.Generator()).hidden.sum() == 0
 
 
 # ---- the denoiser's process, and where it starts

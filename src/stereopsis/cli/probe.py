@@ -12,7 +12,7 @@ from stereopsis.precision import ComputePrecision, choose_precision
 from stereopsis.progress import say
 
 if TYPE_CHECKING:
-    from stereopsis.probing.subjects import Subject
+    from stereopsis.probing.subjects import ProbeSubject
 
 console = Console()
 
@@ -76,7 +76,7 @@ def probe(
 
 def _subject(
     model: str, teacher: str | None, layers: str, views: int, positions: str | None, precision: ComputePrecision
-) -> "Subject":
+) -> "ProbeSubject":
     from stereopsis.models.storage import load_model
     from stereopsis.probing.subjects import ModelSubject, TeacherSubject
     from stereopsis.teachers.feature_teachers import load_feature_teacher
@@ -108,7 +108,7 @@ def _scenes(folders: list[Path], rooms: int, cache: Path) -> list[Any]:
     return [scene for source in sources for scene in scenes_of(source, cache, console=console)]
 
 
-def _sheets(subject: "Subject", scenes: list[Any], output: Path, voxel: float) -> list[Any]:
+def _sheets(subject: "ProbeSubject", scenes: list[Any], output: Path, voxel: float) -> list[Any]:
     """Similarity sheets beside the page, and what the page makes clickable."""
     from PIL import Image
 

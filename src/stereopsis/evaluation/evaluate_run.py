@@ -71,7 +71,7 @@ class Request:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
+class EvaluationPlan:
     """A request, checked and resolved; no weights are loaded and no room is made for it.
 
     Attributes:
@@ -95,7 +95,7 @@ class Plan:
         return None if self.output is None else self.output / EVALUATION_FOLDER
 
 
-def make_plan(request: Request) -> Plan:
+def make_plan(request: Request) -> EvaluationPlan:
     """Resolve a request.
 
     Raises:
@@ -129,10 +129,10 @@ def make_plan(request: Request) -> Plan:
             f"--protocol names {', '.join(idle)}, which is not evaluated here ({', '.join(section.tasks)}); add it to "
             "--benchmarks, or leave its protocol out"
         )
-    return Plan(request=request, recipe=recipe.model_copy(update={"evaluation": section}), output=output)
+    return EvaluationPlan(request=request, recipe=recipe.model_copy(update={"evaluation": section}), output=output)
 
 
-def dry_run(plan: Plan) -> dict[str, str]:
+def dry_run(plan: EvaluationPlan) -> dict[str, str]:
     """What an evaluation would do, in words, without loading weights, making rooms or writing anything."""
     section, cache = plan.recipe.evaluation, plan.recipe.data.cache
     absent = [missing_rooms(source, cache) for source in section.sources]
@@ -159,7 +159,7 @@ def dry_run(plan: Plan) -> dict[str, str]:
     return told
 
 
-def execute(plan: Plan, *, processes: Processes | None = None, console: Console | None = None) -> Path:
+def execute(plan: EvaluationPlan, *, processes: Processes | None = None, console: Console | None = None) -> Path:
     """Evaluate; see `stereopsis.evaluation.resumable.run_evaluation`.
 
     Returns:
@@ -225,7 +225,7 @@ def facts_of(recipe: Recipe, predictor: Predictor) -> dict[str, Any]:
     }
 
 
-def _scenes(plan: Plan, console: Console | None) -> list[Scene]:
+def _scenes(plan: EvaluationPlan, console: Console | None) -> list[Scene]:
     sources, cache = plan.recipe.evaluation.sources, plan.recipe.data.cache
     return _annotated(
         [scene for source in sources for scene in scenes_of(source, cache, console=console)], plan.request
@@ -258,7 +258,7 @@ def _precision_there(folder: Path) -> str | None:
     return {"bfloat16": "bf16", "float32": "fp32"}.get(precision)
 
 
-def _start_output(plan: Plan, output: Path) -> None:
+def _start_output(plan: EvaluationPlan, output: Path) -> None:
     """Give an output folder of its own the recipe that a report needs; another run's is never touched."""
     if plan.request.output is None or (not plan.dummy and output.resolve() == Path(plan.request.model).resolve()):
         return

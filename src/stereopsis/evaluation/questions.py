@@ -24,7 +24,7 @@ Key = tuple[str, str]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Asked:
+class EvaluationSample:
     """A scene, and what is asked about it, in the scene's order."""
 
     scene: Scene
@@ -134,7 +134,7 @@ def _is_estimated(scene: Scene) -> bool:
     return isinstance(alignment, dict) and alignment.get("method") == "estimated"
 
 
-def questions(scenes: Iterable[Scene], tasks: Sequence[str], limit: int | None = None) -> list[Asked]:
+def questions(scenes: Iterable[Scene], tasks: Sequence[str], limit: int | None = None) -> list[EvaluationSample]:
     """What is asked about some scenes, in canonical order: the scenes' order, then each scene's own.
 
     Args:
@@ -150,7 +150,7 @@ def questions(scenes: Iterable[Scene], tasks: Sequence[str], limit: int | None =
         StereopsisError: two questions of a benchmark share an id, a question speaks of an object that its scene
             lacks, or it lacks its answer or its one target; tells how many, and the first of them.
     """
-    asked: list[Asked] = []
+    asked: list[EvaluationSample] = []
     taken: Counter[str] = Counter()
     for scene in scenes:
         chosen = []
@@ -159,7 +159,7 @@ def questions(scenes: Iterable[Scene], tasks: Sequence[str], limit: int | None =
                 taken[annotation.task] += 1
                 chosen.append(annotation)
         if chosen:
-            asked.append(Asked(scene=scene, annotations=tuple(chosen)))
+            asked.append(EvaluationSample(scene=scene, annotations=tuple(chosen)))
     _check_unique(asked)
     problems = [text for each in asked for a in each.annotations if (text := _problem(a, each.scene)) is not None]
     if problems:
@@ -170,7 +170,9 @@ def questions(scenes: Iterable[Scene], tasks: Sequence[str], limit: int | None =
     return asked
 
 
-def fingerprint_of(asked: Sequence[Asked], proposals: str, protocols: Mapping[str, str] | None = None) -> str:
+def fingerprint_of(
+    asked: Sequence[EvaluationSample], proposals: str, protocols: Mapping[str, str] | None = None
+) -> str:
     """Changes whenever a question, its wording, its answer, its order, or what its scene consists of does.
 
     Pixels are not read: a stored scene checks those itself.
@@ -195,13 +197,13 @@ def fingerprint_of(asked: Sequence[Asked], proposals: str, protocols: Mapping[st
     return digest.hexdigest()
 
 
-def counts(asked: Iterable[Asked]) -> dict[str, int]:
+def counts(asked: Iterable[EvaluationSample]) -> dict[str, int]:
     """Questions per benchmark, in the usual order."""
     found = Counter(a.task for each in asked for a in each.annotations)
     return {task: found[task] for task in benchmark_names() if found[task]}
 
 
-def _check_unique(asked: Sequence[Asked]) -> None:
+def _check_unique(asked: Sequence[EvaluationSample]) -> None:
     scenes = Counter(each.scene.id for each in asked)
     twice = [name for name, count in scenes.items() if count > 1]
     if twice:

@@ -85,12 +85,12 @@ def record_of(prediction: Prediction, sample: SampleScore | None, **more: Any) -
         "zero_cosine": prediction.zero_target_score,
         "chosen": chosen(prediction),
         "targets": np.round(prediction.targets, 3).tolist(),
-        **worth_of(sample),
+        **score_fields(sample),
         **more,
     }
 
 
-def worth_of(sample: SampleScore | None) -> dict[str, Any]:
+def score_fields(sample: SampleScore | None) -> dict[str, Any]:
     """A record's fields that tell what the sample was worth; empty where that depends on the whole set."""
     if sample is None:
         return {"scores": {}, "bleu_counts": [], "meteor_counts": []}

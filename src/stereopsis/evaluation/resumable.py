@@ -17,7 +17,7 @@ from stereopsis.benchmarks import SampleScore, score, summarise
 from stereopsis.data.pack import candidate_boxes
 from stereopsis.errors import StereopsisError
 from stereopsis.evaluation.predictors import Failure, Outcome, Pass, Predictor, spoken_prediction
-from stereopsis.evaluation.questions import Asked, Key, counts, fingerprint_of, key_of
+from stereopsis.evaluation.questions import EvaluationSample, Key, counts, fingerprint_of, key_of
 from stereopsis.evaluation.records import (
     RECORDS_FILE,
     SCORED_ALONE,
@@ -26,8 +26,8 @@ from stereopsis.evaluation.records import (
     read_results,
     record_of,
     sample_score_of,
+    score_fields,
     summary_dict,
-    worth_of,
 )
 from stereopsis.evaluation.sharding import Processes, share
 from stereopsis.evaluation.stream import PARTS_FOLDER, Part, claim, finished, read_failures, read_parts
@@ -38,7 +38,7 @@ SCHEMA = 1
 TOLD_FAILURES = 3
 
 
-def settings_of(predictor: Predictor, asked: Sequence[Asked], limit: int | None = None) -> dict[str, Any]:
+def settings_of(predictor: Predictor, asked: Sequence[EvaluationSample], limit: int | None = None) -> dict[str, Any]:
     """All that must be the same for two evaluations to be one, as plain values.
 
     Args:
@@ -62,7 +62,7 @@ def settings_of(predictor: Predictor, asked: Sequence[Asked], limit: int | None 
 
 def run_evaluation(
     predictor: Predictor,
-    asked: Sequence[Asked],
+    asked: Sequence[EvaluationSample],
     folder: Path,
     *,
     limit: int | None = None,
@@ -125,7 +125,7 @@ def run_evaluation(
             processes.wait()
 
 
-def _read_ahead(predictor: Predictor, asked: Sequence[Asked]) -> Iterator[tuple[Asked, Future]]:
+def _read_ahead(predictor: Predictor, asked: Sequence[EvaluationSample]) -> Iterator[tuple[EvaluationSample, Future]]:
     """Each scene with what the predictor prepares of it, while the scene before it is answered."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         ahead: Future | None = None
@@ -137,7 +137,7 @@ def _read_ahead(predictor: Predictor, asked: Sequence[Asked]) -> Iterator[tuple[
 
 
 def _answer(
-    predictor: Predictor, each: Asked, prepared: Future, part: Part, done: set[Key], stamp: Mapping[str, Any]
+    predictor: Predictor, each: EvaluationSample, prepared: Future, part: Part, done: set[Key], stamp: Mapping[str, Any]
 ) -> None:
     """Answer one scene's questions and append their records; what cannot be answered is noted."""
     start = time.perf_counter()
@@ -198,7 +198,7 @@ def _failure(failure: Failure) -> dict[str, str]:
 
 
 def _merge(
-    predictor: Predictor, asked: Sequence[Asked], folder: Path, settings: Mapping[str, Any], meteor: bool
+    predictor: Predictor, asked: Sequence[EvaluationSample], folder: Path, settings: Mapping[str, Any], meteor: bool
 ) -> dict[str, Any]:
     """Score what all processes wrote and put it into canonical order."""
     found = read_parts(folder)
@@ -224,7 +224,7 @@ def _merge(
             record, sample = found[key_of(a)], kept[key_of(a)]
             seconds, _ = record.pop("seconds"), record.pop("sample_score")
             timings.append({"task": a.task, "id": a.id, "scene_id": a.scene_id, "seconds": seconds})
-            records.append({**record, **worth_of(sample)})
+            records.append({**record, **score_fields(sample)})
             samples.append(sample)
     tasks = summary_dict(summarise(samples))
     write_whole(folder / TIMINGS_FILE, "".join(json.dumps(timing) + "\n" for timing in timings))

@@ -17,7 +17,7 @@ from stereopsis.models.attention_flex import FlexAttention
 from stereopsis.models.attention_split import SplitAttention
 from stereopsis.models.grounding import GroundingHead, object_features
 from stereopsis.models.position import PositionEncoding3D
-from stereopsis.objectives.base import Corruption, ObjectiveLoss, Randomness, SpatialOutputs, TextStates
+from stereopsis.objectives.base import Masking, ObjectiveLoss, Randomness, SpatialOutputs, TextStates
 from stereopsis.objectives.set import ObjectiveSet
 from stereopsis.packs.build import PackConfig, build_pack
 from stereopsis.scenes.scene import Scene
@@ -60,7 +60,7 @@ class VisualInputs:
 
     Attributes:
         projected: [views enc_rows enc_cols dim] on the encoder's grid; proposals are averaged over it.
-        tokens: [views rows cols dim] pooled, before corruption and encoding.
+        tokens: [views rows cols dim] pooled, before masking and encoding.
         deep: what the family adds to the tokens inside its first layers, each [views rows cols dim].
     """
 
@@ -242,30 +242,30 @@ class SpatialModel(nn.Module):
             layers: hidden layers to keep besides those that the due objectives read (0 = the embeddings, -1 = last).
         """
         visual = self.visual_inputs(batch)
-        corruption = Corruption(
+        masking = Masking(
             tokens=visual.tokens, hidden=torch.zeros(len(visual.tokens), dtype=torch.bool, device=self.device)
         )
         if self.objectives is not None:
-            corruption = self.objectives.corrupt(visual.tokens, batch.layout, due, generator, batch)
+            masking = self.objectives.mask(visual.tokens, batch.layout, due, generator, batch)
         embeddings = self.embed(batch)
         read = () if self.objectives is None else self.objectives.layers(due)
         decoded = self.adapter.decode(
             embeddings,
-            self.add_positions(corruption.tokens, batch),
+            self.add_positions(masking.tokens, batch),
             attention_mask=self.attention(batch, embeddings.dtype),
             position_ids=batch.position_ids,
-            deep=tuple(extra.masked_fill(corruption.hidden[:, None, None, None], 0) for extra in visual.deep),
+            deep=tuple(extra.masked_fill(masking.hidden[:, None, None, None], 0) for extra in visual.deep),
             layers=tuple(sorted({*layers, *read} - {-1})),
         )
         flat, last = decoded.hidden.flatten(0, 1), batch.layout.gather(decoded.hidden)
         labelled = batch.labels.flatten() != -100
         grounding = None
         if len(batch.query_index) or "grounding" in due:
-            objects = self.objects(visual, batch, last, corruption.hidden)
+            objects = self.objects(visual, batch, last, masking.hidden)
             grounding = self.grounding(flat[batch.query_index], batch.query_scene, objects)
         return SpatialOutputs(
             visual=last,
-            hidden=corruption.hidden,
+            hidden=masking.hidden,
             text=TextStates(
                 states=flat[labelled],
                 targets=batch.labels.flatten()[labelled],

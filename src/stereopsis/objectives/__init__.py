@@ -2,8 +2,8 @@
 
 from stereopsis.objectives.alignment import FeatureAlignment
 from stereopsis.objectives.base import (
-    Corruption,
     GroundingScores,
+    Masking,
     Objective,
     ObjectiveLoss,
     Randomness,
@@ -25,7 +25,6 @@ __all__ = [
     "BirdsEye",
     "Consistency",
     "Contrastive",
-    "Corruption",
     "CosineDiffusion",
     "CrossView",
     "Denoiser",
@@ -33,6 +32,7 @@ __all__ = [
     "FeatureAlignment",
     "GroundingLoss",
     "GroundingScores",
+    "Masking",
     "Objective",
     "ObjectiveLoss",
     "Process",

@@ -29,7 +29,7 @@ def of_scene(generator: Randomness, scene: int) -> torch.Generator:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Corruption:
+class Masking:
     """The result of an objective's T_i: edited tokens and which views were hidden.
 
     Attributes:
@@ -175,14 +175,14 @@ class Objective(nn.Module, abc.ABC):
         """Whether the objective is active at this optimiser step."""
         return step % self.every == 0
 
-    def corrupt(
+    def mask(
         self, tokens: Float[Tensor, "views rows cols dim"], layout: VisualLayout, generator: Randomness
-    ) -> Corruption | None:
+    ) -> Masking | None:
         """T_i: hide something from the model. The default hides nothing and returns None."""
         return None
 
-    def spares(self, batch: Batch) -> Bool[Tensor, "views"] | None:
-        """Views of this batch that `corrupt` must not touch; the default spares none and returns None."""
+    def protected_views(self, batch: Batch) -> Bool[Tensor, "views"] | None:
+        """Views of this batch that `mask` must not touch; the default protects none and returns None."""
         return None
 
     @abc.abstractmethod

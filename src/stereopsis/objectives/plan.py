@@ -25,7 +25,7 @@ class SceneTargets:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Plan:
+class DenoisingPlan:
     """The targets of all scenes together, as index tensors.
 
     Attributes:
@@ -41,7 +41,7 @@ class Plan:
     source: Int64[Tensor, "targets"]
 
 
-def joined(parts: list[SceneTargets], device: torch.device) -> Plan:
+def joined(parts: list[SceneTargets], device: torch.device) -> DenoisingPlan:
     """All scenes' targets as one plan; conditions of fewer views are padded."""
     rows = [views for part in parts for views in part.conditions]
     widest = max(1, max(map(len, rows), default=0))
@@ -53,7 +53,7 @@ def joined(parts: list[SceneTargets], device: torch.device) -> Plan:
     padded = [[*views, *[-1] * (widest - len(views))] for views in rows]
     index = torch.tensor(padded, dtype=torch.int64).reshape(len(rows), widest)
     source = torch.tensor([i for part in parts for i in part.source], dtype=torch.int64)
-    return Plan(
+    return DenoisingPlan(
         views=index.clamp(min=0).to(device),
         views_valid=(index >= 0).to(device),
         owner=torch.tensor(owner, dtype=torch.int64).to(device),

@@ -19,7 +19,7 @@ from stereopsis.data.batch import Batch
 from stereopsis.data.pack import GROUND
 from stereopsis.objectives.base import SpatialOutputs
 from stereopsis.objectives.denoiser_network import Denoiser
-from stereopsis.objectives.plan import Plan
+from stereopsis.objectives.plan import DenoisingPlan
 
 REACH = 8.0
 """Metres that count as 1 where lengths enter as they are."""
@@ -122,7 +122,7 @@ class PlacedConditioning(nn.Module):
         height, width = batch.images.shape[-2:]
         return camera_rays(batch.cameras, batch.intrinsics, (height, width), grid)
 
-    def visible(self, plan: Plan, outputs: SpatialOutputs, denoiser: Denoiser) -> tuple[Tensor, Tensor]:
+    def visible(self, plan: DenoisingPlan, outputs: SpatialOutputs, denoiser: Denoiser) -> tuple[Tensor, Tensor]:
         """The visible views' tokens of every row of the plan, and which of them are no padding."""
         per_view = outputs.visual.shape[1] * outputs.visual.shape[2]
         tokens = outputs.visual.flatten(1, 2)[plan.views].flatten(1, 2).to(denoiser.dtype)
@@ -143,7 +143,7 @@ class GroundConditioning(PlacedConditioning):
     """
 
     def forward(
-        self, denoiser: Denoiser, plan: Plan, outputs: SpatialOutputs, batch: Batch
+        self, denoiser: Denoiser, plan: DenoisingPlan, outputs: SpatialOutputs, batch: Batch
     ) -> Float[Tensor, "targets cells width"]:
         """One condition vector per target cell.
 
@@ -174,7 +174,7 @@ class CameraConditioning(PlacedConditioning):
         self.query_rays = _mlp(RAY_FEATURES, width)
 
     def forward(
-        self, denoiser: Denoiser, plan: Plan, outputs: SpatialOutputs, batch: Batch
+        self, denoiser: Denoiser, plan: DenoisingPlan, outputs: SpatialOutputs, batch: Batch
     ) -> Float[Tensor, "targets cells width"]:
         """One condition vector per target cell.
 

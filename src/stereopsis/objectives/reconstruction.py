@@ -14,26 +14,26 @@ from torch import Tensor, nn
 from stereopsis.data.batch import Batch
 from stereopsis.data.layout import VisualLayout
 from stereopsis.data.pack import GROUND
-from stereopsis.objectives.base import BuildContext, Corruption, Objective, Randomness, SpatialOutputs, of_scene
+from stereopsis.objectives.base import BuildContext, Masking, Objective, Randomness, SpatialOutputs, of_scene
 from stereopsis.objectives.denoiser_network import Denoiser, Kind
-from stereopsis.objectives.plan import Plan, SceneTargets, each_from_itself, kept_views
+from stereopsis.objectives.plan import DenoisingPlan, SceneTargets, each_from_itself, kept_views
 from stereopsis.objectives.pose import CameraConditioning, GroundConditioning
-from stereopsis.objectives.reconstruction_base import Reconstruction
+from stereopsis.objectives.reconstruction_base import ReconstructionObjective
 
 CONDITIONINGS = ("released", "masked_positions", "pose")
 GROUND_CONDITIONINGS = ("released", "pose")
 
 
-class VanillaReconstruction(Reconstruction):
+class VanillaReconstruction(ReconstructionObjective):
     """Each view from its own tokens; nothing is hidden (T_i, T_o identity; Ross3D's first ablation).
 
     A random subset of `ratio` of each scene's views, at least one, bounds the cost. Views that another
     objective hid in this pass are taken only where the visible ones do not suffice.
 
     Args:
-        denoiser: see `Reconstruction`.
+        denoiser: see `ReconstructionObjective`.
         ratio: share of the views, in (0, 1].
-        shared: what every reconstruction objective takes; see `Reconstruction`.
+        shared: what every reconstruction objective takes; see `ReconstructionObjective`.
     """
 
     name = "vanilla"
@@ -67,11 +67,11 @@ class VanillaReconstruction(Reconstruction):
         return each_from_itself(tuple(views))
 
 
-class CrossView(Reconstruction):
+class CrossView(ReconstructionObjective):
     """Hidden views from the visible ones (Ross3D section 3; released interval: every 4th optimiser step).
 
     Args:
-        denoiser: see `Reconstruction`.
+        denoiser: see `ReconstructionObjective`.
         ratio: share of the views that is hidden (the paper's gamma); int(V (1 - ratio)), at least one, stay.
         repeats: how often each target is used per pass, each time with a new timestep and noise; None = V //
             hidden views, as released.
@@ -79,7 +79,7 @@ class CrossView(Reconstruction):
             hidden view; "masked_positions" (the paper's formula) takes the outputs at the hidden view's own
             positions; "pose" (ours) pools the visible views' tokens by queries that know the hidden view's camera.
         dim: width of the tokens that go into the language model; None = the denoiser's condition_dim.
-        shared: what every reconstruction objective takes; see `Reconstruction`.
+        shared: what every reconstruction objective takes; see `ReconstructionObjective`.
     """
 
     name = "cross_view"
@@ -122,7 +122,7 @@ class CrossView(Reconstruction):
         return views // hidden if self.repeats is None else self.repeats
 
     def count(self, batch: Batch) -> float:
-        """Cells of the views that `corrupt` hides, times their repeats."""
+        """Cells of the views that `mask` hides, times their repeats."""
         rows, cols = self.denoiser.grid("view")
         targets = 0
         for views in self.active_views(batch):
@@ -130,9 +130,9 @@ class CrossView(Reconstruction):
             targets += n_hidden * self.repeats_of(len(views), n_hidden) if n_hidden else 0
         return float(rows * cols * targets)
 
-    def corrupt(
+    def mask(
         self, tokens: Float[Tensor, "views rows cols dim"], layout: VisualLayout, generator: Randomness
-    ) -> Corruption:
+    ) -> Masking:
         """Replace a random share of each scene's views by the mask token; the model adds positions later."""
         if tokens.shape[-1] != len(self.mask_token):
             raise ValueError(
@@ -147,7 +147,7 @@ class CrossView(Reconstruction):
             hidden[views[order[kept_views(len(views), self.ratio) :]]] = True
         hidden = hidden.to(tokens.device)
         edited = torch.where(hidden[:, None, None, None], self.mask_token.to(tokens.dtype), tokens)
-        return Corruption(tokens=edited, hidden=hidden)
+        return Masking(tokens=edited, hidden=hidden)
 
     def _targets(self, views: list[int], hidden: list[bool], repeats: int | None) -> SceneTargets:
         masked = tuple(view for view in views if hidden[view])
@@ -169,11 +169,13 @@ class CrossView(Reconstruction):
         if found != expected:
             raise ValueError(
                 f"objective 'cross_view': scene '{batch.scene_ids[scene]}' has {found} of {len(views)} views "
-                f"hidden, expected {expected}; apply this objective's corrupt() in the same forward pass"
+                f"hidden, expected {expected}; apply this objective's mask() in the same forward pass"
             )
         return self._targets(views, hidden, None)
 
-    def condition(self, plan: Plan, outputs: SpatialOutputs, batch: Batch) -> Float[Tensor, "targets cells width"]:
+    def condition(
+        self, plan: DenoisingPlan, outputs: SpatialOutputs, batch: Batch
+    ) -> Float[Tensor, "targets cells width"]:
         """Pooled tokens; with "pose", by queries of each target's own camera."""
         if self.pose is None:
             return super().condition(plan, outputs, batch)
@@ -184,17 +186,17 @@ class CrossView(Reconstruction):
         return self._targets(views, hidden, 1)
 
 
-class BirdsEye(Reconstruction):
+class BirdsEye(ReconstructionObjective):
     """The whole scene from above, from the tokens of all visible views (Ross3D's global view).
 
     Void cells are left out.
 
     Args:
-        denoiser: see `Reconstruction`; must have a bird's-eye part.
+        denoiser: see `ReconstructionObjective`; must have a bird's-eye part.
         repeats: how often each scene is used per pass, each time with a new timestep and noise.
         conditioning: "released" pools by learned queries, the same in every scene; "pose" (ours) by queries that know
             where on the floor each cell lies.
-        shared: what every reconstruction objective takes; see `Reconstruction`.
+        shared: what every reconstruction objective takes; see `ReconstructionObjective`.
     """
 
     name = "birds_eye"
@@ -215,7 +217,9 @@ class BirdsEye(Reconstruction):
             self.needs = (*self.needs, GROUND)
             self.place = GroundConditioning(denoiser.config.width, denoiser.z_embedder_bev.heads).to(denoiser.dtype)
 
-    def condition(self, plan: Plan, outputs: SpatialOutputs, batch: Batch) -> Float[Tensor, "targets cells width"]:
+    def condition(
+        self, plan: DenoisingPlan, outputs: SpatialOutputs, batch: Batch
+    ) -> Float[Tensor, "targets cells width"]:
         """Pooled tokens; with "pose", by queries at each cell's place."""
         if self.place is None:
             return super().condition(plan, outputs, batch)

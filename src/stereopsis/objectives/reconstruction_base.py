@@ -17,7 +17,7 @@ from stereopsis.errors import did_you_mean
 from stereopsis.objectives.base import BuildContext, Objective, ObjectiveLoss, Randomness, SpatialOutputs, of_scene
 from stereopsis.objectives.denoiser_network import Denoiser, Kind
 from stereopsis.objectives.noise_process import Process, guided
-from stereopsis.objectives.plan import Plan, SceneTargets, joined, pointing_scenes, scene_views
+from stereopsis.objectives.plan import DenoisingPlan, SceneTargets, joined, pointing_scenes, scene_views
 
 LATENTS = ("sample", "mean")
 GROUNDING = ("include", "skip")
@@ -38,7 +38,7 @@ class _Draws:
     unconditional: Bool[Tensor, "targets"]
 
 
-class Reconstruction(Objective):
+class ReconstructionObjective(Objective):
     """A denoiser restores latents. It is held, not registered: its owner registers it, once.
 
     The loss is the squared error of what the process asks for (noise, or velocity), averaged over a cell's channels
@@ -111,7 +111,7 @@ class Reconstruction(Objective):
         skipped = pointing_scenes(batch)
         return [[] if skip else views for views, skip in zip(scene_views(batch), skipped, strict=True)]
 
-    def spares(self, batch: Batch) -> Bool[Tensor, "views"] | None:
+    def protected_views(self, batch: Batch) -> Bool[Tensor, "views"] | None:
         """The views of scenes that add nothing: nothing of theirs is hidden for nothing."""
         if self.grounding == "include":
             return None
@@ -151,7 +151,9 @@ class Reconstruction(Objective):
             unconditional = torch.rand(targets, generator=generator) < self.denoiser.config.dropout
         return _Draws(t=t, noise=noise, unconditional=unconditional)
 
-    def condition(self, plan: Plan, outputs: SpatialOutputs, batch: Batch) -> Float[Tensor, "targets cells width"]:
+    def condition(
+        self, plan: DenoisingPlan, outputs: SpatialOutputs, batch: Batch
+    ) -> Float[Tensor, "targets cells width"]:
         """What the denoiser is told about each target: tokens of the plan's views, pooled."""
         visual = outputs.visual
         tokens = visual.flatten(1, 2)[plan.views].flatten(1, 2)
@@ -217,7 +219,7 @@ class Reconstruction(Objective):
         """Sample the latents of this objective's targets from the denoiser, for pictures.
 
         Args:
-            outputs: of a forward pass, with `hidden` as the objective's own `corrupt` left it.
+            outputs: of a forward pass, with `hidden` as the objective's own `mask` left it.
             batch: the batch of that pass.
             generator: CPU generator of the starting noise.
             steps: sampling steps.
@@ -237,14 +239,14 @@ class Reconstruction(Objective):
         grid, channels = self.denoiser.grid(self.kind), self.denoiser.config.channels
         if len(plan.source) == 0:
             return outputs.visual.new_zeros(0, *grid, channels)
-        told = self.condition(plan, outputs, batch)
-        untold = torch.zeros_like(told)
+        cond = self.condition(plan, outputs, batch)
+        uncond = torch.zeros_like(cond)
 
         def predict(noisy: Tensor, t: Tensor) -> Tensor:
-            informed = self.denoiser(noisy, t, told, self.kind)
+            informed = self.denoiser(noisy, t, cond, self.kind)
             if guidance == 1.0:
                 return informed
-            return guided(informed, self.denoiser(noisy, t, untold, self.kind), guidance)
+            return guided(informed, self.denoiser(noisy, t, uncond, self.kind), guidance)
 
         cells = self.diffusion.sample(
             predict,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from stereopsis.data.batch import Batch
 from stereopsis.data.layout import VisualLayout
 from stereopsis.errors import RecipeError
-from stereopsis.objectives.base import Corruption, Objective, ObjectiveLoss, Randomness, SpatialOutputs
+from stereopsis.objectives.base import Masking, Objective, ObjectiveLoss, Randomness, SpatialOutputs
 
 
 def require_targets(name: str, needs: Iterable[str], targets: Mapping[str, Tensor]) -> None:
@@ -66,14 +66,14 @@ class ObjectiveSet(nn.Module):
         for name, member in self:
             require_targets(name, member.needs, batch.targets)
 
-    def corrupt(
+    def mask(
         self,
         tokens: Float[Tensor, "views rows cols dim"],
         layout: VisualLayout,
         due: tuple[str, ...],
         generator: Randomness,
         batch: Batch | None = None,
-    ) -> Corruption:
+    ) -> Masking:
         """Apply the T_i of every objective that is due, one after another.
 
         Args:
@@ -81,19 +81,19 @@ class ObjectiveSet(nn.Module):
             layout: which scene each view belongs to.
             due: names of the active objectives.
             generator: decides what is hidden; one, or one per scene.
-            batch: asked which views an objective spares; None = none.
+            batch: asked which views an objective protects; None = none.
         """
         hidden = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
         for name in due:
-            corruption = self[name].corrupt(tokens, layout, generator)
-            if corruption is None:
+            masking = self[name].mask(tokens, layout, generator)
+            if masking is None:
                 continue
-            edited, touched = corruption.tokens, corruption.hidden
-            spared = None if batch is None else self[name].spares(batch)
-            if spared is not None:
-                edited, touched = torch.where(spared[:, None, None, None], tokens, edited), touched & ~spared
+            edited, touched = masking.tokens, masking.hidden
+            protected = None if batch is None else self[name].protected_views(batch)
+            if protected is not None:
+                edited, touched = torch.where(protected[:, None, None, None], tokens, edited), touched & ~protected
             tokens, hidden = edited, hidden | touched
-        return Corruption(tokens=tokens, hidden=hidden)
+        return Masking(tokens=tokens, hidden=hidden)
 
     def losses(
         self, outputs: SpatialOutputs, batch: Batch, due: tuple[str, ...], generator: Randomness

@@ -20,7 +20,7 @@ from stereopsis.data.views import (
     decode_views,
     perturb_coordinates,
 )
-from stereopsis.packs.targets import Seen, Teachers, live_answers, with_answers
+from stereopsis.packs.targets import Teachers, TeacherScene, live_answers, with_answers
 from stereopsis.scenes.scene import Scene
 from stereopsis.scenes.selection import ViewSelection, select_views
 
@@ -111,7 +111,7 @@ def build_pack(scene: Scene, config: PackConfig, teachers: Teachers | None = Non
     if teachers is None:
         return pack
     grid = pack.coordinates.shape[1], pack.coordinates.shape[2]
-    return with_answers(pack, *live_answers(teachers, Seen.of(scene, views, grid)))
+    return with_answers(pack, *live_answers(teachers, TeacherScene.of(scene, views, grid)))
 
 
 def chosen_frames(scene: Scene, config: PackConfig) -> list[int]:

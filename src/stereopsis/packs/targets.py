@@ -12,7 +12,7 @@ from torch import Tensor
 from stereopsis.data.pack import GROUND, POINTS, POINTS_VALID, ScenePack
 from stereopsis.data.views import Fit, Views
 from stereopsis.scenes.scene import Scene
-from stereopsis.teachers.cache import Answers, Question, StoredAnswers, TeacherCache
+from stereopsis.teachers.cache import Answers, CacheIdentity, StoredAnswers, TeacherCache
 from stereopsis.teachers.features import FeatureTeacher, TeacherViews
 from stereopsis.teachers.glimpse import Glimpse
 from stereopsis.teachers.latents import LatentTokenizer, valid_cells
@@ -43,7 +43,7 @@ class Teachers:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Seen:
+class TeacherScene:
     """What teachers look at in one scene, at the student's size and crop.
 
     Attributes:
@@ -63,14 +63,16 @@ class Seen:
     floor: tuple[float, float, float] | None = None
 
     @staticmethod
-    def of(scene: Scene, views: Views, grid: tuple[int, int]) -> "Seen":
+    def of(scene: Scene, views: Views, grid: tuple[int, int]) -> "TeacherScene":
         """Decoded views of a scene, and its view from above."""
         if scene.birdseye is None:
-            return Seen(scene_id=scene.id, views=views, grid=grid)
+            return TeacherScene(scene_id=scene.id, views=views, grid=grid)
         birdseye = scene.birdseye
         void = torch.from_numpy(birdseye.void.copy())
         floor = (*birdseye.origin, len(birdseye.void) * birdseye.metres_per_pixel)
-        return Seen(scene_id=scene.id, views=views, grid=grid, above=picture_above(scene), void=void, floor=floor)
+        return TeacherScene(
+            scene_id=scene.id, views=views, grid=grid, above=picture_above(scene), void=void, floor=floor
+        )
 
 
 def picture_above(scene: Scene) -> UInt8[Tensor, "3 height width"] | None:
@@ -78,7 +80,7 @@ def picture_above(scene: Scene) -> UInt8[Tensor, "3 height width"] | None:
     return None if scene.birdseye is None else torch.from_numpy(scene.birdseye.image.copy()).permute(2, 0, 1)
 
 
-def latent_answers(tokenizer: LatentTokenizer, seen: Seen, view_size: int, birdseye_size: int) -> Answers:
+def latent_answers(tokenizer: LatentTokenizer, seen: TeacherScene, view_size: int, birdseye_size: int) -> Answers:
     """Posterior mean and spread of the latents of all views and of the view from above, in half precision.
 
     A tokenizer without uncertainty gives no ``..._std``.
@@ -94,7 +96,7 @@ def latent_answers(tokenizer: LatentTokenizer, seen: Seen, view_size: int, birds
 
 
 def ground_cells(floor: tuple[float, float, float], rows: int, cols: int) -> Float[Tensor, "rows cols 2"]:
-    """X and y of the centres of a grid of cells over a view from above, metres; see `Seen.floor`."""
+    """X and y of the centres of a grid of cells over a view from above, metres; see `TeacherScene.floor`."""
     left, top, side = floor
     x = left + (torch.arange(cols) + 0.5) * side / cols
     y = top - (torch.arange(rows) + 0.5) * side / rows
@@ -107,7 +109,7 @@ def _posterior(name: str, tokenizer: LatentTokenizer, images: Tensor, size: int)
     return found if cells.std is None else {**found, f"{name}_std": cells.std.half().cpu()}
 
 
-def feature_answers(teacher: FeatureTeacher, seen: Seen) -> Answers:
+def feature_answers(teacher: FeatureTeacher, seen: TeacherScene) -> Answers:
     """The feature of every cell and its validity, in half precision."""
     found = teacher.encode(teacher_views(seen.views, seen.scene_id, *seen.grid))
     return Answers(views={"view_features": found.features.half().cpu(), "view_features_valid": found.valid.cpu()})
@@ -128,7 +130,7 @@ def teacher_views(views: Views, scene_id: str, rows: int, cols: int) -> TeacherV
     )
 
 
-def live_answers(teachers: Teachers, seen: Seen) -> list[Answers]:
+def live_answers(teachers: Teachers, seen: TeacherScene) -> list[Answers]:
     """Ask every teacher now."""
     found = []
     if teachers.latent is not None:
@@ -172,12 +174,12 @@ class AnswerCaches:
         latent = features = None
         if teachers.latent is not None:
             sizes = {"view_size": teachers.view_size, "birdseye_size": teachers.birdseye_size}
-            latent = TeacherCache(root=root, question=_question("latents", teachers.latent, True, {**student, **sizes}))
+            latent = TeacherCache(root=root, identity=_identity("latents", teachers.latent, True, {**student, **sizes}))
         if teachers.features is not None:
             cells = {"rows": grid[0], "cols": grid[1]}
             per_view = teachers.features.per_view
-            question = _question("features", teachers.features, per_view, {**student, **cells})
-            features = TeacherCache(root=root, question=question)
+            identity = _identity("features", teachers.features, per_view, {**student, **cells})
+            features = TeacherCache(root=root, identity=identity)
         return AnswerCaches(
             latent=latent,
             features=features,
@@ -215,13 +217,13 @@ class AnswerCaches:
             stored = None if overwrite else cache.find(pack.scene_id, glimpse, top)
             if stored is None:
                 views = decode() if views is None else views
-                seen = Seen.of(scene, views, (pack.coordinates.shape[1], pack.coordinates.shape[2]))
+                seen = TeacherScene.of(scene, views, (pack.coordinates.shape[1], pack.coordinates.shape[2]))
                 answers = self._ask(cache, seen)
                 stored = cache.write(pack.scene_id, glimpse, answers, above=top, keep=not overwrite)
             found.append(stored)
         return tuple(found)
 
-    def _ask(self, cache: TeacherCache, seen: Seen) -> Answers:
+    def _ask(self, cache: TeacherCache, seen: TeacherScene) -> Answers:
         assert self.teachers is not None
         if cache is self.latent:
             assert self.teachers.latent is not None
@@ -242,7 +244,7 @@ def glimpse_of(pack: ScenePack) -> Glimpse:
     )
 
 
-def _question(kind: Any, teacher: Any, per_view: bool, settings: Mapping[str, Any]) -> Question:
-    return Question(
+def _identity(kind: Any, teacher: Any, per_view: bool, settings: Mapping[str, Any]) -> CacheIdentity:
+    return CacheIdentity(
         kind=kind, teacher=teacher.name, fingerprint=teacher.fingerprint, per_view=per_view, settings=settings
     )

@@ -4,18 +4,18 @@ from stereopsis.probing.correspondence import Correspondence, Retrieval, corresp
 from stereopsis.probing.downstream import Quartiles, correlate, quartile_table
 from stereopsis.probing.probe_scenes import PROBE_FILE, ProbeSettings, probe_scenes, read_probe, write_probe
 from stereopsis.probing.readouts import Readout, RidgeProbe
-from stereopsis.probing.subjects import ModelSubject, Subject, TeacherSubject
+from stereopsis.probing.subjects import ModelSubject, ProbeSubject, TeacherSubject
 
 __all__ = [
     "PROBE_FILE",
     "Correspondence",
     "ModelSubject",
     "ProbeSettings",
+    "ProbeSubject",
     "Quartiles",
     "Readout",
     "Retrieval",
     "RidgeProbe",
-    "Subject",
     "TeacherSubject",
     "correlate",
     "correspondence",

@@ -14,7 +14,7 @@ from stereopsis.errors import RunFolderError, StereopsisError
 from stereopsis.files import write_whole
 from stereopsis.probing.correspondence import Correspondence, correspondence, retrieval
 from stereopsis.probing.readouts import RidgeProbe, cell_geometry
-from stereopsis.probing.subjects import SceneFeatures, Subject
+from stereopsis.probing.subjects import ProbeSubject, SceneFeatures
 from stereopsis.progress import tracked
 from stereopsis.scenes.scene import Scene
 from stereopsis.training.train_run import environment
@@ -45,7 +45,11 @@ class ProbeSettings:
 
 
 def probe_scenes(
-    subject: Subject, scenes: Sequence[Scene], settings: ProbeSettings | None = None, *, console: Console | None = None
+    subject: ProbeSubject,
+    scenes: Sequence[Scene],
+    settings: ProbeSettings | None = None,
+    *,
+    console: Console | None = None,
 ) -> dict[str, Any]:
     """Measure a subject on some scenes.
 

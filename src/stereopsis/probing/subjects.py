@@ -40,7 +40,7 @@ class SceneFeatures:
     layers: Mapping[str, Float[Tensor, "views rows cols _"]]
 
 
-class Subject(abc.ABC):
+class ProbeSubject(abc.ABC):
     """Something with features for the cells of a scene's views.
 
     Attributes:
@@ -80,7 +80,7 @@ class Subject(abc.ABC):
         )
 
 
-class ModelSubject(Subject):
+class ModelSubject(ProbeSubject):
     """A model's visual tokens: as they leave the projector, and after every layer that is asked for.
 
     Args:
@@ -121,7 +121,7 @@ class ModelSubject(Subject):
         return found
 
 
-class TeacherSubject(Subject):
+class TeacherSubject(ProbeSubject):
     """A 3D feature teacher's cells.
 
     Args:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stereopsis.data.pack import ScenePack
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.objectives.reconstruction_base import Reconstruction
+from stereopsis.objectives.reconstruction_base import ReconstructionObjective
 from stereopsis.reconstruction.metrics import pixels_of, psnr
 from stereopsis.reconstruction.panels import without
 from stereopsis.reconstruction.sampling import NEAREST, Imagined, imagine
@@ -55,7 +55,9 @@ def write_pictures(
     records: list[dict[str, Any]] = []
     made = [model.objectives[name] for name in ("cross_view", "birds_eye") if name in model.objectives]
     if made:
-        count = steps or max(each.diffusion.steps_for_mean for each in made if isinstance(each, Reconstruction))
+        count = steps or max(
+            each.diffusion.steps_for_mean for each in made if isinstance(each, ReconstructionObjective)
+        )
         for number, pack in enumerate(packs):
             for target in imagine(model, pack, samples=samples, steps=count, seed=seed + number):
                 draw = _masked_view if target.kind == "masked_view" else _from_above

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stereopsis.report.read import Subject
+from stereopsis.report.read import ReportSubject
 
 PREFIX = "loss/"
 OBJECTIVES: Mapping[str, tuple[str, str]] = {
@@ -98,7 +98,7 @@ def fall_of(values: Sequence[float]) -> Fall | None:
     return Fall(start=finite[0], end=sum(tail) / len(tail), bad=len(values) - len(finite))
 
 
-def loss_falls(subject: Subject) -> dict[str, dict[int, Fall]]:
+def loss_falls(subject: ReportSubject) -> dict[str, dict[int, Fall]]:
     """Objective -> arm's index -> how far its loss fell; objectives in the order of `OBJECTIVES`, then by name."""
     falls: dict[str, dict[int, Fall]] = {}
     for index, arm in enumerate(subject.arms):
@@ -111,7 +111,7 @@ def loss_falls(subject: Subject) -> dict[str, dict[int, Fall]]:
     return {name: falls[name] for name in order}
 
 
-def loss_charts(subject: Subject) -> tuple[Chart, ...]:
+def loss_charts(subject: ReportSubject) -> tuple[Chart, ...]:
     """One chart for each objective that any arm trained on."""
     series = [loss_series(arm.run.metrics) if arm.run is not None else {} for arm in subject.arms]
     charts = []

@@ -14,8 +14,8 @@ from stereopsis.geometry.boxes import iou
 from stereopsis.geometry.camera import project
 from stereopsis.report.images import EmbeddedImage, embed
 from stereopsis.report.questions import records_by_arm
-from stereopsis.report.read import Subject
-from stereopsis.report.results import Record
+from stereopsis.report.read import ReportSubject
+from stereopsis.report.results import EvaluationRecord
 from stereopsis.report.rooms import enlarged, open_room
 from stereopsis.report.scene3d import Figure3D, scene_figure
 from stereopsis.report.style import TARGET_COLOUR, arm_rgb
@@ -64,7 +64,7 @@ class Expression:
     figure: Figure3D | None
 
 
-def expressions(subject: Subject, folders: Mapping[str, Path]) -> tuple[Expression, ...]:
+def expressions(subject: ReportSubject, folders: Mapping[str, Path]) -> tuple[Expression, ...]:
     """Up to `EXPRESSIONS` expressions from scenes at hand; the first of each wished kind, by scene and id."""
     by_arm = records_by_arm(subject)
     if not by_arm:
@@ -74,7 +74,7 @@ def expressions(subject: Subject, folders: Mapping[str, Path]) -> tuple[Expressi
         (r for r in first.values() if r.task in ("scanrefer", "multi3drefer") and r.scene_id in folders),
         key=lambda record: (record.scene_id, record.task, record.id),
     )
-    chosen: list[Record] = []
+    chosen: list[EvaluationRecord] = []
     for task, type_name in WISHES:
         used = {record.scene_id for record in chosen}
         fitting = [r for r in pool if r.task == task and r not in chosen and len(r.targets)]
@@ -85,7 +85,7 @@ def expressions(subject: Subject, folders: Mapping[str, Path]) -> tuple[Expressi
     )
 
 
-def chosen_boxes(record: Record) -> Float[np.ndarray, "chosen 6"]:
+def chosen_boxes(record: EvaluationRecord) -> Float[np.ndarray, "chosen 6"]:
     """What the metric scored: the best candidate (ScanRefer), or Multi3DRefer's selection."""
     if not len(record.cosines):
         return record.boxes[:0]
@@ -95,7 +95,10 @@ def chosen_boxes(record: Record) -> Float[np.ndarray, "chosen 6"]:
 
 
 def _expression(
-    record: Record, by_arm: Mapping[int, Mapping[tuple[str, str], Record]], scene: Scene, subject: Subject
+    record: EvaluationRecord,
+    by_arm: Mapping[int, Mapping[tuple[str, str], EvaluationRecord]],
+    scene: Scene,
+    subject: ReportSubject,
 ) -> Expression:
     metric = "acc@0.25" if record.task == "scanrefer" else "f1@0.25"
     choices = tuple(_choice(index, table[record.key], metric) for index, table in by_arm.items() if record.key in table)
@@ -117,14 +120,14 @@ def _expression(
     )
 
 
-def _choice(arm: int, record: Record, metric: str) -> Choice:
+def _choice(arm: int, record: EvaluationRecord, metric: str) -> Choice:
     boxes = chosen_boxes(record)
     overlap = float(iou(boxes, record.targets).max()) if len(boxes) and len(record.targets) else math.nan
     score = record.scores.get(metric, math.nan)
     return Choice(arm=arm, boxes=boxes, overlap=overlap, right=score >= 1.0, score=100.0 * score)
 
 
-def best_views(scene: Scene, record: Record, choices: Sequence[Choice]) -> list[int]:
+def best_views(scene: Scene, record: EvaluationRecord, choices: Sequence[Choice]) -> list[int]:
     """The view that shows most of the target, then the one that shows most of what arms chose."""
     target = shown_area(scene, record.targets)
     for item in scene.objects:

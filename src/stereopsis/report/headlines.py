@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from stereopsis.benchmarks.scoring.statistics import Interval, draw_scenes, percentile_interval, ratio
-from stereopsis.report.read import Arm, Subject
-from stereopsis.report.results import Record
+from stereopsis.report.read import ReportedArm, ReportSubject
+from stereopsis.report.results import EvaluationRecord
 from stereopsis.report.tables import TYPE_COLUMNS, type_baseline
 
 QUESTION_TASKS = ("sqa3d", "scanqa")
@@ -73,7 +73,7 @@ class Contrast:
         return self.difference.low > 0 or self.difference.high < 0
 
 
-def arm_headlines(subject: Subject) -> tuple[ArmHeadline, ...]:
+def arm_headlines(subject: ReportSubject) -> tuple[ArmHeadline, ...]:
     """Figures of every evaluated arm that sees."""
     blind = next((arm for arm in subject.arms if arm.blind and arm.evaluation is not None), None)
     majority = {
@@ -105,7 +105,7 @@ def arm_headlines(subject: Subject) -> tuple[ArmHeadline, ...]:
     return tuple(headlines)
 
 
-def contrasts(subject: Subject) -> tuple[Contrast, ...]:
+def contrasts(subject: ReportSubject) -> tuple[Contrast, ...]:
     """Every evaluated sighted arm against the first of them."""
     seeing = [(p, arm) for p, arm in enumerate(subject.arms) if arm.evaluation is not None and not arm.blind]
     found = []
@@ -116,13 +116,15 @@ def contrasts(subject: Subject) -> tuple[Contrast, ...]:
     return tuple(found)
 
 
-def questions_of(arm: Arm) -> list[Record]:
+def questions_of(arm: ReportedArm) -> list[EvaluationRecord]:
     """The arm's records that are right or wrong by exact match."""
     records = () if arm.evaluation is None else arm.evaluation.records
     return [record for record in records if record.task in QUESTION_TASKS and "em" in record.scores]
 
 
-def macro_em(first: Sequence[Record], second: Sequence[Record] | None = None, *, n: int = 1000) -> MacroScore | None:
+def macro_em(
+    first: Sequence[EvaluationRecord], second: Sequence[EvaluationRecord] | None = None, *, n: int = 1000
+) -> MacroScore | None:
     """EM averaged over question types, each type alike, with intervals from drawing whole scenes.
 
     With a second arm only questions that both answered count, and both are scored under the same draws.

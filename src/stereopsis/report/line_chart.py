@@ -30,7 +30,7 @@ class Series:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Panel:
+class ChartPanel:
     """One chart.
 
     Attributes:
@@ -46,7 +46,7 @@ class Panel:
     series: tuple[Series, ...]
 
 
-def panels_svg(panels: Sequence[Panel]) -> str:
+def panels_svg(panels: Sequence[ChartPanel]) -> str:
     """Charts side by side as one SVG element that can stand alone in a file.
 
     Raises:
@@ -73,7 +73,7 @@ def decades(low: float, high: float) -> list[float]:
     return [float(f"{mark:.6g}") for mark in marks[first : max(last, first + 1) + 1]]
 
 
-def _panel(panel: Panel) -> list[str]:
+def _panel(panel: ChartPanel) -> list[str]:
     points = [point for line in panel.series for point in line.points]
     if not points or any(value <= 0 for point in points for value in point):
         raise ValueError(f"chart '{panel.title}': logarithmic axes need points with positive coordinates, got {points}")

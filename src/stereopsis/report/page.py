@@ -15,7 +15,7 @@ from stereopsis.report.grounding import expressions
 from stereopsis.report.headlines import arm_headlines, contrasts
 from stereopsis.report.pictures import picture_groups, picture_scores
 from stereopsis.report.questions import question_scenes
-from stereopsis.report.read import Arm, Subject, read_subject
+from stereopsis.report.read import ReportedArm, ReportSubject, read_subject
 from stereopsis.report.rooms import scene_folders
 from stereopsis.report.scene3d import plotly_script
 from stereopsis.report.style import TARGET_HEX, arm_hex
@@ -56,7 +56,7 @@ def write_report(folder: Path, output: Path | None = None, *, scenes: Path | Non
     return output
 
 
-def render(subject: Subject) -> str:
+def render(subject: ReportSubject) -> str:
     """The page as text.
 
     Raises:
@@ -104,7 +104,7 @@ def render(subject: Subject) -> str:
     )
 
 
-def _check_scenes(subject: Subject, folders: Mapping[str, Path]) -> None:
+def _check_scenes(subject: ReportSubject, folders: Mapping[str, Path]) -> None:
     asked = {r.scene_id for arm in subject.arms if arm.evaluation is not None for r in arm.evaluation.records}
     if folders and asked and asked.isdisjoint(folders):
         raise RunFolderError(
@@ -113,12 +113,12 @@ def _check_scenes(subject: Subject, folders: Mapping[str, Path]) -> None:
         )
 
 
-def _tasks(subject: Subject) -> Mapping[str, Any]:
+def _tasks(subject: ReportSubject) -> Mapping[str, Any]:
     found = next((arm.evaluation for arm in subject.arms if arm.evaluation is not None), None)
     return {} if found is None else found.tasks
 
 
-def facts(subject: Subject) -> list[tuple[str, str]]:
+def facts(subject: ReportSubject) -> list[tuple[str, str]]:
     """The header's facts: when, on what, how long, with which seed."""
     environment = subject.environment
     shown: list[tuple[str, str]] = []
@@ -144,7 +144,7 @@ def facts(subject: Subject) -> list[tuple[str, str]]:
     return shown
 
 
-def arm_facts(arm: Arm) -> dict[str, Any]:
+def arm_facts(arm: ReportedArm) -> dict[str, Any]:
     """What an arm is, for people: its objectives, schedule and positions."""
     if arm.run is None:
         return {"label": arm.label, "note": arm.note, "details": [], "objectives": [], "blind": False}

@@ -6,14 +6,14 @@ import math
 import numpy as np
 
 from stereopsis.report.images import EmbeddedImage, embed_file, fingerprint
-from stereopsis.report.read import Picture, Subject
+from stereopsis.report.read import Picture, ReportSubject
 
 MOST_GROUPS = 6
 CONTEXT_SIDE = 96
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reconstruction:
+class ShownReconstruction:
     """One arm's picture; ``psnr`` in dB, NaN where not measured."""
 
     arm: int
@@ -38,7 +38,7 @@ class PictureGroup:
     scene_id: str
     view: str
     target: EmbeddedImage
-    reconstructions: tuple[Reconstruction, ...]
+    reconstructions: tuple[ShownReconstruction, ...]
     baseline: EmbeddedImage | None
     baseline_psnr: float
     context: tuple[EmbeddedImage, ...]
@@ -54,7 +54,7 @@ class PictureScore:
     baseline_psnr: float
 
 
-def picture_groups(subject: Subject, kind: str) -> tuple[PictureGroup, ...]:
+def picture_groups(subject: ReportSubject, kind: str) -> tuple[PictureGroup, ...]:
     """At most `MOST_GROUPS` targets of a kind, in the order they were written, arms side by side."""
     grouped: dict[tuple[str, ...], list[tuple[int, Picture]]] = {}
     for index, arm in enumerate(subject.arms):
@@ -73,7 +73,7 @@ def _group(members: list[tuple[int, Picture]]) -> PictureGroup:
         view=first.view,
         target=embed_file(first.target),
         reconstructions=tuple(
-            Reconstruction(arm=index, image=embed_file(picture.reconstruction), psnr=picture.psnr)
+            ShownReconstruction(arm=index, image=embed_file(picture.reconstruction), psnr=picture.psnr)
             for index, picture in members
         ),
         baseline=None if guess is None or guess.baseline is None else embed_file(guess.baseline),
@@ -82,7 +82,7 @@ def _group(members: list[tuple[int, Picture]]) -> PictureGroup:
     )
 
 
-def picture_scores(subject: Subject, kind: str) -> tuple[PictureScore, ...]:
+def picture_scores(subject: ReportSubject, kind: str) -> tuple[PictureScore, ...]:
     """Mean PSNR of every arm over all its pictures of a kind (not only those that are shown)."""
     scores = []
     for index, arm in enumerate(subject.arms):

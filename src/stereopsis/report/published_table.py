@@ -14,7 +14,7 @@ from stereopsis.benchmarks import Published, benchmark_named, benchmark_names
 from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.errors import RunFolderError
 from stereopsis.report.read import COMPARISON_FILE, EVALUATION_FOLDER, RECIPE_FILE, read_subject
-from stereopsis.report.results import Evaluation, read_evaluation
+from stereopsis.report.results import StoredEvaluation, read_evaluation
 from stereopsis.report.tables import TASK_NAMES, absent_metrics
 
 SPLIT_SIZES: Mapping[str, int] = {
@@ -37,7 +37,7 @@ class OwnResult:
     """One of our rows: its name and its evaluation."""
 
     label: str
-    evaluation: Evaluation
+    evaluation: StoredEvaluation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stereopsis.report.images import EmbeddedImage
-from stereopsis.report.read import Subject
-from stereopsis.report.results import Record
+from stereopsis.report.read import ReportSubject
+from stereopsis.report.results import EvaluationRecord
 from stereopsis.report.rooms import map_picture, open_room, spread, view_pictures
 from stereopsis.report.tables import TASK_NAMES, ordered_arms
 
@@ -17,7 +17,7 @@ QUESTION_TASKS = ("sqa3d", "scanqa")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Answer:
+class ShownAnswer:
     """What one arm said; ``right`` is None where that is a matter of degree (captions), ``rouge_l`` in points."""
 
     arm: int
@@ -27,7 +27,7 @@ class Answer:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Question:
+class ShownQuestion:
     """A question or caption request with truth and answers; ``subject`` names the object to describe."""
 
     number: int
@@ -36,7 +36,7 @@ class Question:
     situation: str
     text: str
     truth: tuple[str, ...]
-    answers: tuple[Answer, ...]
+    answers: tuple[ShownAnswer, ...]
     caption: bool
     on_map: bool
 
@@ -49,10 +49,10 @@ class QuestionScene:
     views: tuple[EmbeddedImage, ...]
     view_count: int
     map: EmbeddedImage | None
-    questions: tuple[Question, ...]
+    questions: tuple[ShownQuestion, ...]
 
 
-def records_by_arm(subject: Subject) -> dict[int, dict[tuple[str, str], Record]]:
+def records_by_arm(subject: ReportSubject) -> dict[int, dict[tuple[str, str], EvaluationRecord]]:
     """Every evaluated arm's records by their key, arms in table order."""
     return {
         index: {record.key: record for record in arm.evaluation.records}
@@ -61,7 +61,7 @@ def records_by_arm(subject: Subject) -> dict[int, dict[tuple[str, str], Record]]
     }
 
 
-def question_scenes(subject: Subject, folders: Mapping[str, Path]) -> tuple[QuestionScene, ...]:
+def question_scenes(subject: ReportSubject, folders: Mapping[str, Path]) -> tuple[QuestionScene, ...]:
     """Evenly spread scenes, each with questions of different types and one caption.
 
     Args:
@@ -71,7 +71,7 @@ def question_scenes(subject: Subject, folders: Mapping[str, Path]) -> tuple[Ques
     by_arm = records_by_arm(subject)
     if not by_arm:
         return ()
-    asked: dict[str, list[Record]] = {}
+    asked: dict[str, list[EvaluationRecord]] = {}
     for record in next(iter(by_arm.values())).values():
         asked.setdefault(record.scene_id, []).append(record)
     ids = [name for name in sorted(asked) if any(r.task in QUESTION_TASKS for r in asked[name])]
@@ -82,9 +82,9 @@ def question_scenes(subject: Subject, folders: Mapping[str, Path]) -> tuple[Ques
     )
 
 
-def pick(records: Sequence[Record], count: int, turn: int) -> list[Record]:
+def pick(records: Sequence[EvaluationRecord], count: int, turn: int) -> list[EvaluationRecord]:
     """One record of every type in turn, beginning ``turn * count`` types further on, so that scenes differ."""
-    piles: dict[tuple[str, str], list[Record]] = {}
+    piles: dict[tuple[str, str], list[EvaluationRecord]] = {}
     for record in records:
         piles.setdefault((record.task, record.type), []).append(record)
     names = sorted(piles)
@@ -92,7 +92,7 @@ def pick(records: Sequence[Record], count: int, turn: int) -> list[Record]:
         return []
     start = turn * count % len(names)
     names = names[start:] + names[:start]
-    chosen: list[Record] = []
+    chosen: list[EvaluationRecord] = []
     depth = 0
     while len(chosen) < min(count, len(records)):
         chosen += [piles[name][depth] for name in names if depth < len(piles[name])]
@@ -103,10 +103,10 @@ def pick(records: Sequence[Record], count: int, turn: int) -> list[Record]:
 def _scene(
     name: str,
     turn: int,
-    records: Sequence[Record],
-    by_arm: Mapping[int, Mapping[tuple[str, str], Record]],
+    records: Sequence[EvaluationRecord],
+    by_arm: Mapping[int, Mapping[tuple[str, str], EvaluationRecord]],
     folder: Path | None,
-    subject: Subject,
+    subject: ReportSubject,
 ) -> QuestionScene:
     quota = {**dict.fromkeys(QUESTION_TASKS, QUESTIONS_PER_TASK), "scan2cap": CAPTIONS}
     picked = [r for task, count in quota.items() for r in pick([r for r in records if r.task == task], count, turn)]
@@ -123,7 +123,7 @@ def _scene(
         view_count=0 if scene is None else len(scene.frames),
         map=seen_from_above,
         questions=tuple(
-            Question(
+            ShownQuestion(
                 number=number,
                 task=TASK_NAMES.get(record.task, record.task),
                 type=record.type.replace("_", " "),
@@ -141,15 +141,15 @@ def _scene(
     )
 
 
-def _request(record: Record, labels: Mapping[int, str]) -> str:
+def _request(record: EvaluationRecord, labels: Mapping[int, str]) -> str:
     label = next((labels[each] for each in record.object_ids if each in labels), "")
     return f"Describe the {label}." if label else "Describe the object at this place."
 
 
-def _answer(arm: int, record: Record) -> Answer:
+def _answer(arm: int, record: EvaluationRecord) -> ShownAnswer:
     exact = record.scores.get("em")
     rouge = record.scores.get("rouge_l@0.5")
-    return Answer(
+    return ShownAnswer(
         arm=arm,
         text=record.prediction,
         right=None if exact is None else exact >= 1.0,

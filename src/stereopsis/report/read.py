@@ -16,7 +16,7 @@ import yaml
 
 from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.errors import RunFolderError
-from stereopsis.report.results import Evaluation, read_evaluation
+from stereopsis.report.results import StoredEvaluation, read_evaluation
 from stereopsis.report.values import interval, intervals, items, mapping, number, read_json, text
 
 COMPARISON_FILE = "comparison.json"
@@ -73,7 +73,7 @@ class Run:
     recipe: Mapping[str, Any]
     environment: Mapping[str, Any]
     metrics: tuple[Mapping[str, Any], ...]
-    evaluation: Evaluation | None
+    evaluation: StoredEvaluation | None
     pictures: tuple[Picture, ...]
 
     def setting(self, *keys: str) -> Any:
@@ -92,7 +92,7 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Arm:
+class ReportedArm:
     """One line of a comparison.
 
     Attributes:
@@ -108,7 +108,7 @@ class Arm:
     run: Run | None
 
     @property
-    def evaluation(self) -> Evaluation | None:
+    def evaluation(self) -> StoredEvaluation | None:
         """The run's evaluation, or None."""
         return None if self.run is None else self.run.evaluation
 
@@ -127,7 +127,7 @@ class Baseline:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Subject:
+class ReportSubject:
     """What a report is about.
 
     Attributes:
@@ -144,7 +144,7 @@ class Subject:
 
     folder: Path
     title: str
-    arms: tuple[Arm, ...]
+    arms: tuple[ReportedArm, ...]
     majority: Baseline
     chance: Baseline
     scenes: Path | None
@@ -153,7 +153,7 @@ class Subject:
     comparison: bool
 
 
-def read_subject(folder: Path, scenes: Path | None = None) -> Subject:
+def read_subject(folder: Path, scenes: Path | None = None) -> ReportSubject:
     """Read a run folder or a comparison folder.
 
     Args:
@@ -173,10 +173,10 @@ def read_subject(folder: Path, scenes: Path | None = None) -> Subject:
     run = read_run(folder)
     name = str(run.setting("name") or folder.resolve().name)
     seconds = number(run.metrics[-1].get("seconds"), f"{folder / METRICS_FILE}: seconds") if run.metrics else None
-    return Subject(
+    return ReportSubject(
         folder=folder,
         title=name,
-        arms=(Arm(name=name, label=name, note="", run=run),),
+        arms=(ReportedArm(name=name, label=name, note="", run=run),),
         majority=Baseline(),
         chance=Baseline(),
         scenes=_scenes_folder(scenes, "scenes"),
@@ -209,7 +209,7 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def _read_comparison(folder: Path, scenes: Path | None) -> Subject:
+def _read_comparison(folder: Path, scenes: Path | None) -> ReportSubject:
     file = folder / COMPARISON_FILE
     content = mapping(read_json(file), str(file))
     arms = []
@@ -223,7 +223,7 @@ def _read_comparison(folder: Path, scenes: Path | None) -> Subject:
                 f"{where} ('{name}'): there is no folder {run}; run that arm, or set its folder to null"
             )
         arms.append(
-            Arm(
+            ReportedArm(
                 name=name,
                 label=str(record.get("label") or name),
                 note=str(record.get("note") or ""),
@@ -237,7 +237,7 @@ def _read_comparison(folder: Path, scenes: Path | None) -> Subject:
     named = content.get("scenes")
     stated = None if named is None else folder / text(content, "scenes", str(file))
     environments = [_read_environment(folder), *(arm.run.environment for arm in arms if arm.run is not None)]
-    return Subject(
+    return ReportSubject(
         folder=folder,
         title=str(content.get("title") or folder.resolve().name),
         arms=tuple(arms),

@@ -17,7 +17,7 @@ from stereopsis.report.values import boxes, intervals, items, mapping, number, r
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Record:
+class EvaluationRecord:
     """One line of ``records.jsonl``; see `stereopsis.evaluation.records.record_of`.
 
     Boxes are cx cy cz dx dy dz in the aligned frame, metres.
@@ -58,15 +58,15 @@ class TaskSummary:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Evaluation:
+class StoredEvaluation:
     """Records, summaries by task, and the settings they were made with."""
 
-    records: tuple[Record, ...]
+    records: tuple[EvaluationRecord, ...]
     tasks: Mapping[str, TaskSummary]
     settings: Mapping[str, Any]
 
 
-def read_evaluation(folder: Path) -> Evaluation | None:
+def read_evaluation(folder: Path) -> StoredEvaluation | None:
     """Read a finished evaluation; None where there is none at all.
 
     Raises:
@@ -89,20 +89,20 @@ def read_evaluation(folder: Path) -> Evaluation | None:
         records.append(_record(mapping(content, where), where))
     summary = mapping(read_json(folder / SUMMARY_FILE), str(folder / SUMMARY_FILE))
     tasks = mapping(summary.get("tasks"), f"{folder / SUMMARY_FILE}: tasks")
-    return Evaluation(
+    return StoredEvaluation(
         records=tuple(records),
         tasks={task: _summary(value, f"{folder / SUMMARY_FILE}: tasks.{task}") for task, value in tasks.items()},
         settings=mapping(summary.get("settings") or {}, f"{folder / SUMMARY_FILE}: settings"),
     )
 
 
-def _record(content: Mapping[str, Any], where: str) -> Record:
+def _record(content: Mapping[str, Any], where: str) -> EvaluationRecord:
     candidates = boxes(content.get("boxes") or [], f"{where}: boxes")
     cosines = [number(each, f"{where}: cosines") for each in items(content.get("cosines") or [], f"{where}: cosines")]
     if cosines and len(cosines) != len(candidates):
         raise RunFolderError(f"{where}: {len(cosines)} cosines for {len(candidates)} boxes; evaluate again")
     scores = mapping(content.get("scores") or {}, f"{where}: scores")
-    return Record(
+    return EvaluationRecord(
         id=text(content, "id", where),
         scene_id=text(content, "scene_id", where),
         task=text(content, "task", where),

@@ -11,8 +11,8 @@ from stereopsis.annotations import Annotation
 from stereopsis.benchmarks import Prediction
 from stereopsis.benchmarks.scoring.baselines import chance_scores
 from stereopsis.benchmarks.scoring.statistics import Interval
-from stereopsis.report.read import Arm, Subject
-from stereopsis.report.results import Evaluation, Record
+from stereopsis.report.read import ReportedArm, ReportSubject
+from stereopsis.report.results import EvaluationRecord, StoredEvaluation
 
 TASK_NAMES: Mapping[str, str] = {
     "sqa3d": "SQA3D",
@@ -63,7 +63,7 @@ class Cell:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
+class AblationRow:
     """A line of the ablation table; ``arm`` is the arm's index in the subject, -1 for a baseline."""
 
     label: str
@@ -77,7 +77,7 @@ class MainTable:
     """The ablation table; empty where nothing was evaluated."""
 
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[AblationRow, ...]
 
 
 Verdict = Literal["above", "chance", "below", "unknown"]
@@ -112,12 +112,12 @@ class TypeGroup:
     macro: TypeRow
 
 
-def ordered_arms(subject: Subject) -> list[tuple[int, Arm]]:
+def ordered_arms(subject: ReportSubject) -> list[tuple[int, ReportedArm]]:
     """Arms as tables list them: blind ones first, then as given."""
     return sorted(enumerate(subject.arms), key=lambda pair: not pair[1].blind)
 
 
-def main_table(subject: Subject) -> MainTable:
+def main_table(subject: ReportSubject) -> MainTable:
     """Rows: majority, chance, blind arms, arms. Columns: the metrics that any row has."""
     sources: list[tuple[str, Literal["baseline", "blind", "arm"], int, Mapping[str, Mapping[str, Interval]]]] = []
     if any(subject.majority.overall.values()):
@@ -136,7 +136,7 @@ def main_table(subject: Subject) -> MainTable:
     columns = tuple(column for column in COLUMNS if any(value is not None for value in values[column]))
     best = {column: best_row(values[column]) for column in columns}
     rows = tuple(
-        Row(
+        AblationRow(
             label=label,
             kind=kind,
             arm=index,
@@ -147,7 +147,7 @@ def main_table(subject: Subject) -> MainTable:
     return MainTable(columns=columns, rows=rows)
 
 
-def absent_metrics(evaluated: Iterable[tuple[str, Evaluation]]) -> tuple[str, ...]:
+def absent_metrics(evaluated: Iterable[tuple[str, StoredEvaluation]]) -> tuple[str, ...]:
     """Which metrics could not be computed, and why (METEOR without Java), one sentence each; label, evaluation."""
     found: dict[str, list[str]] = {}
     rows = list(evaluated)
@@ -183,7 +183,7 @@ def verdict(value: Interval | None, baseline: float) -> Verdict:
     return "chance" if value.low <= baseline else "above"
 
 
-def type_table(subject: Subject) -> tuple[TypeGroup, ...]:
+def type_table(subject: ReportSubject) -> tuple[TypeGroup, ...]:
     """Every task's question types with their baseline: majority for questions, chance for grounding."""
     arms = [(index, arm) for index, arm in ordered_arms(subject) if arm.evaluation is not None]
     groups = []
@@ -222,7 +222,7 @@ def type_table(subject: Subject) -> tuple[TypeGroup, ...]:
     return tuple(groups)
 
 
-def type_baseline(subject: Subject, column: Column) -> dict[str, float]:
+def type_baseline(subject: ReportSubject, column: Column) -> dict[str, float]:
     """The baseline of every type, points: the majority's, or for grounding what a random proposal scores.
 
     Chance by type is computed from the first evaluated arm's records (same scenes, same proposals) where the
@@ -240,6 +240,6 @@ def type_baseline(subject: Subject, column: Column) -> dict[str, float]:
     return {name: 100.0 * float(np.mean(each)) for name, each in found.items()}
 
 
-def _chance(record: Record) -> dict[str, float]:
+def _chance(record: EvaluationRecord) -> dict[str, float]:
     annotation = Annotation(id=record.id, task=GROUNDING[record.task], scene_id=record.scene_id, type=record.type)
     return chance_scores(Prediction(annotation=annotation, boxes=record.boxes, targets=record.targets))

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.report.curves import OBJECTIVES, loss_falls
-from stereopsis.report.read import Subject, read_subject
+from stereopsis.report.read import ReportSubject, read_subject
 from stereopsis.report.tables import BOLD_RULE, TASK_NAMES, absent_metrics, main_table
 
 
@@ -47,7 +47,7 @@ def _cell(value: Interval | None, *, best: bool) -> Text:
     return shown
 
 
-def _loss_table(subject: Subject) -> Table:
+def _loss_table(subject: ReportSubject) -> Table:
     view = Table(
         title=Text(subject.title),
         caption="Loss: first logged value, mean of the last tenth, and their ratio.",

@@ -23,20 +23,20 @@ _Box = Annotated[list[FiniteFloat], Field(min_length=6, max_length=6)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Record(BaseModel):
+class StrictRecord(BaseModel):
     """Base of the records: unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class ImageRecord(Record):
+class ImageRecord(StrictRecord):
     """An image file's compression and checksum; its name follows from the frame's."""
 
     format: Literal["png", "jpg"]
     sha256: _Sha256
 
 
-class CameraRecord(Record):
+class CameraRecord(StrictRecord):
     """Intrinsics in pixels; frames refer to them by their place in the list."""
 
     fx: FiniteFloat
@@ -47,7 +47,7 @@ class CameraRecord(Record):
     height: int = Field(gt=0)
 
 
-class FrameRecord(Record):
+class FrameRecord(StrictRecord):
     """One posed view."""
 
     name: str
@@ -58,7 +58,7 @@ class FrameRecord(Record):
     depth: ImageRecord | None = None
 
 
-class ObjectRecord(Record):
+class ObjectRecord(StrictRecord):
     """An object instance; the box is cx cy cz dx dy dz in the aligned frame, metres."""
 
     id: int
@@ -68,7 +68,7 @@ class ObjectRecord(Record):
     visible_pixels: list[int]
 
 
-class ProposalRecord(Record):
+class ProposalRecord(StrictRecord):
     """A detector's box."""
 
     box: _Box
@@ -76,7 +76,7 @@ class ProposalRecord(Record):
     label: str
 
 
-class BirdseyeRecord(Record):
+class BirdseyeRecord(StrictRecord):
     """The numbers that belong to birdseye.png, birdseye_void.png and (where holes were filled) birdseye_filled.png."""
 
     origin: tuple[FiniteFloat, FiniteFloat]
@@ -87,7 +87,7 @@ class BirdseyeRecord(Record):
     filled: ImageRecord | None = None
 
 
-class SceneRecord(Record):
+class SceneRecord(StrictRecord):
     """The whole file."""
 
     format: Literal["stereopsis-scene"] = "stereopsis-scene"

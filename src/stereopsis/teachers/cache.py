@@ -36,7 +36,7 @@ _REMAKE = "make the answers anew with 'stereopsis cache RECIPE --overwrite'"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Question:
+class CacheIdentity:
     """What is asked of one teacher; two students that ask the same can share the answers.
 
     Attributes:
@@ -114,16 +114,16 @@ class TeacherCache:
 
     Attributes:
         root: the cache folder, shared by all teachers.
-        question: what is asked.
+        identity: what is asked.
     """
 
     root: Path
-    question: Question
+    identity: CacheIdentity
 
     @property
     def folder(self) -> Path:
         """Where this teacher's answers to this question lie."""
-        return self.root / "teachers" / self.question.folder
+        return self.root / "teachers" / self.identity.folder
 
     def path(self, scene_id: str) -> Path:
         """A scene's file."""
@@ -148,7 +148,7 @@ class TeacherCache:
         file = open_tensors(path)
         names = self._names(file, scene_id)
         known = {name: number for number, name in enumerate(names)}
-        if not self.question.per_view and set(names) != set(glimpse.names):
+        if not self.identity.per_view and set(names) != set(glimpse.names):
             raise self._other_frames(scene_id, names, glimpse.names)
         if not set(glimpse.names) <= known.keys():
             self._compare(file, scene_id, names, glimpse, [name for name in glimpse.names if name in known])
@@ -177,7 +177,7 @@ class TeacherCache:
             has = f"'{path}' has {len(names)} frames ({_few(names)}), but not {_few(missing)}"
         else:
             has = f"there is no '{path}'; {self._neighbours()}"
-        wanted = f"the student wants {len(glimpse.names)} frames from {self._told(self.question.record())}"
+        wanted = f"the student wants {len(glimpse.names)} frames from {self._told(self.identity.record())}"
         raise CacheError(f"scene '{scene_id}': {has}; {wanted}; {_MAKE}")
 
     def write(
@@ -205,7 +205,7 @@ class TeacherCache:
         """
         path, views = self.path(scene_id), {name: _half(tensor) for name, tensor in answers.views.items()}
         asked = len(glimpse.names)
-        if keep and self.question.per_view and path.is_file():
+        if keep and self.identity.per_view and path.is_file():
             file = open_tensors(path)
             names, stored = self._names(file, scene_id), file.tensors()
             others = [number for number, name in enumerate(names) if name not in glimpse.names]
@@ -225,7 +225,7 @@ class TeacherCache:
         path = self.folder / DESCRIPTION
         if not path.is_file():
             try:
-                write_atomic(path, (json.dumps(self.question.record(), indent=1) + "\n").encode())
+                write_atomic(path, (json.dumps(self.identity.record(), indent=1) + "\n").encode())
             except SceneError as error:
                 raise CacheError(str(error)) from error
 
@@ -242,16 +242,16 @@ class TeacherCache:
     ) -> None:
         stored = Glimpse.from_tensors(names, file.tensors()).select([names.index(name) for name in wanted])
         seen = glimpse.select([glimpse.names.index(name) for name in wanted])
-        difference = stored.difference(seen, geometry=self.question.geometry)
+        difference = stored.difference(seen, geometry=self.identity.geometry)
         if difference is not None:
             raise CacheError(
-                f"scene '{scene_id}': {difference}: the answers of '{self.question.teacher}' in '{file.path}' were "
+                f"scene '{scene_id}': {difference}: the answers of '{self.identity.teacher}' in '{file.path}' were "
                 "made for other pictures than the student sees; was the scene prepared again, or are frames "
                 f"shuffled? If the scene is right as it is now, {_REMAKE}"
             )
 
     def _compare_above(self, file: TensorFile, scene_id: str, above: Tensor | None) -> None:
-        if self.question.kind != "latents":
+        if self.identity.kind != "latents":
             return
         stored = file.tensors().get(f"glimpse.{_ABOVE}")
         same = (stored is None) == (above is None)
@@ -267,7 +267,7 @@ class TeacherCache:
     def _other_frames(self, scene_id: str, names: Sequence[str], wanted: Sequence[str]) -> CacheError:
         return CacheError(
             f"scene '{scene_id}': '{self.path(scene_id)}' has answers to {len(names)} frames ({_few(names)}), the "
-            f"student sees {len(wanted)} ({_few(wanted)}). '{self.question.teacher}' looks at all views together, so "
+            f"student sees {len(wanted)} ({_few(wanted)}). '{self.identity.teacher}' looks at all views together, so "
             "its answers to one set of frames are not its answers to another: choose the same views (data.views, "
             f"data.selection), use another cache folder, or {_REMAKE}"
         )
@@ -278,12 +278,12 @@ class TeacherCache:
         for path in sorted(self.root.glob(f"teachers/*/{DESCRIPTION}")):
             try:
                 record = json.loads(path.read_text())
-                if record["kind"] == self.question.kind:
+                if record["kind"] == self.identity.kind:
                     scenes = len(list(path.parent.glob("*.safetensors")))
                     told.append(f"{self._told(record)} for {scenes} scene{'s'[: scenes != 1]}")
             except (OSError, ValueError, KeyError, TypeError):
                 continue
-        return f"the cache has {'; '.join(told)}" if told else f"the cache has no {self.question.kind} at all"
+        return f"the cache has {'; '.join(told)}" if told else f"the cache has no {self.identity.kind} at all"
 
     @staticmethod
     def _told(record: Mapping[str, Any]) -> str:

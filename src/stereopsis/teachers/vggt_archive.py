@@ -12,7 +12,7 @@ import torch
 from stereopsis.errors import CacheError
 from stereopsis.scenes.readers.posed_images import frame_names
 from stereopsis.scenes.readers.view_features import VGGT_PATCH, VGGT_SIDE, open_features
-from stereopsis.scenes.readers.view_features import ViewFeatures as Archive
+from stereopsis.scenes.readers.view_features import FeatureArchive as Archive
 from stereopsis.teachers.features import FeatureTeacher, TeacherViews, ViewFeatures
 from stereopsis.teachers.latents import fingerprint
 from stereopsis.teachers.patch_grid import pooled

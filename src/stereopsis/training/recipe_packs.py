@@ -246,7 +246,7 @@ def fill_cache(
         scenes = len(entries)
         told |= {entry.path.parent: "views and the vision tower's output" for entry in entries}
         assert plan.caches is not None
-        told |= {cache.folder: f"{cache.question.kind} of '{cache.question.teacher}'" for cache in plan.caches.members}
+        told |= {cache.folder: f"{cache.identity.kind} of '{cache.identity.teacher}'" for cache in plan.caches.members}
     return CacheReport(root=root, scenes=scenes, folders=tuple(_measured(path, what) for path, what in told.items()))
 
 

@@ -18,7 +18,7 @@ SHARD_BYTES = 2 * 1024**3
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-class TensorFile:
+class TensorFileWriter:
     """A .safetensors file that is laid out first and filled a tensor at a time, in any order.
 
     Memory holds the tensor that is being written. The file gets its name when it is whole.
@@ -87,7 +87,7 @@ class TensorFile:
 
 
 class ShardWriter:
-    """``model-00001-of-0000N.safetensors`` and their index, or one ``model.safetensors``; filled as `TensorFile` is.
+    """``model-00001-of-0000N.safetensors`` and their index, or one file; filled like a `TensorFileWriter`.
 
     Files get their names when all are complete: an interrupted conversion leaves no checkpoint that looks whole.
 
@@ -109,10 +109,10 @@ class ShardWriter:
             held += spec.nbytes
         count = len(groups)
         titles = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
-        self._files: list[TensorFile] = []
+        self._files: list[TensorFileWriter] = []
         try:
             for title, group in zip(titles if count > 1 else ["model.safetensors"], groups, strict=True):
-                self._files.append(TensorFile(folder / title, group))
+                self._files.append(TensorFileWriter(folder / title, group))
         except BaseException:
             self.abandon()
             raise
@@ -120,7 +120,7 @@ class ShardWriter:
         self._total = sum(spec.nbytes for spec in specs.values())
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Write one tensor (see `TensorFile.add`)."""
+        """Write one tensor (see `TensorFileWriter.add`)."""
         if name not in self._file_of:
             raise ValueError(f"{self.folder}: '{name}' was not laid out")
         self._file_of[name].add(name, tensor)

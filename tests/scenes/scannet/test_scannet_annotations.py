@@ -7,8 +7,8 @@ from scannet_files import ALIGNMENT, GROUPS, SCAN, SEGMENTS, WALL, write_ply
 from stereopsis.errors import SceneError
 from stereopsis.scenes.readers.scannet import NO_OBJECT, read_scan_instances, read_scannet
 from stereopsis.scenes.readers.scannet.annotations import (
-    Category,
     Instance,
+    LabelMapRow,
     make_instances,
     read_aggregation,
     read_label_map,
@@ -70,7 +70,7 @@ def test_objects_listed_twice_or_empty_are_skipped_and_counted():
 
 def test_labels_that_the_map_does_not_know_are_counted():
     items = _instances((0, "wall", {5}), (1, "gizmo", {7}), (2, "gizmo", {8}))
-    known = {"wall": Category(name="wall", nyu40_id=1, nyu40="wall")}
+    known = {"wall": LabelMapRow(name="wall", nyu40_id=1, nyu40="wall")}
     found = make_instances(WALL, np.array(SEGMENTS), items, np.eye(4), label_map=known)
     assert found.unknown_labels == {"gizmo": 2}
     assert found.objects[1].attributes == {}
@@ -194,7 +194,7 @@ def test_no_label_map(tmp_path):
 def test_the_real_label_map(shared_data):
     labels = read_label_map(shared_data / "scannet_meta" / "scannetv2-labels.combined.tsv")
     assert len(labels) == 607
-    assert labels["trash can"] == Category(name="trash can", nyu40_id=39, nyu40="otherfurniture")
+    assert labels["trash can"] == LabelMapRow(name="trash can", nyu40_id=39, nyu40="otherfurniture")
     assert {category.nyu40_id for category in labels.values()} <= set(range(41))
 
 

@@ -19,7 +19,7 @@ from stereopsis.scenes.formats import open_scene
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Question:
+class RequestedQuestion:
     """One request.
 
     Attributes:
@@ -36,7 +36,7 @@ class Question:
 
 
 def answer_by_scene(
-    questions: Sequence[Question], enter: Callable[[str], EnteredScene], *, batch: int = 32
+    questions: Sequence[RequestedQuestion], enter: Callable[[str], EnteredScene], *, batch: int = 32
 ) -> list[str]:
     """Answers in the questions' order; every scene is entered once, whatever the order.
 
@@ -99,7 +99,7 @@ class StereopsisModel(lmms):
         """
         return answer_by_scene([self._question(request.args) for request in requests], self.enter, batch=self.batch)
 
-    def _question(self, arguments: tuple[Any, ...]) -> Question:
+    def _question(self, arguments: tuple[Any, ...]) -> RequestedQuestion:
         prompt, settings, _, doc_id, task, split = arguments
         doc: Mapping[str, Any] = self.task_dict[task][split][doc_id]
         if "scene" not in doc:
@@ -110,7 +110,7 @@ class StereopsisModel(lmms):
         if settings.get("do_sample") or float(settings.get("temperature") or 0) > 0:
             raise StereopsisError(f"task '{task}' asks to sample (temperature above 0); this model answers greedily")
         longest = int(settings.get("max_new_tokens", 32))
-        return Question(scene=doc["scene"], task=doc["task"], prompt=prompt, max_new_tokens=longest)
+        return RequestedQuestion(scene=doc["scene"], task=doc["task"], prompt=prompt, max_new_tokens=longest)
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
         """Refused: these benchmarks have one round."""

@@ -36,7 +36,7 @@ from stereopsis.models.released.refusals import check_finite, check_settings, ch
 from stereopsis.models.released.towers import SO400M, TOWER_FOLDER, unused_layer, write_tower
 from stereopsis.models.spatial import SpatialConfig
 from stereopsis.models.storage import CONFIG_FILE, HEADS_FILE, RELEASED_CONFIG, SCHEMA, SPATIAL_FILE
-from stereopsis.weights import SHARD_BYTES, Shard, ShardWriter, Spec, TensorFile, shards_of, write_json
+from stereopsis.weights import SHARD_BYTES, Shard, ShardWriter, Spec, TensorFileWriter, shards_of, write_json
 from stereopsis.weights.mistaken import strange_prefix, what_it_is
 from stereopsis.weights.pretrained import open_pretrained
 
@@ -286,15 +286,15 @@ def _with_rows(table: Tensor, rows: int) -> Tensor:
 @contextlib.contextmanager
 def _writing(
     target: Path, specs: Mapping[str, Mapping[str, Spec]], limit: int
-) -> Iterator[dict[str, ShardWriter | TensorFile]]:
+) -> Iterator[dict[str, ShardWriter | TensorFileWriter]]:
     """Writers by part, for those that have weights; their files stay only if all goes well."""
     target.mkdir(parents=True, exist_ok=True)
-    writers: dict[str, ShardWriter | TensorFile] = {}
+    writers: dict[str, ShardWriter | TensorFileWriter] = {}
     try:
         writers["backbone"] = ShardWriter(target, specs["backbone"], limit)
         for part, file in (("grounding", SPATIAL_FILE), ("heads", HEADS_FILE)):
             if specs.get(part):
-                writers[part] = TensorFile(target / file, specs[part])
+                writers[part] = TensorFileWriter(target / file, specs[part])
         yield writers
         for writer in writers.values():
             writer.close()

@@ -28,7 +28,7 @@ _NAME_LENGTH = 150
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
+class TextRow:
     """One line of a table.
 
     Attributes:
@@ -108,7 +108,7 @@ def read_text(path: Path, what: str, *, expected: str, error: type[SceneError] =
 
 def read_rows(
     path: Path, what: str, *, expected: str, error: type[SceneError] = SceneError, empty_lines: bool = False
-) -> list[Row]:
+) -> list[TextRow]:
     """The lines of a table, without comments ("#"); at least one.
 
     Args:
@@ -123,7 +123,7 @@ def read_rows(
     """
     lines = read_text(path, what, expected=expected, error=error).splitlines()
     rows = [
-        Row(where=f"{path}, line {number}", text=line.strip(), expected=expected)
+        TextRow(where=f"{path}, line {number}", text=line.strip(), expected=expected)
         for number, line in enumerate(lines, start=1)
         if not line.lstrip().startswith("#") and (line.strip() or empty_lines)
     ]

@@ -25,7 +25,7 @@ from stereopsis.geometry.camera import Intrinsics, invert_pose
 from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_intrinsics, check_policy, collect
 from stereopsis.scenes.readers.capture_files import (
     DepthSource,
-    Row,
+    TextRow,
     capture_frame,
     check_folder,
     depth_png,
@@ -53,7 +53,7 @@ _DENSE_HEADER = re.compile(rb"(\d{1,6})&(\d{1,6})&(\d{1,6})&")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _ImageEntry:
-    row: Row
+    row: TextRow
     camera: str
     name: str
     points: str
@@ -173,7 +173,9 @@ def _read_cameras(file: Path) -> dict[str, Intrinsics]:
                 "lines; undistort the images first: colmap image_undistorter --image_path images --input_path sparse/0 "
                 "--output_path dense, then colmap model_converter --output_type TXT on dense/sparse, and open dense"
             )
-        numbers = Row(where=row.where, text=" ".join(words[2:]), expected=_CAMERA_LINE).numbers(2 + _PARAMETERS[model])
+        numbers = TextRow(where=row.where, text=" ".join(words[2:]), expected=_CAMERA_LINE).numbers(
+            2 + _PARAMETERS[model]
+        )
         (width, height), focal = numbers[:2], numbers[2:-2]
         if not np.isfinite(numbers).all():
             raise row.error("found NaN or inf")
@@ -207,7 +209,7 @@ def _image_entries(file: Path) -> list[_ImageEntry]:
     return entries
 
 
-def _pose(row: Row, metres_per_unit: float) -> Float[np.ndarray, "4 4"]:
+def _pose(row: TextRow, metres_per_unit: float) -> Float[np.ndarray, "4 4"]:
     try:
         values = np.array([float(word) for word in row.text.split(maxsplit=9)[1:8]])
         T_camera_world = pose_from_quaternion(values[[1, 2, 3, 0]], values[4:7] * metres_per_unit)

@@ -33,7 +33,7 @@ from stereopsis.scenes.images import read_colour, read_header
 from stereopsis.scenes.pickles.safe_pickle import load_torch
 from stereopsis.scenes.readers.embodiedscan import FOLDERS
 from stereopsis.scenes.readers.posed_images import Frames, frame_names, is_posed_images, read_posed_images
-from stereopsis.scenes.readers.view_features import ViewFeatures, open_features
+from stereopsis.scenes.readers.view_features import FeatureArchive, open_features
 from stereopsis.scenes.scene import Proposal, Scene, SceneObject
 
 SPLITS = ("train", "val", "test")
@@ -201,7 +201,7 @@ class Video3DLLMData:
             )
         return read_colour(path)
 
-    def features(self, scene_id: str, *, teacher: str = "vggt") -> ViewFeatures:
+    def features(self, scene_id: str, *, teacher: str = "vggt") -> FeatureArchive:
         """A teacher's features of the scene's views, keyed by frame name and read one view at a time.
 
         Args:

@@ -27,7 +27,7 @@ _REMEDY = "extract the features of this scene again"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class ViewFeatures:
+class FeatureArchive:
     """Patch features of some of a scene's frames, on disk.
 
     Attributes:
@@ -85,8 +85,8 @@ def vggt_grid(tokens: int, width: int, height: int) -> tuple[int, int] | None:
     return next(((n, columns) for n in (rows, columns) if n * columns == tokens), None)
 
 
-def open_features(path: Path, names: Sequence[str], size: tuple[int, int]) -> ViewFeatures:
-    """Read an archive's header; features are read by `ViewFeatures.views`.
+def open_features(path: Path, names: Sequence[str], size: tuple[int, int]) -> FeatureArchive:
+    """Read an archive's header; features are read by `FeatureArchive.views`.
 
     Args:
         path: the ``.npz``.
@@ -120,7 +120,7 @@ def open_features(path: Path, names: Sequence[str], size: tuple[int, int]) -> Vi
     views, tokens, channels = shape
     if tokens * channels * dtype.itemsize > _MAX_VIEW_BYTES:
         raise SceneError(f"{path}: one view has {tokens}x{channels} numbers, implausibly many; {_REMEDY}")
-    return ViewFeatures(
+    return FeatureArchive(
         path=path,
         names=sampled_names(names, views),
         tokens=tokens - special,

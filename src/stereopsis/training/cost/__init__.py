@@ -25,10 +25,10 @@ from stereopsis.training.recipe import Recipe
 __all__ = [
     "GPUS",
     "Assumptions",
+    "CostEstimate",
     "Flops",
     "Gpu",
     "OnGpu",
-    "Prediction",
     "SceneLoad",
     "StepFlops",
     "planned_model",
@@ -97,7 +97,7 @@ class OnGpu:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Prediction:
+class CostEstimate:
     """What a recipe will cost.
 
     Attributes:
@@ -137,7 +137,9 @@ class Prediction:
         return plain
 
 
-def predict(recipe: Recipe, assumptions: Assumptions | None = None, *, model: SpatialModel | None = None) -> Prediction:
+def predict(
+    recipe: Recipe, assumptions: Assumptions | None = None, *, model: SpatialModel | None = None
+) -> CostEstimate:
     """Predict what training a recipe will cost.
 
     Args:
@@ -170,7 +172,7 @@ def predict(recipe: Recipe, assumptions: Assumptions | None = None, *, model: Sp
         sharding=assumed.sharding,
     )
     memory = step_memory(model, scenes, options)
-    return Prediction(
+    return CostEstimate(
         recipe=recipe.name,
         parameters=count_parameters(model),
         scene=scene,
@@ -235,7 +237,7 @@ def _on(gpu: Gpu, flops: StepFlops, memory: StepMemory, steps: int, utilisation:
     )
 
 
-def facts(prediction: Prediction, gpu: str | None = None) -> dict[str, Any]:
+def facts(prediction: CostEstimate, gpu: str | None = None) -> dict[str, Any]:
     """A prediction in lines for people.
 
     Args:

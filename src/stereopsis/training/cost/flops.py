@@ -17,7 +17,7 @@ from torch import nn
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.objectives.alignment import FeatureAlignment
 from stereopsis.objectives.reconstruction import BirdsEye
-from stereopsis.objectives.reconstruction_base import Reconstruction
+from stereopsis.objectives.reconstruction_base import ReconstructionObjective
 from stereopsis.training.cost.head_flops import grounding_cost, hidden_views, objective_cost
 from stereopsis.training.cost.units import Flops, Matrix, SceneLoad, StepFlops, matrices_cost, matrices_of
 
@@ -72,7 +72,7 @@ def step_flops(
         cost = cost * shares[name]
         if cost.forward:
             parts[name] = cost
-            if isinstance(member, Reconstruction) and member.denoiser.config.compute_dtype == "float32":
+            if isinstance(member, ReconstructionObjective) and member.denoiser.config.compute_dtype == "float32":
                 full_precision.add(name)
     return StepFlops(parts=parts, full_precision=frozenset(full_precision))
 

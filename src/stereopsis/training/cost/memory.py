@@ -18,7 +18,7 @@ from stereopsis.models.spatial import SpatialModel
 from stereopsis.objectives.alignment import FeatureAlignment
 from stereopsis.objectives.plan import kept_views
 from stereopsis.objectives.reconstruction import BirdsEye, CrossView, VanillaReconstruction
-from stereopsis.objectives.reconstruction_base import Reconstruction
+from stereopsis.objectives.reconstruction_base import ReconstructionObjective
 from stereopsis.objectives.text import CHUNK
 from stereopsis.training.cost.flops import Attention, decoder_layers, tower_tokens
 from stereopsis.training.cost.gpus import GIB
@@ -230,7 +230,7 @@ def _heads(model: SpatialModel, scenes: Sequence[SceneLoad], options: MemoryOpti
     per_view = math.prod(model.adapter.view_grid)
     tokens = per_view * sum(s.views for s in scenes)
     for _, member in model.objectives or ():
-        if isinstance(member, Reconstruction):
+        if isinstance(member, ReconstructionObjective):
             total += sum(_denoised(model, member, scene) for scene in scenes)
         elif isinstance(member, FeatureAlignment):
             for weight, _ in matrices_of([member]):
@@ -243,7 +243,7 @@ def _heads(model: SpatialModel, scenes: Sequence[SceneLoad], options: MemoryOpti
     return total
 
 
-def _denoised(model: SpatialModel, member: Reconstruction, scene: SceneLoad) -> float:
+def _denoised(model: SpatialModel, member: ReconstructionObjective, scene: SceneLoad) -> float:
     """Saved by the denoiser for one scene, in float32."""
     config, per_view = member.denoiser.config, math.prod(model.adapter.view_grid)
     cells = math.prod(member.denoiser.grid(member.kind))

@@ -56,7 +56,7 @@ class Instance:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Category:
+class LabelMapRow:
     """What the label map says of a raw label.
 
     Attributes:
@@ -118,7 +118,7 @@ def read_aggregation(path: Path) -> tuple[Instance, ...]:
     return tuple(Instance(id=item.object_id, label=item.label, segments=frozenset(item.segments)) for item in groups)
 
 
-def read_label_map(path: Path) -> dict[str, Category]:
+def read_label_map(path: Path) -> dict[str, LabelMapRow]:
     """Read ``scannetv2-labels.combined.tsv``: {raw label: category}.
 
     Raises:
@@ -135,7 +135,7 @@ def read_label_map(path: Path) -> dict[str, Category]:
                     "by tabs; pass scannetv2-labels.combined.tsv"
                 )
             return {
-                row["raw_category"]: Category(
+                row["raw_category"]: LabelMapRow(
                     name=row["category"] or "", nyu40_id=int(row["nyu40id"] or 0), nyu40=row["nyu40class"] or ""
                 )
                 for row in rows
@@ -153,7 +153,7 @@ def make_instances(
     instances: Sequence[Instance],
     T_aligned_world: Float[np.ndarray, "4 4"],
     *,
-    label_map: Mapping[str, Category] | None = None,
+    label_map: Mapping[str, LabelMapRow] | None = None,
     where: str = "scan",
 ) -> ScanInstances:
     """Put segments and objects together with the mesh.

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from stereopsis.errors import SceneError
 from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_policy, check_skipped
 from stereopsis.scenes.readers.scannet.annotations import (
-    Category,
+    LabelMapRow,
     ScanInstances,
     make_instances,
     read_aggregation,
@@ -230,7 +230,7 @@ def _read_instances(
     )
 
 
-def _label_map(scan: _Scan, given: Path | None) -> Mapping[str, Category] | None:
+def _label_map(scan: _Scan, given: Path | None) -> Mapping[str, LabelMapRow] | None:
     if given is not None:
         return read_label_map(given)
     folder = scan.folder.resolve()
