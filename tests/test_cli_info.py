@@ -1,16 +1,22 @@
 """What the command line tells about recipes, and adapters that become a plain model."""
 
+import dataclasses
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 from typer.testing import CliRunner
 
 from stereopsis.cli import app
+from stereopsis.cli.info import describe
 from stereopsis.errors import RecipeError, StereopsisError
 from stereopsis.models.storage import load_model, save_model
+from stereopsis.scenes.prepare.inspect import rounded, verdict
+from stereopsis.scenes.stored import read_scene
 from stereopsis.training.build import build_model
 from stereopsis.training.cost import Assumptions
 
@@ -86,3 +92,64 @@ def test_the_documentations_table_is_made_of_predictions(monkeypatch):
     assert "8, zero3" in shared
     assert shared.count("| no ") == 2  # two of the cards have 24 GB
     sys.modules.pop("predict_hardware")
+
+
+def test_every_kind_of_thing_can_be_described(finished_run, tiny_base):
+    assert {"versions", "machine"} <= describe(None, []).keys()
+    run = finished_run.folder
+    told = describe(str(run), [])
+    assert (told["run"], told["recipe"]) == (str(run), "tiny")
+    assert "cross_view" in told["objectives"].split(", ")
+    assert told["training_heads"] == 0  # left behind at inference
+    with safe_open(run / "model" / "spatial.safetensors", framework="pt") as file:
+        stored = sum(file.get_tensor(key).numel() for key in file.keys())  # noqa: SIM118
+    assert told["grounding"] == stored
+    recipe = describe("baseline-tiny", [f"model.base={tiny_base}", "data.views=5"])
+    assert recipe["tokens per view"] == "12 (3 x 3 cells)"  # a newline token ends each row
+    assert recipe["visual tokens per scene"] == 60
+    with pytest.raises(StereopsisError, match="no recipe 'baseline-tinny'"):
+        describe("baseline-tinny", [])
+
+
+def test_a_scene_gets_a_verdict_and_rounded_figures(tiny_rooms, tmp_path):
+    folder = tiny_rooms / "room-00000000"
+    told = said("info", folder)
+    assert "Usable: 4 views with poses, " in told
+    assert not re.search(r"\d\.\d{4}", told)  # nobody reads 5.005328670365049 metres
+    plain = json.loads(said("info", folder, "--json"))
+    assert (plain["scene"], plain["frames"], plain["bird's-eye view"]) == ("room-00000000", 4, True)
+    assert plain["usable"]
+    assert any(side != round(side, 4) for side in plain["room_size"])  # programs get everything
+
+
+def test_what_is_wrong_with_a_scene_is_said(tiny_rooms):
+    scene = read_scene(tiny_rooms / "room-00000000")
+    assert verdict(scene).notes == ()
+    blind = scene.replace(frames=tuple(dataclasses.replace(frame, load_depth=None) for frame in scene.frames))
+    assert not verdict(blind).usable
+    assert "4 of 4 views have no depth" in verdict(blind).notes[0]
+    assert not verdict(scene.replace(frames=scene.frames[:1])).usable
+    bare = scene.replace(objects=(), proposals=(), annotations=(), birdseye=None)
+    assert "vision only" in verdict(bare).words
+    assert [note.split(":")[0] for note in verdict(bare).notes] == [
+        "not seen from above, and not checked yet",
+        "neither objects nor candidate boxes",
+    ]
+    unsure = {"alignment": {"confidence": 0.31234}, "skipped": {"a": "torn"}}
+    notes = verdict(scene.replace(provenance=unsure, proposals=())).notes
+    assert notes[0] == "1 bad frame left out"
+    assert "confidence 0.31)" in notes[1]
+    assert "the objects' own boxes" in notes[2]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.123456, 0.123),
+        (12345.6, 12300.0),
+        ([1, 2.00001], [1, 2.0]),
+        ({"a": (0.98765, "x", None)}, {"a": [0.988, "x", None]}),
+    ],
+)
+def test_figures_are_rounded_for_people(value, shown):
+    assert rounded(value) == shown

@@ -5,12 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from safetensors import safe_open
 
-from stereopsis.errors import RecipeError, RunFolderError, StereopsisError
+from stereopsis.errors import RecipeError, RunFolderError
 from stereopsis.evaluation.records import read_results
-from stereopsis.experiment import Arm, baselines, compare, describe, evaluate_run, open_run, train_and_draw
+from stereopsis.experiment import Arm, baselines, compare, evaluate_run, train_and_draw
 from stereopsis.training.sources import open_folder
+from stereopsis.training.train_run import open_run
 
 
 @pytest.fixture(scope="module")
@@ -81,24 +81,6 @@ def test_baselines_are_written_like_summaries(make_recipe, tiny_rooms):
     # the majority's own answers, on the rooms that it counted: at least one answer of each type is right
     known = baselines(rooms[:1], rooms[:1], make_recipe())
     assert all(kind["em"]["mean"] > 0 for kind in known["majority"]["sqa3d"]["by_type"].values())
-
-
-def test_every_kind_of_thing_can_be_described(run, make_recipe, tiny_rooms, tiny_base):
-    assert {"versions", "machine"} <= describe(None, []).keys()
-    told = describe(str(run), [])
-    assert (told["run"], told["recipe"]) == (str(run), "tiny")
-    assert told["objectives"].split(", ") == ["cross_view"] or "cross_view" in told["objectives"]
-    assert told["training_heads"] == 0  # left behind at inference
-    with safe_open(run / "model" / "spatial.safetensors", framework="pt") as file:
-        stored = sum(file.get_tensor(key).numel() for key in file.keys())  # noqa: SIM118
-    assert told["grounding"] == stored
-    scene = describe(str(tiny_rooms / "room-00000000"), [])
-    assert (scene["scene"], scene["frames"], scene["bird's-eye view"]) == ("room-00000000", 4, True)
-    recipe = describe("baseline-tiny", [f"model.base={tiny_base}", "data.views=5"])
-    assert recipe["tokens per view"] == "12 (3 x 3 cells)"  # a newline token ends each row
-    assert recipe["visual tokens per scene"] == 60
-    with pytest.raises(StereopsisError, match="no recipe 'baseline-tinny'"):
-        describe("baseline-tinny", [])
 
 
 def test_pictures_of_a_long_capture_are_spread_over_it(make_recipe, tiny_rooms, tmp_path):

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "stereopsis"
 
 ORDER = (
     "errors",
+    "extras",
     "files",
     "progress",
     "precision",
@@ -38,7 +39,7 @@ ORDER = (
 )
 """Bottom to top; what stands first knows nothing of what comes later."""
 
-LIGHT = ("errors", "files", "progress", "annotations", "geometry", "scenes")
+LIGHT = ("errors", "extras", "files", "progress", "annotations", "geometry", "scenes")
 HEAVY = ("torch", "transformers", "diffusers", "accelerate", "tokenizers", "safetensors")
 FORBIDDEN_NAMES = ("utils", "util", "common", "helpers", "helper", "misc")
 MOST_LINES = 400

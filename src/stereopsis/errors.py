@@ -36,9 +36,12 @@ class MissingExtraError(StereopsisError, ImportError):
     """An optional dependency is not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str, *, command: str | None = None) -> None:
-        """Name the command that brings the package: by default our extra's, `command` for one that has no extra."""
+        """Name the command that brings the package (or several, with commas between): our extra's, or `command`."""
         command = command or f"pip install 'stereopsis[{extra}]'"
-        super().__init__(f"{purpose} needs the package '{package}', which is not installed; install it with: {command}")
+        names = [f"'{name}'" for name in package.split(", ")]
+        what = f"the package {names[0]}, which is" if len(names) == 1 else f"the packages {', '.join(names)}, which are"
+        it = "it" if len(names) == 1 else "them"
+        super().__init__(f"{purpose} needs {what} not installed; install {it} with: {command}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

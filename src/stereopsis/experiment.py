@@ -24,16 +24,13 @@ from stereopsis.packs.build import blinded, build_pack
 from stereopsis.packs.targets import Teachers
 from stereopsis.progress import tracked
 from stereopsis.reconstruction.pictures import write_pictures
-from stereopsis.scenes.formats import open_scene
 from stereopsis.scenes.scene import Scene
 from stereopsis.scenes.selection import uniform_indices
-from stereopsis.training.build import build_model, build_teachers, count_parameters
-from stereopsis.training.cost import Assumptions, predict
-from stereopsis.training.cost import facts as cost_facts
+from stereopsis.training.build import build_model, build_teachers
 from stereopsis.training.processes import leave
 from stereopsis.training.recipe import Recipe, load_recipe
 from stereopsis.training.sources import prepared_folder, scenes_of
-from stereopsis.training.train_run import RECIPE_FILE, TrainedRun, build_packs, environment, open_run, train
+from stereopsis.training.train_run import TrainedRun, build_packs, train
 
 COMPARISON_FILE = "comparison.json"
 
@@ -271,49 +268,3 @@ def evaluate_run(folder: Path, overrides: Sequence[str], *, console: Console | N
         The folder of the (first source's) scenes, for the report.
     """
     return execute(make_plan(Request(model=str(folder), overrides=tuple(overrides), **options)), console=console)
-
-
-def describe(
-    what: str | None, overrides: Sequence[str], *, assumptions: Assumptions | None = None, gpu: str | None = None
-) -> dict[str, Any]:
-    """Facts about this installation, a scene, a run or a recipe.
-
-    Args:
-        what: a recipe, a scene folder or a run folder; None = this installation.
-        overrides: of a recipe.
-        assumptions: of the prediction of what a recipe will cost.
-        gpu: predict for this one alone.
-
-    Raises:
-        StereopsisError: it is none of them.
-    """
-    if what is None:
-        return environment()
-    path = Path(what)
-    if (path / RECIPE_FILE).is_file():
-        recipe, model = open_run(path)
-        return {
-            "run": str(path),
-            "recipe": recipe.name,
-            "objectives": ", ".join(recipe.objectives.active()),
-            **dataclasses.asdict(count_parameters(model)),
-        }
-    if path.is_dir():
-        scene = open_scene(path)
-        return {
-            "scene": scene.id,
-            "frames": len(scene.frames),
-            "objects": len(scene.objects),
-            "proposals": len(scene.proposals),
-            "annotations": len(scene.annotations),
-            "bird's-eye view": scene.birdseye is not None,
-            **scene.provenance,
-        }
-    recipe = load_recipe(what, overrides)
-    prediction = predict(recipe, assumptions)
-    return {
-        "recipe": recipe.name,
-        "base": recipe.model.base,
-        "objectives": ", ".join(recipe.objectives.active()),
-        **cost_facts(prediction, gpu),
-    }

@@ -107,7 +107,8 @@ class Phase:
     @property
     def amount(self) -> str:
         """How much there is: "200 rooms", or nothing."""
-        return "" if self.total is None else f"{self.total} {self.unit}".strip()
+        unit = self.unit.removesuffix("s") if self.total == 1 else self.unit
+        return "" if self.total is None else f"{self.total} {unit}".strip()
 
     def start_line(self, expected: float | int | None = None) -> str:
         """What a log says first."""

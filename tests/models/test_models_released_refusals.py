@@ -13,7 +13,7 @@ from stereopsis.errors import CheckpointError
 from stereopsis.models.released import convert_from_released, convert_to_released
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import load_model, save_model
-from stereopsis.training.build import TINY_BASE
+from stereopsis.training.run_folder import TINY_BASE
 
 TOWER = "model.vision_tower.vision_tower.vision_model"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from families import BUILDERS, family_tokenizer, tiny_model
 
+from stereopsis.cli.info import describe
 from stereopsis.errors import CheckpointError, RecipeError
-from stereopsis.experiment import describe
 from stereopsis.models.storage import save_model
 from stereopsis.training.build import build_model, build_objectives, build_teachers, count_parameters
 from stereopsis.training.cost import GPUS, Assumptions, facts, predict

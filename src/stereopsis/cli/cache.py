@@ -8,6 +8,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from stereopsis.cli.startup import load_libraries
+from stereopsis.progress import say
+
 if TYPE_CHECKING:
     from stereopsis.training.recipe_packs import CacheReport
 
@@ -36,12 +39,18 @@ def cache(
     They go to the recipe's teachers.cache (data/cache where it names none). Start it again to go on: what is there
     is kept.
     """
+    from stereopsis.training.preflight import check_extras, check_places, told_sources
     from stereopsis.training.recipe import load_recipe
-    from stereopsis.training.recipe_packs import fill_cache
 
     plan = load_recipe(recipe, overrides or [])
     if plan.teachers.cache is None:
         plan = load_recipe(recipe, [*(overrides or []), f"teachers.cache={DEFAULT}"])
+    check_places(plan)
+    check_extras(plan, "Making answers")
+    say(console, f"Teachers' answers for {plan.name}: {told_sources(plan.data.sources)}, into {plan.teachers.cache}")
+    load_libraries(console, "stereopsis.training.recipe_packs")
+    from stereopsis.training.recipe_packs import fill_cache
+
     show(fill_cache(plan, device=device, overwrite=overwrite, console=console))
     if plan.teachers.cache == DEFAULT:
         console.print(f"Train with it: -s teachers.cache={DEFAULT}", highlight=False, soft_wrap=True)

@@ -13,7 +13,11 @@ from rich.markup import escape
 from stereopsis import __version__
 from stereopsis.cli import cache as cache_command
 from stereopsis.cli import convert, engine, info, merge, probe, reconstruct, score
+from stereopsis.cli.interrupts import advise, interruptible
+from stereopsis.cli.startup import first_process, load_libraries, quiet_libraries
 from stereopsis.errors import SceneError, StereopsisError
+from stereopsis.extras import require_extras
+from stereopsis.progress import phase, say
 
 if TYPE_CHECKING:
     from stereopsis.scenes.scene import Scene
@@ -45,15 +49,8 @@ def _top(
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Version.")] = False,
 ) -> None:
     """Quiet the libraries that would talk over our own output."""
-    import os
-
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    quiet_libraries()
     warnings.filterwarnings("ignore", category=FutureWarning)
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
 
 
 @app.command(epilog="Example: stereopsis demo --output demo")
@@ -69,6 +66,16 @@ def demo(
     The three: one that never looks (the language prior), one trained on words and grounding alone, and one that is
     also supervised at its visual tokens (Ross3D's reconstructions, 3DRS's alignment).
     """
+    from stereopsis.training.preflight import check_extras, check_places, told_sources
+    from stereopsis.training.recipe import load_recipe
+
+    cache = f"data.cache={json.dumps(str(output / 'data'))}"
+    plan = load_recipe("stereopsis-tiny", [cache, *(overrides or [])])
+    check_places(plan)
+    check_extras(plan, "The demo", "report", sources=[*plan.data.sources, *plan.evaluation.sources])
+    told = f"trained on {told_sources(plan.data.sources)}, asked about {told_sources(plan.evaluation.sources)}"
+    say(console, f"Three small models, {told}; everything goes into {output}")
+    load_libraries(console, "stereopsis.experiment", "stereopsis.report")
     from stereopsis.experiment import COMPARISON_FILE, demo_arms
     from stereopsis.experiment import compare as run_comparison
     from stereopsis.report import text_table, write_report
@@ -77,9 +84,10 @@ def demo(
         unfinished = (output / "data").is_dir()
         if not unfinished:
             raise StereopsisError(f"{output} is not empty and holds no earlier demo; choose another --output")
-    arms = demo_arms(seed, [f"data.cache={json.dumps(str(output / 'data'))}", *(overrides or [])])
+    arms = demo_arms(seed, [cache, *(overrides or [])])
     run_comparison(arms, output, title="Demo on procedural rooms", console=console)
-    page = write_report(output)
+    with phase("Writing the report", console=console):
+        page = write_report(output)
     console.print(text_table(output))
     _show("\nReport (open it in a browser):", page)
 
@@ -170,8 +178,10 @@ def prepare(
 
 def _inspect(scene: "Scene", folder: Path) -> None:
     from stereopsis.scenes.prepare import draw_scene, scene_table
+    from stereopsis.scenes.prepare.inspect import verdict
 
     console.print(scene_table(scene))
+    info.show_verdict(verdict(scene))
     for path in draw_scene(scene, folder):
         _show("Drawn: ", path)
 
@@ -192,16 +202,29 @@ def train(
 
     'accelerate launch' and torchrun train on several processes: see 'stereopsis engine'.
     """
-    from stereopsis.experiment import train_and_draw
-    from stereopsis.report import write_report
+    from stereopsis.training.preflight import check_extras, check_places, told_sources
     from stereopsis.training.recipe import load_recipe
+    from stereopsis.training.run_folder import check_run_folder, how_to_go_on
 
     plan = load_recipe(recipe, overrides or [])
+    check_run_folder(output, plan, resume=resume, overwrite=overwrite)
+    check_places(plan)
+    advise(lambda: how_to_go_on(output, plan))
+    if first_process():
+        say(console, f"Training {plan.name} for {plan.training.steps} steps, into {output}")
+        say(console, f"Scenes: {told_sources(plan.data.sources)}")
+    check_extras(plan, "Training", "report")
+    load_libraries(console if first_process() else None, "stereopsis.experiment", "stereopsis.report")
+    from stereopsis.experiment import train_and_draw
+    from stereopsis.report import write_report
+
     run = train_and_draw(plan, output, resume=resume, overwrite=overwrite, pictures=pictures, console=console)
     if not run.processes.main:
         return
     _show("Model: ", output / "model")
-    _show("Report:", write_report(output))
+    with phase("Writing the report", console=console):
+        page = write_report(output)
+    _show("Report:", page)
 
 
 @app.command(
@@ -238,6 +261,7 @@ def evaluate(
 
     Start it again to go on where it was stopped; torchrun or 'accelerate launch' share the scenes over processes.
     """
+    _before_evaluation(model, overrides or [], scenes, rooms, annotations or [])
     from stereopsis.evaluation.evaluate_run import Request, execute, make_plan
     from stereopsis.evaluation.evaluate_run import dry_run as tell
     from stereopsis.evaluation.questions import parse_annotation_files, parse_protocols
@@ -266,8 +290,39 @@ def evaluate(
     processes = join()
     found = execute(plan, processes=processes, console=console if processes.main else None)
     if processes.main and plan.output is not None:
+        with phase("Writing the report", console=console):
+            page = write_report(plan.output, scenes=found)
         console.print(text_table(plan.output))
-        _show("Report:", write_report(plan.output, scenes=found))
+        _show("Report:", page)
+
+
+def _before_evaluation(
+    model: str, overrides: list[str], scenes: Path | None, rooms: int, annotations: list[str]
+) -> None:
+    """Say and refuse what can be said and refused before torch is there."""
+    from stereopsis.training.preflight import check_extras, check_scenes
+    from stereopsis.training.recipe import load_recipe
+    from stereopsis.training.run_folder import RECIPE_FILE, check_finished
+    from stereopsis.training.sections import SourceSection
+
+    dummy = model == "dummy"
+    if not dummy:
+        check_finished(Path(model))
+    plan = load_recipe("baseline-tiny" if dummy else Path(model) / RECIPE_FILE, overrides)
+    sources = plan.evaluation.sources
+    if scenes is not None:
+        sources = (SourceSection(path=scenes),)
+    elif rooms:
+        sources = (SourceSection(rooms=rooms, split="test"),)
+    check_scenes(sources, "evaluation.sources" if scenes is None else "--scenes")
+    for each in annotations:
+        file = Path(each.partition("=")[2])
+        if each.partition("=")[2] and not file.is_file():
+            raise StereopsisError(f"--annotations {each}: there is no file {file}; correct the path")
+    check_extras(plan, "The evaluation", "report", sources=sources)
+    shown = console if first_process() else None
+    say(shown, f"Evaluating {model}")
+    load_libraries(shown, "stereopsis.evaluation.evaluate_run", "stereopsis.report")
 
 
 reconstruct.register(app)
@@ -292,6 +347,12 @@ def report(
     ] = None,
 ) -> None:
     """Make the one-file HTML report of a run or of a comparison again, or a table beside published results."""
+    if not tables:
+        require_extras("A report", "report")
+    for folder in folders:
+        if not folder.is_dir():
+            raise StereopsisError(f"there is no folder {folder}; name a run, a comparison or an evaluation's folder")
+    load_libraries(console, "stereopsis.report")
     from stereopsis.report import write_report
 
     if tables:
@@ -312,9 +373,11 @@ def _show(what: str, path: Path) -> None:
 
 
 def main() -> None:
-    """Entry point: errors made for people are printed without a traceback."""
-    try:
-        app(prog_name="stereopsis")
-    except StereopsisError as error:
-        Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(1)
+    """Entry point: errors made for people are printed without a traceback, Ctrl-C says how to go on."""
+    with interruptible():
+        try:
+            app(prog_name="stereopsis")
+        except StereopsisError as error:
+            said = f"[bold red]error:[/bold red] {escape(str(error))}"
+            Console(stderr=True).print(said, highlight=False, soft_wrap=True)
+            sys.exit(1)

@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from stereopsis.cli.startup import load_libraries
 from stereopsis.errors import StereopsisError
+from stereopsis.progress import phase, say
 
 console = Console()
 FORMS = ("stereopsis", "released")
@@ -37,21 +39,24 @@ def convert(
     shard_gigabytes: Annotated[float, typer.Option(help="Size of the files written.")] = 2.0,
 ) -> None:
     """Convert official checkpoints (LLaVA-Video, Video-3D-LLM, Ross3D, 3DRS), and back; no weight is lost unseen."""
-    from stereopsis.models.released import convert_from_released, convert_to_released
-
     if to not in FORMS:
         raise StereopsisError(f"--to must be one of {', '.join(FORMS)}, found '{to}'")
     if not 0 < shard_gigabytes < math.inf:
         raise StereopsisError(f"--shard-gigabytes must be positive, found {shard_gigabytes}")
     if not source.is_dir():
         raise StereopsisError(f"{source}: no such folder; give the folder of a checkpoint (downloads come first)")
+    if to == "released" and (base is not None or vision_tower is not None):
+        raise StereopsisError("--base and --vision-tower belong to official checkpoints, not to --to released")
+    say(console, f"Converting {source} into {output}")
+    load_libraries(console, "stereopsis.models.released")
+    from stereopsis.models.released import convert_from_released, convert_to_released
+
     size = max(1, int(shard_gigabytes * 1024**3))
-    if to == "released":
-        if base is not None or vision_tower is not None:
-            raise StereopsisError("--base and --vision-tower belong to official checkpoints, not to --to released")
-        told = convert_to_released(source, output, shard_bytes=size)
-    else:
-        told = convert_from_released(source, output, vision_tower=vision_tower, base=base, shard_bytes=size)
+    with phase("Converting weights", console=console):
+        if to == "released":
+            told = convert_to_released(source, output, shard_bytes=size)
+        else:
+            told = convert_from_released(source, output, vision_tower=vision_tower, base=base, shard_bytes=size)
     counts = f"backbone {told.backbone}, grounding head {told.grounding}, training heads {told.heads}"
     console.print(f"{told.kind}; weights: {counts}", highlight=False)
     for name in told.dropped:

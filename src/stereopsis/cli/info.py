@@ -1,17 +1,23 @@
 """The command line's part that tells what is here and what a recipe will cost."""
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from stereopsis.cli.startup import load_libraries
 from stereopsis.errors import StereopsisError
 
+if TYPE_CHECKING:
+    from stereopsis.scenes.prepare.inspect import Verdict
+
+console = Console()
 SHARDINGS = ("none", "zero2", "zero3")
 
 
@@ -43,28 +49,106 @@ def info(
 
     A recipe's base need not be downloaded: sizes of the bases that shipped recipes name are known.
     """
-    from stereopsis.experiment import describe
-    from stereopsis.training.cost import Assumptions, predict
-    from stereopsis.training.recipe import load_recipe
-
     if sharding not in SHARDINGS:
         raise StereopsisError(f"--sharding must be one of {', '.join(SHARDINGS)}, found '{sharding}'")
-    assumptions = Assumptions(
-        question=question_tokens,
-        answer=answer_tokens,
-        utilisation=utilisation,
-        processes=processes,
-        sharding=cast(Any, sharding),
-    )
-    if as_json and what is not None and not Path(what).is_dir():
-        found = predict(load_recipe(what, overrides or []), assumptions).to_json()
-        typer.echo(json.dumps(found, indent=1))
+    path = None if what is None else Path(what)
+    if path is not None and path.is_dir() and not (path / "recipe.yaml").is_file():
+        _show_scene(path, as_json)
         return
-    facts = describe(what, overrides or [], assumptions=assumptions, gpu=gpu)
+    cost = {"question": question_tokens, "answer": answer_tokens, "utilisation": utilisation, "processes": processes}
+    facts = describe(
+        what,
+        overrides or [],
+        cost=cost | {"sharding": sharding},
+        gpu=gpu,
+        whole=as_json,
+        console=None if as_json else console,
+    )
     if as_json:
         typer.echo(json.dumps(facts, indent=1, default=str))
         return
     show_facts(facts)
+
+
+def describe(
+    what: str | None,
+    overrides: Sequence[str],
+    *,
+    cost: Mapping[str, Any] | None = None,
+    gpu: str | None = None,
+    whole: bool = False,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Facts about this installation, a run or a recipe.
+
+    Args:
+        what: a recipe or a run folder; None = this installation.
+        overrides: of a recipe.
+        cost: fields of `stereopsis.training.cost.Assumptions`, for the prediction of what a recipe will cost.
+        gpu: predict for this one alone.
+        whole: a recipe's prediction as programs want it.
+        console: says that libraries are loaded.
+
+    Raises:
+        StereopsisError: it is none of them.
+    """
+    from stereopsis.training.recipe import load_recipe
+    from stereopsis.training.run_folder import RECIPE_FILE, check_finished
+
+    if what is None:
+        load_libraries(console, "stereopsis.training.train_run")
+        from stereopsis.training.train_run import environment
+
+        return environment()
+    path = Path(what)
+    if (path / RECIPE_FILE).is_file():
+        check_finished(path)
+        load_libraries(console, "stereopsis.training.train_run")
+        from stereopsis.training.build import count_parameters
+        from stereopsis.training.train_run import open_run
+
+        recipe, model = open_run(path)
+        return {
+            "run": str(path),
+            "recipe": recipe.name,
+            "objectives": ", ".join(recipe.objectives.active()),
+            **dataclasses.asdict(count_parameters(model)),
+        }
+    recipe = load_recipe(what, overrides)
+    load_libraries(console, "stereopsis.training.cost")
+    from stereopsis.training.cost import Assumptions, predict
+    from stereopsis.training.cost import facts as cost_facts
+
+    prediction = predict(recipe, Assumptions(**(cost or {})))
+    if whole:
+        return prediction.to_json()
+    return {
+        "recipe": recipe.name,
+        "base": recipe.model.base,
+        "objectives": ", ".join(recipe.objectives.active()),
+        **cost_facts(prediction, gpu),
+    }
+
+
+def _show_scene(folder: Path, as_json: bool) -> None:
+    """What a scene holds and what it can be used for; neither torch nor a picture is needed."""
+    from stereopsis.scenes.formats import open_scene
+    from stereopsis.scenes.prepare.inspect import plain_facts, scene_table, verdict
+
+    scene = open_scene(folder)
+    if as_json:
+        typer.echo(json.dumps(plain_facts(scene), indent=1, default=str))
+        return
+    console.print(scene_table(scene))
+    show_verdict(verdict(scene))
+
+
+def show_verdict(found: "Verdict") -> None:
+    """One line that says whether a scene can be used, then what to mind."""
+    colour = "green" if found.usable else "yellow"
+    console.print(f"[bold {colour}]{escape(found.words)}[/bold {colour}]", highlight=False, soft_wrap=True)
+    for note in found.notes:
+        console.print(f"  note: {escape(note)}", highlight=False, soft_wrap=True)
 
 
 def show_facts(facts: Mapping[str, Any]) -> None:

@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from stereopsis.cli.startup import load_libraries
 from stereopsis.errors import StereopsisError
+from stereopsis.progress import phase
 
 console = Console()
 
@@ -24,6 +26,9 @@ def merge(
 
     Evaluation does the same in memory, so that nothing has to be merged before it.
     """
+    if not source.is_dir():
+        raise StereopsisError(f"there is no folder {source}; name a run of a recipe with 'model.lora'")
+    load_libraries(console, "stereopsis.models.lora", "stereopsis.models.storage")
     from stereopsis.models.lora import base_of
     from stereopsis.models.storage import load_model, save_model
 
@@ -32,5 +37,6 @@ def merge(
         raise StereopsisError(f"{folder} holds no adapters (no adapter_config.json); there is nothing to merge")
     if output.exists() and any(output.iterdir()):
         raise StereopsisError(f"{output} is not empty; choose another folder")
-    save_model(load_model(folder), output)
+    with phase("Adding adapters to their base", console=console):
+        save_model(load_model(folder), output)
     console.print(f"Model: [bold]{output.resolve()}[/bold]", highlight=False, soft_wrap=True)

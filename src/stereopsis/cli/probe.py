@@ -7,12 +7,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from stereopsis.cli.startup import load_libraries
 from stereopsis.errors import StereopsisError
+from stereopsis.extras import require_extras
 from stereopsis.precision import ComputePrecision, choose_precision
-from stereopsis.progress import say
+from stereopsis.progress import say, tracked
 
 if TYPE_CHECKING:
     from stereopsis.probing.subjects import ProbeSubject
+    from stereopsis.training.sections import SourceSection
 
 console = Console()
 
@@ -53,58 +56,89 @@ def probe(
     sheets: Annotated[int, typer.Option(help="Draw and make clickable so many scenes.")] = 3,
 ) -> None:
     """How much do visual tokens know of 3D? Correspondence across views layer by layer, retrieval, linear readouts."""
+    from stereopsis.training.preflight import check_scenes, told_sources
+    from stereopsis.training.sections import SourceSection
+
+    if bool(scenes) == bool(rooms):
+        raise StereopsisError("name scenes to probe, or --rooms N for unseen procedural rooms (one of the two)")
+    sources = [SourceSection(path=path) for path in scenes or []] or [SourceSection(rooms=rooms, split="test")]
+    folder, chosen = _model_folder(model), _layers(layers)
+    check_scenes(sources, "scenes")
+    require_extras("The probe's page", "report")
+    say(console, f"Probing {model if teacher is None else teacher} on {told_sources(sources)}")
+    load_libraries(console, "stereopsis.probing", "stereopsis.report.probe_page")
     from stereopsis.probing import ProbeSettings, probe_scenes, write_probe
     from stereopsis.probing.report import add_downstream, add_models
     from stereopsis.report.probe_page import write_probe_page
 
-    chosen = choose_precision(precision)
-    say(console, chosen.sentence)
-    subject = _subject(model, teacher, layers, views, positions, chosen)
-    found = _scenes(scenes or [], rooms, cache)
+    computed = choose_precision(precision)
+    say(console, computed.sentence)
+    subject = _subject(model, folder, teacher, chosen, views, positions, computed)
+    found = _scenes(sources, cache)
     result = probe_scenes(subject, found, ProbeSettings(voxel=voxel), console=console)
     if evaluation is not None:
         add_downstream(result, evaluation)
     if against:
         add_models(result, against)
     drawn = _sheets(subject, found[:sheets], output, voxel)
-    result["precision"] = chosen.record()
+    result["precision"] = computed.record()
     write_probe(output, result)
     page = write_probe_page(output, result, drawn)
     console.print(_table(result))
     console.print(f"Page: [bold]{page.resolve()}[/bold]", highlight=False, soft_wrap=True)
 
 
+def _model_folder(model: str) -> Path:
+    """Where the model lies that is to be probed.
+
+    Raises:
+        StereopsisError: there is none.
+    """
+    from stereopsis.training.run_folder import MODEL_FOLDER, RECIPE_FILE, TINY_BASE, check_finished
+
+    folder = TINY_BASE if model == "tiny" else Path(model)
+    if (folder / RECIPE_FILE).is_file():
+        check_finished(folder)
+        return folder / MODEL_FOLDER
+    if not (folder / "config.json").is_file():
+        raise StereopsisError(
+            f"{folder} holds neither a run (recipe.yaml) nor a model (config.json); name a folder that 'stereopsis "
+            "train' wrote, a model folder, or 'tiny'"
+        )
+    return folder
+
+
+def _layers(layers: str) -> tuple[int, ...] | None:
+    try:
+        return None if layers == "all" else tuple(int(part) for part in layers.split(","))
+    except ValueError as error:
+        raise StereopsisError(f"--layers must be 'all' or numbers with commas between, found '{layers}'") from error
+
+
 def _subject(
-    model: str, teacher: str | None, layers: str, views: int, positions: str | None, precision: ComputePrecision
+    model: str,
+    folder: Path,
+    teacher: str | None,
+    layers: tuple[int, ...] | None,
+    views: int,
+    positions: str | None,
+    precision: ComputePrecision,
 ) -> "ProbeSubject":
     from stereopsis.models.storage import load_model
     from stereopsis.probing.subjects import ModelSubject, TeacherSubject
     from stereopsis.teachers.feature_teachers import load_feature_teacher
-    from stereopsis.training.build import TINY_BASE
-    from stereopsis.training.train_run import MODEL_FOLDER, RECIPE_FILE
 
-    folder = TINY_BASE if model == "tiny" else Path(model)
-    if (folder / RECIPE_FILE).is_file():
-        folder = folder / MODEL_FOLDER
     changes: dict[str, Any] = {} if positions is None else {"positions": positions}
     opened = load_model(folder, dtype=precision.dtype, **changes)
     config = opened.pack_config(views=views)
     if teacher is not None:
         return TeacherSubject(load_feature_teacher(teacher), config)
-    try:
-        chosen = None if layers == "all" else tuple(int(part) for part in layers.split(","))
-    except ValueError as error:
-        raise StereopsisError(f"--layers must be 'all' or numbers with commas between, found '{layers}'") from error
-    return ModelSubject(opened, config, layers=chosen, name=model)
+    return ModelSubject(opened, config, layers=layers, name=model)
 
 
-def _scenes(folders: list[Path], rooms: int, cache: Path) -> list[Any]:
-    from stereopsis.training.sections import SourceSection
+def _scenes(sources: "list[SourceSection]", cache: Path) -> list[Any]:
     from stereopsis.training.sources import scenes_of
 
-    if bool(folders) == bool(rooms):
-        raise StereopsisError("name scenes to probe, or --rooms N for unseen procedural rooms (one of the two)")
-    sources = [SourceSection(path=path) for path in folders] or [SourceSection(rooms=rooms, split="test")]
     return [scene for source in sources for scene in scenes_of(source, cache, console=console)]
 
 
@@ -116,7 +150,7 @@ def _sheets(subject: "ProbeSubject", scenes: list[Any], output: Path, voxel: flo
 
     drawn = []
     output.mkdir(parents=True, exist_ok=True)
-    for scene in scenes:
+    for scene in tracked(scenes, "Drawing similarities", "scenes", console=console):
         seen = subject.features(scene)
         features = list(seen.layers.values())[-1]
         picks = spread_picks(seen)

@@ -8,7 +8,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from stereopsis.cli.startup import load_libraries
 from stereopsis.errors import StereopsisError
+from stereopsis.extras import require_extras
+from stereopsis.progress import say
 
 console = Console()
 
@@ -58,18 +61,33 @@ def reconstruct(
     """
     import json
 
-    from stereopsis.reconstruction.pages import PAGE_FILE, RECONSTRUCT_FILE, Sampling
-    from stereopsis.reconstruction.reconstruct_run import ReconstructRequest, execute
+    from stereopsis.training.preflight import check_scenes, told_sources
+    from stereopsis.training.run_folder import check_finished
+    from stereopsis.training.sections import SourceSection
 
     if samples < 1 or seeds < 1:
         raise StereopsisError("--samples and --seeds must be at least 1")
+    counts = _counts(by_steps)
+    for run in (model, *(control or ())):
+        check_finished(run)
+    sources = [SourceSection(path=path) for path in scenes or ()]
+    check_scenes(sources, "scenes")
+    sources += [SourceSection(rooms=rooms, split="test")] if rooms else []
+    if not sources:
+        raise StereopsisError("name the scenes to reconstruct (prepared scenes or captures), or so many --rooms")
+    require_extras("Measuring pictures", "pictures")
+    say(console, f"Reconstructing {told_sources(sources)} with {model}")
+    load_libraries(console, "stereopsis.reconstruction.reconstruct_run")
+    from stereopsis.reconstruction.pages import PAGE_FILE, RECONSTRUCT_FILE, Sampling
+    from stereopsis.reconstruction.reconstruct_run import ReconstructRequest, execute
+
     folder = execute(
         ReconstructRequest(
             model=model,
             scenes=tuple(scenes or ()),
             rooms=rooms,
             output=output,
-            sampling=Sampling(steps=steps, samples=samples, by_steps=_counts(by_steps), seeds=tuple(range(seeds))),
+            sampling=Sampling(steps=steps, samples=samples, by_steps=counts, seeds=tuple(range(seeds))),
             controls=tuple(control or ()),
             control_steps=control_steps,
             mean_scenes=mean_scenes,

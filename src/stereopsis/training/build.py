@@ -4,7 +4,6 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,8 +28,8 @@ from stereopsis.packs.targets import Teachers
 from stereopsis.teachers.feature_teachers import load_feature_teacher
 from stereopsis.teachers.latent_tokenizers import load_latent_tokenizer
 from stereopsis.training.recipe import Recipe
+from stereopsis.training.run_folder import base_folder, require_base
 
-TINY_BASE = Path(__file__).resolve().parent.parent / "assets" / "tiny_base"
 _RECONSTRUCTION = ("vanilla", "cross_view", "birds_eye")
 OBJECTIVES: Mapping[str, type[Objective]] = {
     "text": TextLoss,
@@ -46,11 +45,6 @@ OBJECTIVES: Mapping[str, type[Objective]] = {
 _FEATURES = ("alignment", "relational")
 
 
-def base_folder(recipe: Recipe) -> Path:
-    """Where the recipe's base lies, whether or not it is there."""
-    return TINY_BASE if recipe.model.base == "tiny" else Path(recipe.model.base)
-
-
 def build_model(recipe: Recipe) -> SpatialModel:
     """Open the recipe's base; its spatial parts start fresh unless the base has them.
 
@@ -58,9 +52,7 @@ def build_model(recipe: Recipe) -> SpatialModel:
         CheckpointError: the base is not a model folder.
         MissingExtraError: the recipe asks for adapters or quantised weights whose package is not installed.
     """
-    section, folder = recipe.model, base_folder(recipe)
-    if not folder.is_dir():
-        raise CheckpointError(f"base '{section.base}': no such folder; give 'tiny' or a folder with config.json")
+    section, folder = recipe.model, require_base(recipe)
     torch.manual_seed(recipe.seed)
     model = load_model(
         folder,

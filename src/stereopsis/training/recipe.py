@@ -8,7 +8,6 @@ import pydantic
 import yaml
 
 from stereopsis.errors import RecipeError, did_you_mean
-from stereopsis.scenes.prepare import usable_cpus
 from stereopsis.training.objective_sections import ObjectivesSection
 from stereopsis.training.sections import (
     DataSection,
@@ -197,4 +196,6 @@ def _apply(content: dict[str, Any], override: str) -> None:
 
 def cpu_threads(requested: int) -> int:
     """Threads to use: as asked, or all that the process may run on."""
+    from stereopsis.scenes.prepare import usable_cpus  # brings all readers, which a look at a recipe need not wait for
+
     return requested or usable_cpus()

@@ -16,7 +16,6 @@ from rich.console import Console
 from transformers import PrinterCallback, TrainingArguments
 
 from stereopsis.data.pack import ScenePack
-from stereopsis.errors import RunFolderError
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import HEADS_FILE, load_model, load_tensors
 from stereopsis.packs.batch_sampler import Deal
@@ -30,12 +29,15 @@ from stereopsis.training.engines import check_engine, sharding, training_precisi
 from stereopsis.training.processes import Processes, join_training, launched
 from stereopsis.training.recipe import Recipe, cpu_threads, load_recipe
 from stereopsis.training.recipe_packs import build_packs, shared_packs
+from stereopsis.training.run_folder import (
+    CHECKPOINTS,
+    ENVIRONMENT_FILE,
+    MODEL_FOLDER,
+    RECIPE_FILE,
+    check_finished,
+    check_run_folder,
+)
 from stereopsis.training.trainer import SpatialTrainer
-
-RECIPE_FILE = "recipe.yaml"
-ENVIRONMENT_FILE = "environment.json"
-MODEL_FOLDER = "model"
-CHECKPOINTS = "checkpoints"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,31 +55,6 @@ class TrainedRun:
     model: SpatialModel
     packs: Sequence[ScenePack]
     processes: Processes = dataclasses.field(default_factory=Processes)
-
-
-def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
-    """Refuse a run folder that is in the way, before any work is done.
-
-    Raises:
-        RunFolderError: it holds a run already, or (resuming) a run of another recipe.
-    """
-    if (folder / RECIPE_FILE).exists():
-        if resume:
-            if load_recipe(folder / RECIPE_FILE) != recipe:
-                raise RunFolderError(
-                    f"{folder} holds a run of another recipe; resume it with its own recipe ({folder / RECIPE_FILE}), "
-                    "or choose another --output"
-                )
-            return
-        if not overwrite:
-            raise RunFolderError(
-                f"{folder} already holds a run; add --resume to continue it, --overwrite to replace it, or choose "
-                "another --output"
-            )
-    elif folder.exists() and any(folder.iterdir()):
-        raise RunFolderError(f"{folder} is not empty and holds no run; choose another --output")
-    elif resume:
-        raise RunFolderError(f"{folder} holds no run to resume; leave --resume out to start one")
 
 
 def start_run_folder(folder: Path, recipe: Recipe, *, resume: bool, precision: ComputePrecision) -> None:
@@ -310,14 +287,3 @@ def open_run(folder: Path, *, dtype: torch.dtype = torch.float32) -> tuple[Recip
     """
     check_finished(folder)
     return load_recipe(folder / RECIPE_FILE), SpatialModel.from_pretrained(folder / MODEL_FOLDER, dtype=dtype)
-
-
-def check_finished(folder: Path) -> None:
-    """Refuse a folder that holds no finished run.
-
-    Raises:
-        RunFolderError: names what it lacks.
-    """
-    for name in (RECIPE_FILE, f"{MODEL_FOLDER}/config.json"):
-        if not (folder / name).is_file():
-            raise RunFolderError(f"{folder} holds no finished run (no {name}); make one with 'stereopsis train'")

@@ -1,12 +1,18 @@
 """What a prepared scene holds, in a table and in two pictures."""
 
+import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from stereopsis.scenes.draw import contact_sheet, draw_birdseye
 from stereopsis.scenes.scene import Scene
+
+UNSURE = 0.6
+"""An alignment of less confidence is worth a look (1 = every check agrees)."""
 
 
 def scene_table(scene: Scene) -> Table:
@@ -28,7 +34,7 @@ def scene_facts(scene: Scene) -> dict[str, str]:
         facts["camera"] = f"{camera.width} x {camera.height}, focal length {camera.fx:.1f} x {camera.fy:.1f} pixels"
     skipped = scene.provenance.get("skipped") or {}
     facts["frames left out"] = "\n".join([str(len(skipped)), *(f"{k}: {v}" for k, v in list(skipped.items())[:5])])
-    facts["alignment"] = json.dumps(scene.provenance.get("alignment", "as given"), default=str)
+    facts["alignment"] = json.dumps(rounded(scene.provenance.get("alignment", "as given")), default=str)
     labels: dict[str, int] = {}
     for item in scene.objects:
         labels[item.label] = labels.get(item.label, 0) + 1
@@ -45,8 +51,77 @@ def scene_facts(scene: Scene) -> dict[str, str]:
         side, seen = scene.birdseye.image.shape[0], 1 - scene.birdseye.void.mean()
         facts["from above"] = f"{side} x {side} pixels, {seen:.0%} seen"
     origin = {k: v for k, v in scene.provenance.items() if k not in ("skipped", "alignment")}
-    facts["origin"] = json.dumps(origin, default=str)
+    facts["origin"] = json.dumps(rounded(origin), default=str)
     return facts
+
+
+def plain_facts(scene: Scene) -> dict[str, Any]:
+    """The same for programs: nothing is rounded."""
+    found = verdict(scene)
+    return {
+        "scene": scene.id,
+        "usable": found.usable,
+        "verdict": found.words,
+        "notes": list(found.notes),
+        "frames": len(scene.frames),
+        "frames with depth": sum(frame.load_depth is not None for frame in scene.frames),
+        "objects": len(scene.objects),
+        "proposals": len(scene.proposals),
+        "annotations": len(scene.annotations),
+        "bird's-eye view": scene.birdseye is not None,
+        **scene.provenance,
+    }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a scene can be used for.
+
+    Attributes:
+        usable: whether a recipe can train on it or a model be asked about it as it is.
+        words: that, in one line.
+        notes: what to mind.
+    """
+
+    usable: bool
+    words: str
+    notes: tuple[str, ...] = ()
+
+
+def verdict(scene: Scene) -> Verdict:
+    """Judge a scene by what is known of it; no picture is read."""
+    with_depth = sum(frame.load_depth is not None for frame in scene.frames)
+    notes = []
+    if scene.birdseye is None:
+        notes.append("not seen from above, and not checked yet: 'stereopsis prepare' does both")
+    if with_depth < len(scene.frames):
+        notes.append(f"{len(scene.frames) - with_depth} of {len(scene.frames)} views have no depth: they get no places")
+    skipped = scene.provenance.get("skipped") or {}
+    if skipped:
+        notes.append(f"{len(skipped)} bad frame{'s'[: len(skipped) != 1]} left out")
+    alignment = scene.provenance.get("alignment")
+    confidence = alignment.get("confidence") if isinstance(alignment, Mapping) else None
+    if isinstance(confidence, float) and confidence < UNSURE:
+        notes.append(f"what is up is a guess (confidence {confidence:.2f}): look at the view from above")
+    if not scene.objects and not scene.proposals:
+        notes.append("neither objects nor candidate boxes: nothing can be pointed at")
+    elif not scene.proposals:
+        notes.append("no candidate boxes of a detector: 'find' chooses among the objects' own boxes")
+    words = f"{len(scene.annotations)} questions and descriptions" if scene.annotations else "vision only (no words)"
+    if len(scene.frames) < 2 or not with_depth:
+        return Verdict(usable=False, words="Not usable: it takes two views or more, with depth.", notes=tuple(notes))
+    return Verdict(usable=True, words=f"Usable: {len(scene.frames)} views with poses, {words}.", notes=tuple(notes))
+
+
+def rounded(value: Any, digits: int = 3) -> Any:
+    """Plain data for people: every float to so many significant digits."""
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}")
+    if isinstance(value, Mapping):
+        return {key: rounded(each, digits) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(each, digits) for each in value]
+    return value
 
 
 def draw_scene(scene: Scene, folder: Path) -> list[Path]:

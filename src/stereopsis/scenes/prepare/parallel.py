@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 from rich.console import Console
@@ -157,6 +157,10 @@ def _over_processes(sources: Sequence[Source], work: Work, workers: int) -> Iter
                         yield number, future.result()
                     else:
                         suspects.append(number)
+            except BaseException:  # interrupted: what is half done is done again, nobody waits for it
+                for worker in active_children():
+                    worker.terminate()
+                raise
             finally:
                 pool.shutdown(cancel_futures=True)
     for number in suspects:

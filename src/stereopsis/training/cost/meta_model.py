@@ -13,8 +13,9 @@ from stereopsis.models.spatial import SpatialConfig, SpatialModel
 from stereopsis.models.storage import adapter_for, fresh_grid, open_config, read_settings
 from stereopsis.teachers.feature_teachers import load_feature_teacher
 from stereopsis.teachers.latent_tokenizers import load_latent_tokenizer
-from stereopsis.training.build import base_folder, build_objectives, made_ready, model_changes
+from stereopsis.training.build import build_objectives, made_ready, model_changes
 from stereopsis.training.recipe import Recipe
+from stereopsis.training.run_folder import base_folder
 from stereopsis.weights.pretrained import open_pretrained
 
 KNOWN_BASES = Path(__file__).resolve().parent / "known_bases.json"

@@ -1,0 +1,107 @@
+"""What can be refused, and said, before torch is imported and anything is made: folders, packages, scenes."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from stereopsis.errors import CheckpointError, RecipeError, SceneError
+from stereopsis.extras import require_extras
+from stereopsis.training.recipe import Recipe
+from stereopsis.training.run_folder import require_base
+from stereopsis.training.sections import SourceSection
+
+_ROOM = re.compile(r"room-(\d{8})")
+
+
+def check_places(recipe: Recipe) -> None:
+    """Refuse a recipe that names a base, scenes or weights that are not there.
+
+    Raises:
+        CheckpointError: there is no base, or no denoiser to start from.
+        SceneError: there is no such folder of scenes.
+        RecipeError: there is nothing where a teacher's weights should lie.
+    """
+    require_base(recipe)
+    check_scenes(recipe.data.sources, "data.sources")
+    start = recipe.denoiser.init
+    if start is not None and not start.exists():
+        raise CheckpointError(f"denoiser.init: there is no {start}; name the file or folder of a released denoiser")
+    for name in ("latent", "features"):
+        kind, _, source = str(getattr(recipe.teachers, name)).partition(":")
+        if source.startswith(("/", "./", "../", "~")) and not Path(source).expanduser().exists():
+            raise RecipeError(f"teachers.{name}: there is no {source} to read '{kind}' from; correct the path")
+
+
+def check_scenes(sources: Sequence[SourceSection], place: str) -> None:
+    """Refuse sources whose folder is not there.
+
+    Args:
+        sources: of a recipe.
+        place: where they stand in it, for the message.
+
+    Raises:
+        SceneError: names the first one.
+    """
+    for number, source in enumerate(sources):
+        if source.path is not None and not source.path.exists():
+            raise SceneError(
+                f"{place}.{number}.path: there is no {source.path}; make it with 'stereopsis prepare', or name another "
+                "folder"
+            )
+
+
+def check_extras(recipe: Recipe, purpose: str, *more: str, sources: Sequence[SourceSection] | None = None) -> None:
+    """Refuse work whose optional packages are not installed.
+
+    Args:
+        recipe: what is to be done.
+        purpose: what it is called, e.g. "Training".
+        more: extras that are needed whatever the recipe says.
+        sources: scenes that will be asked for; None = those that the recipe trains on.
+
+    Raises:
+        MissingExtraError: names all that are missing, and one command.
+    """
+    from stereopsis.training.sources import missing_rooms
+
+    extras = list(more)
+    sources = recipe.data.sources if sources is None else sources
+    if any(missing_rooms(source, recipe.data.cache) for source in sources):
+        extras.append("rooms")
+    if recipe.model.lora is not None:
+        extras.append("lora")
+    if recipe.model.load_in is not None or "8bit" in recipe.training.optimizer:
+        extras.append("bnb")
+    require_extras(purpose, *extras)
+
+
+def told_sources(sources: Sequence[SourceSection]) -> str:
+    """How many scenes, of which split and from where: "200 procedural rooms (train split), 4 scenes in data/mine"."""
+    return ", ".join(_told(source) for source in sources)
+
+
+def told_scenes(ids: Sequence[str]) -> str:
+    """How many scenes, and of which split where their names tell: "4 procedural rooms (test split)"."""
+    from stereopsis.scenes.rooms.language.splits import split_of
+
+    found = [_ROOM.fullmatch(name) for name in ids]
+    if not ids or not all(found):
+        return f"{len(ids)} scene{'s'[: len(ids) != 1]}"
+    splits = dict.fromkeys(split_of(int(each[1])) for each in found if each)
+    return f"{_rooms(len(ids))} ({' and '.join(splits)} split{'s'[: len(splits) != 1]})"
+
+
+def _told(source: SourceSection) -> str:
+    if source.rooms is not None:
+        return f"{_rooms(source.rooms)} ({source.split} split)"
+    if source.annotations:
+        return f"the scenes of {', '.join(source.annotations)} in {source.path}"
+    from stereopsis.training.sources import captures_in
+
+    assert source.path is not None
+    captures = captures_in(source.path)
+    return f"{told_scenes([capture.scene_id or capture.path.name for capture in captures])} in {source.path}"
+
+
+def _rooms(count: int) -> str:
+    return f"{count} procedural room{'s'[: count != 1]}"

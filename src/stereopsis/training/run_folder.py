@@ -1,0 +1,75 @@
+"""What a run folder holds, and which folders are refused before torch is imported."""
+
+from pathlib import Path
+
+from stereopsis.errors import CheckpointError, RunFolderError
+from stereopsis.training.recipe import Recipe, load_recipe
+
+RECIPE_FILE = "recipe.yaml"
+ENVIRONMENT_FILE = "environment.json"
+MODEL_FOLDER = "model"
+CHECKPOINTS = "checkpoints"
+TINY_BASE = Path(__file__).resolve().parent.parent / "assets" / "tiny_base"
+
+
+def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a run folder that is in the way, before any work is done.
+
+    Raises:
+        RunFolderError: it holds a run already, or (resuming) a run of another recipe.
+    """
+    if (folder / RECIPE_FILE).exists():
+        if resume:
+            if load_recipe(folder / RECIPE_FILE) != recipe:
+                raise RunFolderError(
+                    f"{folder} holds a run of another recipe; resume it with its own recipe ({folder / RECIPE_FILE}), "
+                    "or choose another --output"
+                )
+            return
+        if not overwrite:
+            raise RunFolderError(
+                f"{folder} already holds a run; add --resume to continue it, --overwrite to replace it, or choose "
+                "another --output"
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise RunFolderError(f"{folder} is not empty and holds no run; choose another --output")
+    elif resume:
+        raise RunFolderError(f"{folder} holds no run to resume; leave --resume out to start one")
+
+
+def how_to_go_on(folder: Path, recipe: Recipe) -> str:
+    """What must be added to the same command so that an interrupted run goes on."""
+    if not (folder / RECIPE_FILE).is_file():
+        return ""
+    if any((folder / CHECKPOINTS).glob("checkpoint-*")):
+        return ", with --resume"
+    kept = "there is no checkpoint yet" if recipe.training.save_every else "'save_every: 0' keeps no checkpoints"
+    return f", with --overwrite: {kept}, so training starts anew (its scenes stay)"
+
+
+def base_folder(recipe: Recipe) -> Path:
+    """Where the recipe's base lies, whether or not it is there."""
+    return TINY_BASE if recipe.model.base == "tiny" else Path(recipe.model.base)
+
+
+def require_base(recipe: Recipe) -> Path:
+    """The folder of the recipe's base.
+
+    Raises:
+        CheckpointError: it is no folder.
+    """
+    folder = base_folder(recipe)
+    if not folder.is_dir():
+        raise CheckpointError(f"base '{recipe.model.base}': no such folder; give 'tiny' or a folder with config.json")
+    return folder
+
+
+def check_finished(folder: Path) -> None:
+    """Refuse a folder that holds no finished run.
+
+    Raises:
+        RunFolderError: names what it lacks.
+    """
+    for name in (RECIPE_FILE, f"{MODEL_FOLDER}/config.json"):
+        if not (folder / name).is_file():
+            raise RunFolderError(f"{folder} holds no finished run (no {name}); make one with 'stereopsis train'")
