@@ -17,6 +17,7 @@ from stereopsis.scenes import open_scene, verify_scene
 from stereopsis.scenes.alignment import align_scene, with_birdseye
 from stereopsis.scenes.draw import draw_birdseye
 from stereopsis.scenes.rooms import RoomConfig, make_room
+from stereopsis.scenes.stored import write_scene
 
 
 def make_capture(folder: Path) -> Path:
@@ -49,7 +50,7 @@ def main() -> None:
         print("up in the capture's own frame:", upright.T_aligned_world[2, :3].round(3))
 
         folder = output / "scene"
-        upright.save(folder)
+        write_scene(upright, folder)
         draw_birdseye(upright, scale=3).save(output / "above.png")
         print(f"written: {folder}, {output / 'above.png'}")
 

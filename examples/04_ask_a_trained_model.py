@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 from stereopsis.experiment import open_run
+from stereopsis.models.inference import enter_scene
 from stereopsis.scenes.rooms.language import split_seeds
 from stereopsis.training.sources import prepared_room
 
 _, model = open_run(Path(sys.argv[1] if len(sys.argv) > 1 else "demo/stereopsis"))
 scene = prepared_room(split_seeds("test", 1)[0])
 
-room = model.enter(scene, views=8)  # the views are encoded once, here; every question below reuses them
+room = enter_scene(model, scene, views=8)  # the views are encoded once, here; every question below reuses them
 
 for annotation in [a for a in scene.annotations if a.task in ("sqa3d", "scanqa")][::4]:
     question = f"{annotation.situation} {annotation.text}".strip()

@@ -40,7 +40,7 @@ from stereopsis.data.batch import SceneProposals
 from stereopsis.data.pack import Conversation, ScenePack
 from stereopsis.models.inference import EnteredScene
 from stereopsis.models.spatial import SpatialConfig, SpatialModel
-from stereopsis.models.storage import adapter_for
+from stereopsis.models.storage import adapter_for, load_model
 from stereopsis.models.tiny import IMAGE, PAD, TinyConfig, build_tiny_backbone, build_tokenizer
 
 SHIPPED = Path(stereopsis.__file__).parent / "assets" / "tiny_base"
@@ -353,7 +353,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     dtype, device = DTYPES[arguments.dtype], arguments.device
     if arguments.random is None:
-        model = SpatialModel.from_pretrained(arguments.model, dtype=dtype)
+        model = load_model(arguments.model, dtype=dtype)
     else:
         model = random_tiny() if arguments.random == "tiny" else random_7b(dtype, device)
     model = model.to(device=device, dtype=dtype)

@@ -26,6 +26,7 @@ import torch
 
 from stereopsis.models.inference import EnteredScene
 from stereopsis.models.spatial import SpatialModel
+from stereopsis.models.storage import load_model
 from stereopsis.packs.build import build_pack
 from stereopsis.scenes.images import write_atomic
 from stereopsis.scenes.stored import write_scene
@@ -79,7 +80,7 @@ def peak(model: Path, rooms: Path, views: int, questions: int) -> float:
 
 def alone(model: str, rooms: str, views: str, questions: str) -> None:
     torch.set_num_threads(1)
-    opened = SpatialModel.from_pretrained(model)
+    opened = load_model(model)
     ask(opened, open_pack(opened, Path(rooms), int(views), int(questions)))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
@@ -105,7 +106,7 @@ def main() -> None:
         models: dict[str, SpatialModel] = {}
         for label, name in RECIPES.items():
             train(load_recipe(name, [*overrides, f"training.threads={args.threads}"]), folder / name, progress=False)
-            models[label] = SpatialModel.from_pretrained(folder / name / MODEL_FOLDER)
+            models[label] = load_model(folder / name / MODEL_FOLDER)
         pack = open_pack(next(iter(models.values())), folder / "rooms", args.views, args.questions)
         for model in models.values():
             ask(model, pack)  # warm up

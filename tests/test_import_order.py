@@ -4,7 +4,7 @@ import ast
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -59,9 +59,15 @@ class Import:
         return f"{self.path.relative_to(PACKAGE.parent)}:{self.line} imports {self.module}"
 
 
+def source_of(path: Path, node: ast.ImportFrom) -> str:
+    """The module that names are taken from; relative ones resolved."""
+    package = ("stereopsis", *path.relative_to(PACKAGE).parts[:-1])
+    base = package[: len(package) - node.level + 1] if node.level else ()
+    return ".".join((*base, *((node.module,) if node.module else ())))
+
+
 def imports_of(path: Path, source: str | None = None) -> Iterator[Import]:
     """Every import of a file, also those inside functions; relative ones resolved."""
-    package = ("stereopsis", *path.relative_to(PACKAGE).parts[:-1])
 
     def walk(node: ast.AST, inside: bool) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
@@ -70,8 +76,7 @@ def imports_of(path: Path, source: str | None = None) -> Iterator[Import]:
             if isinstance(child, ast.Import):
                 names = [alias.name for alias in child.names]
             elif isinstance(child, ast.ImportFrom):
-                base = package[: len(package) - child.level + 1] if child.level else ()
-                module = ".".join((*base, *((child.module,) if child.module else ())))
+                module = source_of(path, child)
                 # "from stereopsis import report" names a part only in its alias
                 names = [f"{module}.{alias.name}" for alias in child.names] if module == "stereopsis" else [module]
             for name in names:
@@ -137,6 +142,55 @@ def test_the_check_sees_every_way_to_import(source, expected):
     else:
         assert found[0] is not None
         assert f"data/pack.py:{expected}, but data stands below" in found[0]
+
+
+def module_of(path: Path) -> str:
+    return ".".join(("stereopsis", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def depends(path: Path, modules: Collection[str], source: str | None = None) -> set[str]:
+    """The modules of ours that a file names, also inside functions; a package where the package itself is meant."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text() if source is None else source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            named = {f"{source_of(path, node)}.{alias.name}" for alias in node.names}
+            found |= (named & set(modules)) | ({source_of(path, node)} if named - set(modules) else set())
+    return found & set(modules) - {module_of(path)}
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[str]:
+    """One shortest way back to itself for every module that has one."""
+    found = []
+    for start in sorted(graph):
+        ways: dict[str, tuple[str, ...]] = {start: (start,)}
+        queue = [start]
+        while queue:
+            here = queue.pop(0)
+            if start in graph[here]:
+                found.append(" -> ".join((*ways[here], start)))
+                break
+            for there in sorted(graph[here] - ways.keys()):
+                ways[there] = (*ways[here], there)
+                queue.append(there)
+    return found
+
+
+def test_nothing_imports_itself_in_a_circle():
+    """Neither at once nor from inside a function: what needs each other is one thing, or one stands above the other."""
+    modules = {module_of(path) for path in FILES}
+    found = circles({module_of(path): depends(path, modules) for path in FILES})
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_the_check_sees_circles_inside_functions():
+    modules = {"stereopsis.a", "stereopsis.b", "stereopsis.c"}
+    lazy = "def f():\n    from . import b\n    from stereopsis.c import g\n    import torch\n"
+    assert depends(PACKAGE / "a.py", modules, lazy) == {"stereopsis.b", "stereopsis.c"}
+    assert circles({"a": {"b"}, "b": {"a"}, "c": {"a"}}) == ["a -> b -> a", "b -> a -> b"]
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}})[0] == "a -> b -> c -> a"
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
 def test_data_preparation_names_no_heavy_package():

@@ -21,7 +21,7 @@ from stereopsis.evaluation.questions import questions
 from stereopsis.evaluation.records import SCORED_ALONE, read_results
 from stereopsis.evaluation.resumable import run_evaluation, settings_of
 from stereopsis.evaluation.stream import Part, differences, read_parts
-from stereopsis.models.spatial import SpatialModel
+from stereopsis.models.storage import load_model
 
 FINAL = {"records.jsonl", "summary.json", "timings.jsonl", "settings.json"}
 
@@ -159,7 +159,7 @@ from stereopsis.training.sources import open_folder
 import torch
 
 torch.set_num_threads(1)
-model = SpatialModel.from_pretrained(sys.argv[1])
+model = load_model(sys.argv[1])
 predictor = ModelPredictor(model, model.pack_config(views=4, proposals="detector"), most=6)
 append, left = Part.append, [int(sys.argv[4])]
 
@@ -186,7 +186,7 @@ def test_a_model_killed_in_the_middle_of_a_line_ends_with_the_same_files(
     assert part.read_bytes().endswith(b"half a rec")
     before = read_parts(tmp_path / "killed")
     assert 0 < len(before) < sum(len(each.annotations) for each in asked)
-    model = SpatialModel.from_pretrained(finished_run.folder / "model")
+    model = load_model(finished_run.folder / "model")
     predictor = ModelPredictor(model, config, most=6)
     for name in ("killed", "undisturbed"):
         run_evaluation(predictor, asked, tmp_path / name)
@@ -242,9 +242,9 @@ def test_settings_change_with_whatever_changes_answers(trained, config, rooms, a
 
 def test_the_checkpoint_is_known_by_every_weight(trained, config, make_tiny_base):
     folder = make_tiny_base()
-    model = SpatialModel.from_pretrained(folder)
+    model = load_model(folder)
     first = ModelPredictor(model, config).checkpoint
-    assert ModelPredictor(SpatialModel.from_pretrained(folder), config).checkpoint == first
+    assert ModelPredictor(load_model(folder), config).checkpoint == first
     with torch.no_grad():
         model.grounding.zero_target[0] += 1e-3
     second = ModelPredictor(model, config).checkpoint

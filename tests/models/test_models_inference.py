@@ -10,7 +10,7 @@ from stereopsis.annotations import Annotation
 from stereopsis.data.pack import conversation_of
 from stereopsis.errors import StereopsisError
 from stereopsis.geometry import Intrinsics
-from stereopsis.models.inference import EnteredScene, Found
+from stereopsis.models.inference import EnteredScene, Found, enter_scene
 from stereopsis.scenes.scene import Frame, Proposal, Scene, SceneObject
 
 SPOKEN = ("where", "many", "what")
@@ -194,7 +194,7 @@ def test_a_model_enters_a_scene(make_model):
         for i in range(5)
     )
     detected = Proposal(box=np.array([0.0, 0.0, 2.0, 1.0, 1.0, 1.0]))
-    entered = make_model().enter(Scene(id="s", frames=frames, proposals=(detected,)), views=3)
+    entered = enter_scene(make_model(), Scene(id="s", frames=frames, proposals=(detected,)), views=3)
     assert isinstance(entered, EnteredScene)
     assert entered.pack.frame_names == ("0", "2", "4")
     assert entered.pack.images.shape == (3, 3, 24, 24)

@@ -3,6 +3,7 @@
 import torch
 
 from stereopsis.models.spatial import SpatialModel
+from stereopsis.models.storage import load_model
 from stereopsis.training.train_run import train
 
 
@@ -17,7 +18,7 @@ def shape_of(model: SpatialModel) -> dict[str, list]:
 def test_a_model_trained_with_everything_is_built_like_one_trained_with_nothing(make_recipe, finished_run, tmp_path):
     assert sum(p.numel() for p in finished_run.model.objectives.parameters()) > 0
     train(make_recipe("text", training__steps=1), tmp_path / "plain", progress=False)
-    full, plain = (SpatialModel.from_pretrained(f / "model") for f in (finished_run.folder, tmp_path / "plain"))
+    full, plain = (load_model(f / "model") for f in (finished_run.folder, tmp_path / "plain"))
     assert shape_of(full) == shape_of(plain)
     assert full.objectives is None
 
@@ -28,7 +29,7 @@ def test_inference_never_reads_the_heads(finished_run, tmp_path):
 
     shutil.copytree(finished_run.folder / "model", tmp_path / "model")
     (tmp_path / "model" / "training_heads.safetensors").write_bytes(b"not a file of tensors")
-    model = SpatialModel.from_pretrained(tmp_path / "model")
-    original = SpatialModel.from_pretrained(finished_run.folder / "model")
+    model = load_model(tmp_path / "model")
+    original = load_model(finished_run.folder / "model")
     pairs = zip(model.state_dict().values(), original.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)

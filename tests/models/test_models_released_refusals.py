@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 
 from stereopsis.errors import CheckpointError
 from stereopsis.models.released import convert_from_released, convert_to_released
-from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import load_model, save_model
 from stereopsis.training.run_folder import TINY_BASE
 
@@ -243,7 +242,7 @@ def test_a_tower_of_its_own_goes_there_and_back(tmp_path):
     told = convert_to_released(TINY_BASE, tmp_path / "released")
     assert any("the only one that the official code reads" in note for note in told.notes)
     convert_from_released(tmp_path / "released", tmp_path / "back")
-    first, second = load_model(TINY_BASE), SpatialModel.from_pretrained(tmp_path / "back")
+    first, second = load_model(TINY_BASE), load_model(tmp_path / "back")
     assert second.settings == first.settings
     for name, tensor in first.backbone.state_dict().items():
         if "post_layernorm" not in name:

@@ -12,8 +12,7 @@ from stereopsis.data.batch import Batch
 from stereopsis.errors import CheckpointError, RecipeError
 from stereopsis.models.grounding import GroundingHead
 from stereopsis.models.inference import EnteredScene
-from stereopsis.models.spatial import SpatialModel
-from stereopsis.models.storage import load_tensors
+from stereopsis.models.storage import load_model, load_tensors, save_model
 from stereopsis.models.tiny import TinyConfig, build_tiny_backbone, build_tokenizer
 
 DUE = ("text", "grounding", "cross_view")
@@ -25,7 +24,7 @@ def saved(make_model, tmp_path_factory):
     model = make_model(*DUE, encoding_scale=0.5, positions="noisy", instruction="Look.").eval()
     torch.nn.init.normal_(model.grounding.zero_target)
     folder = tmp_path_factory.mktemp("model")
-    model.save_pretrained(folder)
+    save_model(model, folder)
     return model, folder
 
 
@@ -54,7 +53,7 @@ def _same(one, two) -> bool:
 @torch.no_grad()
 def test_round_trip_is_exact(saved, batch, make_pack, talk, run_model):
     model, folder = saved
-    opened = SpatialModel.from_pretrained(folder)
+    opened = load_model(folder)
     assert opened.settings == model.settings
     assert opened.objectives is None
     assert not opened.training
@@ -66,10 +65,10 @@ def test_round_trip_is_exact(saved, batch, make_pack, talk, run_model):
 
 @torch.no_grad()
 def test_a_second_round_trip_changes_nothing(saved, batch, tmp_path, run_model):
-    first = SpatialModel.from_pretrained(saved[1])
-    first.save_pretrained(tmp_path)
+    first = load_model(saved[1])
+    save_model(first, tmp_path)
     assert not (tmp_path / "training_heads.safetensors").exists()
-    assert _same(run_model(SpatialModel.from_pretrained(tmp_path), batch), run_model(first, batch))
+    assert _same(run_model(load_model(tmp_path), batch), run_model(first, batch))
 
 
 def test_training_heads_lie_apart(saved):
@@ -87,15 +86,12 @@ def test_training_heads_lie_apart(saved):
 def test_inference_does_not_open_training_heads(saved, copied, batch, run_model, damage):
     heads = copied / "training_heads.safetensors"
     heads.write_bytes(b"not safetensors") if damage == "corrupt" else heads.unlink()
-    assert _same(run_model(SpatialModel.from_pretrained(copied), batch), run_model(saved[0], batch))
+    assert _same(run_model(load_model(copied), batch), run_model(saved[0], batch))
 
 
 def test_inference_has_the_same_parameters_whatever_was_trained(saved, make_model, tmp_path):
-    make_model("text").save_pretrained(tmp_path)
-    counts = [
-        {name: p.numel() for name, p in SpatialModel.from_pretrained(folder).named_parameters()}
-        for folder in (saved[1], tmp_path)
-    ]
+    save_model(make_model("text"), tmp_path)
+    counts = [{name: p.numel() for name, p in load_model(folder).named_parameters()} for folder in (saved[1], tmp_path)]
     assert counts[0] == counts[1]
     with_heads = sum(p.numel() for p in saved[0].parameters())
     heads = sum(p.numel() for p in saved[0].objectives.parameters())
@@ -144,7 +140,7 @@ def test_a_plain_folder_gets_fresh_spatial_parts_and_its_missing_tokens(make_pac
     backbone = build_tiny_backbone(tokenizer, sizes)
     backbone.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    model = SpatialModel.from_pretrained(tmp_path, view_grid=(3, 3))
+    model = load_model(tmp_path, view_grid=(3, 3))
     number = len(tokenizer)
     assert model.tokenizer.convert_tokens_to_ids(["<coord>", "<ground>", "<image>"]) == [
         number,
@@ -161,20 +157,20 @@ def test_a_plain_folder_gets_fresh_spatial_parts_and_its_missing_tokens(make_pac
 
 
 def test_options_change_the_settings(saved):
-    model = SpatialModel.from_pretrained(saved[1], positions="none", view_grid=(2, 2))
+    model = load_model(saved[1], positions="none", view_grid=(2, 2))
     assert model.settings.positions == "none"
     assert model.adapter.view_grid == (2, 2)
     assert model.settings.encoding_scale == 0.5
 
 
 def test_half_precision_is_half_everywhere(saved):
-    model = SpatialModel.from_pretrained(saved[1], dtype=torch.bfloat16)
+    model = load_model(saved[1], dtype=torch.bfloat16)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
 
 
 def test_a_folder_without_config_is_no_model(tmp_path):
     with pytest.raises(CheckpointError, match=r"is not a model folder: it has no config.json; give a folder"):
-        SpatialModel.from_pretrained(tmp_path / "nowhere")
+        load_model(tmp_path / "nowhere")
 
 
 def _edit(path, **changes):
@@ -185,22 +181,22 @@ def _edit(path, **changes):
 def test_an_unknown_schema_is_refused(copied):
     _edit(copied / "spatial_config.json", schema=99)
     with pytest.raises(CheckpointError, match=r"spatial_config.json has schema 99; this version reads 1"):
-        SpatialModel.from_pretrained(copied)
+        load_model(copied)
 
 
 def test_an_unknown_option_gets_a_suggestion(saved, copied):
     with pytest.raises(CheckpointError, match=r"unknown model option 'position' \(did you mean 'positions'\?\)"):
-        SpatialModel.from_pretrained(saved[1], position="none")
+        load_model(saved[1], position="none")
     _edit(copied / "spatial_config.json", encodingscale=1.0)
     with pytest.raises(CheckpointError, match=r"'encodingscale' \(did you mean 'encoding_scale'\?\)"):
-        SpatialModel.from_pretrained(copied)
+        load_model(copied)
 
 
 @pytest.mark.parametrize("name", ["spatial_config.json", "config.json"])
 def test_a_broken_json_file_is_named(copied, name):
     (copied / name).write_text('{"schema": 1,')
     with pytest.raises(CheckpointError, match=name):
-        SpatialModel.from_pretrained(copied)
+        load_model(copied)
 
 
 def test_files_of_two_models_are_refused(copied):
@@ -208,7 +204,7 @@ def test_files_of_two_models_are_refused(copied):
     with pytest.raises(
         CheckpointError, match=r"written for the family 'qwen2_vl' but config.json is a 'llava_onevision'"
     ):
-        SpatialModel.from_pretrained(copied)
+        load_model(copied)
 
 
 @pytest.mark.parametrize("family", ["llava_onevision2", "qwen2", "no_such_family"])
@@ -216,13 +212,13 @@ def test_an_unknown_family_is_named_with_the_known_ones(copied, family):
     (copied / "spatial_config.json").unlink()
     _edit(copied / "config.json", model_type=family)
     with pytest.raises(CheckpointError, match=rf"no adapter for the model family '{family}' .*llava_onevision"):
-        SpatialModel.from_pretrained(copied)
+        load_model(copied)
 
 
 def test_a_grounding_head_of_another_width_is_refused(copied):
     save_file(GroundingHead(40).state_dict(), copied / "spatial.safetensors")
     with pytest.raises(CheckpointError, match=r"another architecture: .*zero_target|of another shape .*40.*48"):
-        SpatialModel.from_pretrained(copied)
+        load_model(copied)
 
 
 def test_missing_and_unknown_tensors_are_named(saved, tmp_path):
@@ -242,7 +238,7 @@ def test_weights_of_another_architecture_are_refused(copied):
     config["text_config"].pop("layer_types", None)
     (copied / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"model.safetensors does not fit config.json.*layers.2"):
-        SpatialModel.from_pretrained(copied)
+        load_model(copied)
 
 
 def test_an_objective_without_its_target_is_named_before_training(make_model, make_pack):
@@ -257,4 +253,4 @@ def test_an_objective_without_its_target_is_named_before_training(make_model, ma
 
 def test_an_opened_model_cannot_be_trained_by_accident(saved, batch):
     with pytest.raises(RuntimeError, match="opened for inference"):
-        SpatialModel.from_pretrained(saved[1])(batch, due=("text",), seed=0)
+        load_model(saved[1])(batch, due=("text",), seed=0)

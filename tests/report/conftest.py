@@ -16,6 +16,7 @@ from stereopsis.scenes.alignment import with_birdseye
 from stereopsis.scenes.rooms import make_room
 from stereopsis.scenes.rooms.language import annotate
 from stereopsis.scenes.scene import Scene
+from stereopsis.scenes.stored import write_scene
 
 OBJECTIVES = {
     "blind": {"text": {"weight": 1.0, "every": 1}, "grounding": {"weight": 1.0, "every": 1}},
@@ -146,7 +147,7 @@ def build_comparison(folder: Path, rooms: list[Scene]) -> Path:
     for name in ("blind", "base", "full"):
         write_run(folder / "arms" / name, name, rooms)
     for room in rooms:
-        room.save(folder / "scenes" / room.id)
+        write_scene(room, folder / "scenes" / room.id)
     guess = majority_predictor([a for room in rooms for a in room.annotations], benchmark_names())
     majority = summary_dict(summarise(score([p for room in rooms for p in guess(room)]), n=200))
     comparison = {

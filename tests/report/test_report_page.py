@@ -13,6 +13,7 @@ from stereopsis.report import write_report
 from stereopsis.report.page import bounds, duration, number, signed
 from stereopsis.report.read import read_subject
 from stereopsis.report.tables import main_table
+from stereopsis.scenes.stored import write_scene
 
 EVIL = "<script>alert('x')</script>"
 VOID = {"meta", "link", "img", "br", "line", "circle", "path"}
@@ -193,7 +194,7 @@ def test_a_run_takes_scenes_by_hand(run, comparison):
 
 
 def test_scenes_of_another_evaluation_are_refused(run, rooms, tmp_path):
-    rooms[1].save(tmp_path / "others" / rooms[1].id)
+    write_scene(rooms[1], tmp_path / "others" / rooms[1].id)
     with pytest.raises(RunFolderError, match=r"none of the 1 evaluated scenes \(such as 'room-00000000'\)"):
         write_report(run, scenes=tmp_path / "others")
     (tmp_path / "empty").mkdir()

@@ -12,7 +12,7 @@ from stereopsis.scenes.prepare import Capture, PrepareSettings, prepare
 from stereopsis.scenes.readers.scannet import sens_record, write_sens
 from stereopsis.scenes.readers.seven_scenes import read_seven_scenes
 from stereopsis.scenes.scene import Scene
-from stereopsis.scenes.stored import read_scene
+from stereopsis.scenes.stored import read_scene, write_scene
 
 KITCHEN = Path(__file__).resolve().parents[3] / "shared" / "data" / "seven_scenes_redkitchen"
 SETTINGS = PrepareSettings(birdseye_size=108, surface="depth")
@@ -35,7 +35,7 @@ def frames():
 def reference(frames, tmp_path_factory):
     """The frames in the layout that loses nothing: the package's own."""
     folder = tmp_path_factory.mktemp("reference")
-    Scene(id="kitchen", frames=tuple(frames)).save(folder / "raw" / "kitchen")
+    write_scene(Scene(id="kitchen", frames=tuple(frames)), folder / "raw" / "kitchen")
     (made,) = prepare([Capture(path=folder / "raw" / "kitchen")], folder / "out", SETTINGS, workers=1).folders
     return read_scene(made)
 

@@ -12,6 +12,7 @@ from stereopsis.scenes import verify_scene
 from stereopsis.scenes.alignment import has_alignment
 from stereopsis.scenes.formats import open_scene
 from stereopsis.scenes.readers.arkitscenes import is_arkitscenes, read_arkitscenes
+from stereopsis.scenes.stored import write_scene
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ def test_an_odd_box_is_enclosed_and_kept_as_it_was(folder):
 def test_a_scene_with_boxes_can_be_stored(folder, tmp_path):
     _annotate(folder, [_box((1, 2, 0.25), (3.0, 1.0, 0.5), _about_z(20))])
     scene = verify_scene(read_arkitscenes(folder))
-    stored = open_scene(scene.save(tmp_path / "stored"))
+    stored = open_scene(write_scene(scene, tmp_path / "stored"))
     np.testing.assert_array_equal(stored.objects[0].box, scene.objects[0].box)
     assert stored.objects[0].attributes == scene.objects[0].attributes
 

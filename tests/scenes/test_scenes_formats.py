@@ -1,7 +1,7 @@
 import pytest
 
 from stereopsis.errors import FrameError, SceneError
-from stereopsis.scenes import Scene, open_scene, write_scene
+from stereopsis.scenes import open_scene, write_scene
 from stereopsis.scenes.formats import FORMATS, detect_format
 
 
@@ -9,7 +9,7 @@ def test_detects_and_opens_each_layout(tmp_path, make_scene, make_capture):
     stored = write_scene(make_scene(), tmp_path / "stored")
     capture = make_capture(frames=2)
     assert [detect_format(stored), detect_format(str(capture))] == ["stored", "seven_scenes"]
-    assert open_scene(stored).id == Scene.open(str(stored)).id == "little"
+    assert open_scene(stored).id == open_scene(str(stored)).id == "little"
     assert len(open_scene(capture, format="seven_scenes").frames) == 2
 
 

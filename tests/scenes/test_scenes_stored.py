@@ -167,7 +167,7 @@ def test_plain_values_of_numpy_are_stored(tmp_path, make_scene):
 
 def test_methods_of_scene(tmp_path, make_scene):
     scene = make_scene()
-    _assert_same(scene, Scene.open(scene.save(tmp_path / "scene")))
+    _assert_same(scene, open_scene(write_scene(scene, tmp_path / "scene")))
 
 
 # ---------------------------------------------------------------- what is refused when writing

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stereopsis.errors import CheckpointError, RecipeError, RunFolderError
-from stereopsis.models.spatial import SpatialModel
+from stereopsis.models.storage import load_model
 from stereopsis.training.posthoc_heads import (
     fit_denoiser,
     load_heads,
@@ -67,7 +67,7 @@ def test_idle_steps_are_left_out(make_recipe):
 @pytest.fixture(scope="module")
 def fitted(finished_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("fitted")
-    model = SpatialModel.from_pretrained(finished_run.folder / "model")
+    model = load_model(finished_run.folder / "model")
     before = {key: value.clone() for key, value in model.state_dict().items()}
     recipe, _, _ = open_with_heads(finished_run.folder, overrides=["training.head_rate=0.02"])
     fit_denoiser(model, finished_run.packs, recipe, folder, steps=60)
@@ -80,7 +80,7 @@ def test_fitting_changes_heads_and_nothing_else(fitted, finished_run):
     assert all(torch.equal(after[key], value) for key, value in before.items())
     assert {key.split(".")[0] for key in after.keys() - before.keys()} == {"objectives"}
     assert (folder / "metrics.jsonl").is_file()
-    again = SpatialModel.from_pretrained(finished_run.folder / "model")
+    again = load_model(finished_run.folder / "model")
     fit_denoiser(again, finished_run.packs, recipe, folder / "short", steps=1)
     mask = "objectives.members.cross_view.mask_token"
     assert not torch.equal(again.state_dict()[mask], after[mask])  # the mask token learns, too
@@ -88,7 +88,7 @@ def test_fitting_changes_heads_and_nothing_else(fitted, finished_run):
 
 def test_a_fitted_denoiser_beats_a_fresh_one(fitted, finished_run):
     model, _, recipe, folder = fitted
-    fresh = SpatialModel.from_pretrained(finished_run.folder / "model")
+    fresh = load_model(finished_run.folder / "model")
     fit_denoiser(fresh, finished_run.packs, recipe, folder / "fresh", steps=1)
     ours, theirs = (
         torch.tensor([list(losses(each, finished_run.packs, seed=seed).values()) for seed in range(8)]).mean(dim=0)
@@ -101,7 +101,7 @@ def test_saved_heads_are_read_back(fitted, finished_run, tmp_path):
     model, _, recipe, _ = fitted
     _, _, teachers = open_with_heads(finished_run.folder)
     path = save_heads(model, tmp_path)
-    again = SpatialModel.from_pretrained(finished_run.folder / "model")
+    again = load_model(finished_run.folder / "model")
     prepare_heads(again, recipe, teachers, path)
     load_heads(again, path)
     torch.testing.assert_close(losses(again.eval(), finished_run.packs), losses(model, finished_run.packs))

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -15,6 +16,8 @@ from stereopsis.data.pack import GROUND_TOKEN, Conversation, ScenePack
 from stereopsis.errors import CheckpointError, StereopsisError
 from stereopsis.models.prefix import PrefixCache, packed_allowed
 from stereopsis.models.spatial import SpatialModel
+from stereopsis.packs.build import build_pack
+from stereopsis.scenes.scene import Scene
 
 MOST_TOGETHER = 64
 LEAST_TOKENS = 512
@@ -46,6 +49,17 @@ class Answer:
 
 def _asked(task: str, prompt: str, answer: str) -> Conversation:
     return Conversation(id="", task=task, prompt=prompt, answer=answer)
+
+
+def enter_scene(model: SpatialModel, scene: Scene, **options: Any) -> "EnteredScene":
+    """Encode a scene once, to ask, find and describe in it.
+
+    Args:
+        model: a trained model.
+        scene: posed RGB-D frames.
+        options: fields of `stereopsis.packs.build.PackConfig` (``views=8``, ``proposals="detector"``, ...).
+    """
+    return EnteredScene(model, build_pack(scene, model.pack_config(**{"proposals": "detector", **options})))
 
 
 class EnteredScene:

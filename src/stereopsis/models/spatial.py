@@ -19,8 +19,7 @@ from stereopsis.models.grounding import GroundingHead, object_features
 from stereopsis.models.position import PositionEncoding3D
 from stereopsis.objectives.base import Masking, ObjectiveLoss, Randomness, SpatialOutputs, TextStates
 from stereopsis.objectives.set import ObjectiveSet
-from stereopsis.packs.build import PackConfig, build_pack
-from stereopsis.scenes.scene import Scene
+from stereopsis.packs.build import PackConfig
 from stereopsis.teachers.latents import fingerprint
 
 Positions = Literal["depth", "noisy", "none"]
@@ -308,30 +307,6 @@ class SpatialModel(nn.Module):
         head: nn.Module = self.backbone.get_output_embeddings()  # type: ignore[operator]
         zeros = [p.flatten()[:0].sum().to(loss.sum.dtype) for p in head.parameters() if p.requires_grad]
         return dataclasses.replace(loss, sum=torch.stack([loss.sum, *zeros]).sum())
-
-    def enter(self, scene: Scene, **options: Any) -> Any:
-        """Encode a scene once, to ask, find and describe in it (an `EnteredScene`).
-
-        Args:
-            scene: posed RGB-D frames.
-            options: fields of `stereopsis.packs.build.PackConfig` (``views=8``, ``proposals="detector"``, ...).
-        """
-        from stereopsis.models.inference import EnteredScene
-
-        return EnteredScene(self, build_pack(scene, self.pack_config(**{"proposals": "detector", **options})))
-
-    def save_pretrained(self, folder: Any, **_: Any) -> None:
-        """Write backbone, tokenizer, extra parts and training heads (see `stereopsis.models.storage`)."""
-        from stereopsis.models.storage import save_model
-
-        save_model(self, folder)
-
-    @classmethod
-    def from_pretrained(cls, folder: Any, **options: Any) -> "SpatialModel":
-        """Open a saved model for inference; training heads are not read (see `stereopsis.models.storage`)."""
-        from stereopsis.models.storage import load_model
-
-        return load_model(folder, **options)
 
 
 def _view_of_tokens(batch: Batch) -> Int64[Tensor, "batch tokens"]:

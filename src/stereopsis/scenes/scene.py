@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,19 +120,6 @@ class Scene:
     def __post_init__(self) -> None:
         """Every reader comes here, so no scene ever has an id that leads out of the folder it is written to."""
         check_scene_id(self.id)
-
-    @staticmethod
-    def open(path: str | Path) -> "Scene":
-        """Open a scene folder of any known layout (see `stereopsis.scenes.open_scene`)."""
-        from stereopsis.scenes.formats import open_scene
-
-        return open_scene(Path(path))
-
-    def save(self, path: str | Path) -> Path:
-        """Write the scene atomically in this package's own layout and return the folder."""
-        from stereopsis.scenes.stored import write_scene
-
-        return write_scene(self, Path(path))
 
     def T_aligned_camera(self, frame: Frame) -> Float[np.ndarray, "4 4"]:
         """Camera to aligned world, metres."""

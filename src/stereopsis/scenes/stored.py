@@ -74,7 +74,9 @@ def is_stored(path: Path) -> bool:
     return (path / "scene.json").is_file()
 
 
-def write_scene(scene: Scene, path: Path, *, overwrite: bool = False, colour_format: ColourFormat = "auto") -> Path:
+def write_scene(
+    scene: Scene, path: str | Path, *, overwrite: bool = False, colour_format: ColourFormat = "auto"
+) -> Path:
     """Write a scene; other processes see all of it or nothing.
 
     Args:

@@ -17,7 +17,7 @@ from stereopsis.data.pack import ScenePack
 from stereopsis.errors import RecipeError, RunFolderError
 from stereopsis.files import replacing
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.models.storage import HEADS_FILE, load_tensors
+from stereopsis.models.storage import HEADS_FILE, load_model, load_tensors
 from stereopsis.objectives.reconstruction_base import ReconstructionObjective
 from stereopsis.packs.dataset import PackDataset
 from stereopsis.packs.targets import Teachers
@@ -80,7 +80,7 @@ def open_with_heads(
         raise RunFolderError(
             f"{path} does not exist: the training heads were removed; copy the whole run folder, or train again"
         )
-    model = SpatialModel.from_pretrained(folder / MODEL_FOLDER, dtype=dtype)
+    model = load_model(folder / MODEL_FOLDER, dtype=dtype)
     teachers = build_teachers(plan)
     prepare_heads(model, recipe, teachers, path)
     load_heads(model, path)

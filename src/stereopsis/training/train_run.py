@@ -286,4 +286,4 @@ def open_run(folder: Path, *, dtype: torch.dtype = torch.float32) -> tuple[Recip
         RunFolderError: the folder holds no finished run.
     """
     check_finished(folder)
-    return load_recipe(folder / RECIPE_FILE), SpatialModel.from_pretrained(folder / MODEL_FOLDER, dtype=dtype)
+    return load_recipe(folder / RECIPE_FILE), load_model(folder / MODEL_FOLDER, dtype=dtype)

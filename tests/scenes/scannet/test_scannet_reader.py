@@ -24,6 +24,7 @@ from stereopsis.geometry.camera import Intrinsics
 from stereopsis.scenes import open_scene, verify_scene
 from stereopsis.scenes.formats import detect_format
 from stereopsis.scenes.readers.scannet import is_scannet, read_scannet
+from stereopsis.scenes.stored import write_scene
 
 
 def test_a_scan_of_a_sens_file(make_scan):
@@ -204,7 +205,7 @@ def test_depth_comes_from_the_mesh_where_there_is_none(make_scan, tmp_path):
     np.testing.assert_allclose(depth, 2.0, rtol=1e-6)  # the wall across z = 2
     assert depth.shape == (4, 6)
     assert scene.provenance["depth"]["source"] == "mesh"
-    stored = open_scene(scene.save(tmp_path / "stored"))
+    stored = open_scene(write_scene(scene, tmp_path / "stored"))
     np.testing.assert_array_equal(stored.frames[2].depth(), np.float32(2.0))
     assert [item.id for item in stored.objects] == [3, 0]
 
