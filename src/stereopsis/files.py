@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,29 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill; it takes the place of ``path`` when the block ends without an error.
+
+    After an error nothing is left of it, and what was at ``path`` stays as it was.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.replaced")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if path.exists():
+            os.replace(path, aside)
+        os.replace(partial, path)
+    except BaseException:
+        if aside.exists() and not path.exists():
+            os.replace(aside, path)
+        raise
+    finally:
+        for folder in (partial, aside):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_whole(path: Path, text: str) -> None:

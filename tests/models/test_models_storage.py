@@ -31,7 +31,7 @@ def saved(make_model, tmp_path_factory):
 @pytest.fixture
 def copied(saved, tmp_path):
     """A copy of the folder that a test may break."""
-    return shutil.copytree(saved[1], tmp_path / "copy")
+    return shutil.copytree(saved[1], tmp_path / "copy", ignore=shutil.ignore_patterns("manifest.json"))
 
 
 @pytest.fixture(scope="module")

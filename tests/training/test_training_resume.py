@@ -20,6 +20,7 @@ from stereopsis.training.callbacks import MetricsLog
 from stereopsis.training.checkpoints import newest_checkpoint
 from stereopsis.training.recipe import load_recipe
 from stereopsis.training.train_run import train
+from stereopsis.weights.manifest import write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +249,7 @@ def test_a_checkpoint_with_other_training_heads_is_refused(make_recipe, cut, lon
     folder = cut(1)
     heads = "checkpoints/checkpoint-1/training_heads.safetensors"
     shutil.copy(other / heads, folder / heads)
+    write_manifest((folder / heads).parent, step=1)
     with pytest.raises(CheckpointError, match=r"training_heads\.safetensors belongs to another architecture"):
         train(long_recipe, folder, resume=True, progress=False)
 

@@ -29,6 +29,7 @@ def merge(
     if not source.is_dir():
         raise StereopsisError(f"there is no folder {source}; name a run of a recipe with 'model.lora'")
     load_libraries(console, "stereopsis.models.lora", "stereopsis.models.storage")
+    from stereopsis.files import replacing_folder
     from stereopsis.models.lora import base_of
     from stereopsis.models.storage import load_model, save_model
 
@@ -37,6 +38,6 @@ def merge(
         raise StereopsisError(f"{folder} holds no adapters (no adapter_config.json); there is nothing to merge")
     if output.exists() and any(output.iterdir()):
         raise StereopsisError(f"{output} is not empty; choose another folder")
-    with phase("Adding adapters to their base", console=console):
-        save_model(load_model(folder), output)
+    with phase("Adding adapters to their base", console=console), replacing_folder(output) as partial:
+        save_model(load_model(folder), partial)
     console.print(f"Model: [bold]{output.resolve()}[/bold]", highlight=False, soft_wrap=True)

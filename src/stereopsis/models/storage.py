@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
@@ -20,6 +20,7 @@ from stereopsis.models.families import FAMILIES
 from stereopsis.models.lora import base_of, has_lora, merged, quantization, restore_lora, save_lora
 from stereopsis.models.spatial import SpatialConfig, SpatialModel
 from stereopsis.weights import write_json
+from stereopsis.weights.manifest import check_manifest, write_manifest
 from stereopsis.weights.mistaken import what_it_is
 from stereopsis.weights.pretrained import open_pretrained
 
@@ -28,7 +29,10 @@ SPATIAL_FILE = "spatial.safetensors"
 HEADS_FILE = "training_heads.safetensors"
 RELEASED_CONFIG = "released_config.json"
 """The official code's config.json of a converted model, which travels with what is trained from it."""
+GROUNDING_KEY = "grounding_head"
+"""In ``spatial_config.json``: whether a grounding head belongs to the model; false where it will start untrained."""
 SCHEMA = 1
+_REMEDY = "copy the model folder again, or make it again with the command that made it"
 
 
 def adapter_for(model: Any, view_grid: tuple[int, int]) -> Adapter:
@@ -66,8 +70,9 @@ def save_model(model: SpatialModel, folder: str | Path, *, state: Mapping[str, t
         _save_tensors(_part(state, "objectives."), folder / HEADS_FILE)
     if model.released is not None:
         write_json(folder / RELEASED_CONFIG, model.released)
-    record = {"schema": SCHEMA, **dataclasses.asdict(model.settings)}
+    record = {"schema": SCHEMA, **dataclasses.asdict(model.settings), GROUNDING_KEY: True}
     (folder / CONFIG_FILE).write_text(json.dumps(record, indent=2) + "\n")
+    write_manifest(folder)
 
 
 def load_model(
@@ -88,12 +93,15 @@ def load_model(
         changes: fields of `SpatialConfig` to change (for example ``positions="none"``).
 
     Raises:
-        CheckpointError: the folder is not a model, or its parts belong to another architecture.
+        CheckpointError: the folder is not a model, is damaged, lacks a part, or its parts belong to another
+            architecture.
         MissingExtraError: adapters without peft, or ``load_in`` without bitsandbytes.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} is not a model folder: it has no config.json; give a folder made by 'train'")
+    check_manifest(folder, _REMEDY, passed_over=(HEADS_FILE,))
+    check_parts(folder)
     config = read_settings(folder, changes)
     family = _family(folder)
     if family != config.family:
@@ -114,6 +122,21 @@ def load_model(
     if (folder / SPATIAL_FILE).is_file():
         load_tensors(model.grounding, folder / SPATIAL_FILE)
     return model.eval()
+
+
+def check_parts(folder: Path) -> None:
+    """Refuse a model folder without the grounding head that belongs to it; a plain backbone has none yet.
+
+    Raises:
+        CheckpointError: names the missing file.
+    """
+    if not (folder / CONFIG_FILE).is_file() or (folder / SPATIAL_FILE).is_file():
+        return
+    if _read_json(folder / CONFIG_FILE).get(GROUNDING_KEY, True):
+        raise CheckpointError(
+            f"{folder / SPATIAL_FILE} is missing: the model's grounding head was in it, and an untrained one would "
+            f"answer instead; {_REMEDY}"
+        )
 
 
 def _open_backbone(folder: Path, tokenizer: Any, dtype: torch.dtype, load_in: str | None) -> Any:
@@ -173,8 +196,11 @@ def load_tensors(module: nn.Module, path: Path, *, only: tuple[str, ...] = ("",)
     Raises:
         CheckpointError: names the first keys that are missing, unknown or of another shape.
     """
-    with safe_open(path, framework="pt") as file:
-        stored = {key: file.get_tensor(key) for key in file.keys() if key.startswith(only)}  # noqa: SIM118
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = {key: file.get_tensor(key) for key in file.keys() if key.startswith(only)}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors ({error}); {_REMEDY}") from error
     own = module.state_dict()
     wrong = [k for k in own if k in stored and stored[k].shape != own[k].shape]
     missing, unknown = sorted(own.keys() - stored.keys()), sorted(stored.keys() - own.keys())
@@ -211,8 +237,8 @@ def _adapter_class(family: str) -> type[Adapter]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text())
-    except ValueError as error:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is not valid JSON ({error}); copy the model folder again{what_it_is(path)}"
         ) from error
@@ -236,6 +262,7 @@ def read_settings(folder: Path, changes: Mapping[str, Any]) -> SpatialConfig:
     if (folder / CONFIG_FILE).is_file():
         record = _read_json(folder / CONFIG_FILE)
         schema = record.pop("schema", None)
+        record.pop(GROUNDING_KEY, None)
         if schema != SCHEMA:
             raise CheckpointError(f"{folder / CONFIG_FILE} has schema {schema}; this version reads {SCHEMA}")
     elif "family" not in changes:
@@ -246,8 +273,11 @@ def read_settings(folder: Path, changes: Mapping[str, Any]) -> SpatialConfig:
     if "view_grid" not in record:
         _adapter_class(record["family"])
         record["view_grid"] = fresh_grid(open_config(folder))
-    record["view_grid"] = tuple(record["view_grid"])
-    return SpatialConfig(**record)
+    try:
+        record["view_grid"] = tuple(record["view_grid"])
+        return SpatialConfig(**record)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE} holds a wrong value ({error}); {_REMEDY}") from error
 
 
 def open_config(folder: Path) -> Any:

@@ -1,5 +1,6 @@
 """Reading checkpoints: plain ones, and those that an engine wrote in shards, on any number of processes."""
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from stereopsis.errors import CheckpointError
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import HEADS_FILE, SPATIAL_FILE, load_tensors, restore_backbone
 from stereopsis.training.shards import check_engine_files, check_shards
+from stereopsis.weights.manifest import MANIFEST_FILE, check_manifest
 
 COMPLETE_MARK = "complete"
 MODEL_SHARDS, OPTIMIZER_SHARDS = "pytorch_model_fsdp_0", "optimizer_0"
+STATE_FILE = "trainer_state.json"
 OPTIMIZER_FILE, SCHEDULER_FILE = "optimizer.pt", "scheduler.pt"
 _WRAPPER = "_checkpoint_wrapped_module."
 
@@ -22,6 +25,26 @@ def newest_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written to its end, or None."""
     found = [p for p in folder.glob("checkpoint-*") if (p / COMPLETE_MARK).is_file()]
     return max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Refuse a checkpoint that is damaged, lacks a file, or counts other steps than its name says; or that is hostile.
+
+    Raises:
+        CheckpointError: names the file and what to do.
+    """
+    remedy = f"copy the checkpoint again, or delete {folder} to resume from the one before it"
+    facts = check_manifest(folder, remedy)
+    if facts is None:
+        raise CheckpointError(f"{folder / MANIFEST_FILE} is missing; {remedy}")
+    check_trusted(folder)
+    state = folder / STATE_FILE
+    try:
+        steps = {facts.get("step"), json.loads(state.read_bytes())["global_step"], int(folder.name.rpartition("-")[2])}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{state} cannot be read ({type(error).__name__}: {error}); {remedy}") from error
+    if len(steps) > 1:
+        raise CheckpointError(f"{folder}: its name, {STATE_FILE} and {MANIFEST_FILE} count different steps; {remedy}")
 
 
 def check_trusted(folder: Path) -> None:

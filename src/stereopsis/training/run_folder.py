@@ -10,6 +10,8 @@ ENVIRONMENT_FILE = "environment.json"
 MODEL_FOLDER = "model"
 CHECKPOINTS = "checkpoints"
 TINY_BASE = Path(__file__).resolve().parent.parent / "assets" / "tiny_base"
+SPATIAL_FILES = ("spatial_config.json", "spatial.safetensors")
+"""What `stereopsis.models.storage` writes of a model's spatial part."""
 
 
 def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
@@ -73,3 +75,9 @@ def check_finished(folder: Path) -> None:
     for name in (RECIPE_FILE, f"{MODEL_FOLDER}/config.json"):
         if not (folder / name).is_file():
             raise RunFolderError(f"{folder} holds no finished run (no {name}); make one with 'stereopsis train'")
+    for name in SPATIAL_FILES:
+        if not (folder / MODEL_FOLDER / name).is_file():
+            raise RunFolderError(
+                f"{folder / MODEL_FOLDER / name} is missing: the trained model's spatial part, without which an "
+                "untrained one would answer; copy the run again, or continue it with 'stereopsis train --resume'"
+            )

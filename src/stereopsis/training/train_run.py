@@ -24,7 +24,7 @@ from stereopsis.precision import ComputePrecision
 from stereopsis.progress import phase, say
 from stereopsis.training.build import build_model, build_objectives, build_teachers
 from stereopsis.training.callbacks import METRICS_FILE, MetricsLog, ShownSteps
-from stereopsis.training.checkpoints import MODEL_SHARDS, check_trusted, newest_checkpoint
+from stereopsis.training.checkpoints import MODEL_SHARDS, check_checkpoint, newest_checkpoint
 from stereopsis.training.engines import check_engine, sharding, training_precision
 from stereopsis.training.processes import Processes, join_training, launched
 from stereopsis.training.recipe import Recipe, cpu_threads, load_recipe
@@ -227,7 +227,7 @@ def fit(
     trainer.remove_callback(PrinterCallback)
     checkpoint = newest_checkpoint(folder / CHECKPOINTS) if resume else None
     if checkpoint is not None:
-        check_trusted(checkpoint)
+        check_checkpoint(checkpoint)
     done = checkpoint is not None and checkpoint.name == f"checkpoint-{recipe.training.steps}"
     if checkpoint is not None and (done or (trainer.is_fsdp_enabled and not (checkpoint / MODEL_SHARDS).is_dir())):
         trainer._load_from_checkpoint(str(checkpoint))  # before an engine takes the model

@@ -10,6 +10,7 @@ from transformers import Trainer, TrainingArguments
 
 from stereopsis.data.batch import Batch
 from stereopsis.errors import CheckpointError
+from stereopsis.files import replacing_folder
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import save_model
 from stereopsis.packs.batch_sampler import Deal, DealtBatches, EpochOrder
@@ -28,6 +29,7 @@ from stereopsis.training.checkpoints import (
 )
 from stereopsis.training.engines import autocast, shard_on_cpu_too
 from stereopsis.training.optimizer import build_optimizer
+from stereopsis.weights.manifest import write_manifest
 
 
 class SpatialTrainer(Trainer):
@@ -224,7 +226,8 @@ class SpatialTrainer(Trainer):
         if self.is_world_process_zero():
             if state is not None:
                 tie(state, self.spatial)
-            save_model(self.spatial, folder, state=state)
+            with replacing_folder(folder) as partial:
+                save_model(self.spatial, partial, state=state)
         self.accelerator.wait_for_everyone()
 
     @property
@@ -242,6 +245,7 @@ class SpatialTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save and folder.is_dir():
+            write_manifest(folder, step=self.state.global_step)
             (folder / COMPLETE_MARK).write_text("")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

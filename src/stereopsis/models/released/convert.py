@@ -35,8 +35,9 @@ from stereopsis.models.released.keys import Destination, Kind, Part, kind_of, ou
 from stereopsis.models.released.refusals import check_finite, check_settings, check_values, check_weights
 from stereopsis.models.released.towers import SO400M, TOWER_FOLDER, unused_layer, write_tower
 from stereopsis.models.spatial import SpatialConfig
-from stereopsis.models.storage import CONFIG_FILE, HEADS_FILE, RELEASED_CONFIG, SCHEMA, SPATIAL_FILE
+from stereopsis.models.storage import CONFIG_FILE, GROUNDING_KEY, HEADS_FILE, RELEASED_CONFIG, SCHEMA, SPATIAL_FILE
 from stereopsis.weights import SHARD_BYTES, Shard, ShardWriter, Spec, TensorFileWriter, shards_of, write_json
+from stereopsis.weights.manifest import write_manifest
 from stereopsis.weights.mistaken import strange_prefix, what_it_is
 from stereopsis.weights.pretrained import open_pretrained
 
@@ -135,8 +136,10 @@ def convert_from_released(
     tokenizer.save_pretrained(target)
     settings.architectures = ["LlavaOnevisionForConditionalGeneration"]
     settings.save_pretrained(target)
-    write_json(target / CONFIG_FILE, _spatial_record(kind, config, settings))
+    record = _spatial_record(kind, config, settings) | {GROUNDING_KEY: (target / SPATIAL_FILE).is_file()}
+    write_json(target / CONFIG_FILE, record)
     write_json(target / RELEASED_CONFIG, {**config, "converted_from": kind})
+    write_manifest(target)
     dropped = tuple(name for name, destination in destinations.items() if destination.part == "dropped")
     return _report(kind, [destination.part for destination in destinations.values()], dropped, plan.added, notes)
 
