@@ -50,7 +50,10 @@ def _tiny_room(seed: int):
     from stereopsis.scenes.rooms.language.config import QUOTA, LanguageConfig, Margins
 
     room = make_room(seed, RoomConfig(views=4, width=48, height=48, min_visible_pixels=6))
-    language = LanguageConfig(quota=dict.fromkeys(QUOTA, 1), captions=2, margins=Margins(clear_pixels=8))
+    few = {"object_abs_distance": 1, "object_rel_direction_hard": 1}
+    language = LanguageConfig(
+        quota=dict.fromkeys(QUOTA, 1), captions=2, margins=Margins(clear_pixels=8), video_quota=few
+    )
     return with_birdseye(room.replace(annotations=annotate(room, seed, language)), size=48)
 
 

@@ -249,6 +249,8 @@ def check_situation(reader: Reader, record: Annotation) -> None:
 def check(scene: Scene, record: Annotation) -> None:
     reader = Reader(scene)
     assert record.scene_id == scene.id
+    if record.task == "vsibench":
+        return  # test_rooms_language_video.py finds these answers again
     if record.task == "scanqa":
         assert set(record.answers) <= answer_room(reader, record.text), record
     elif record.task == "sqa3d":
@@ -299,7 +301,7 @@ def test_hand_made_rooms_are_described_truthfully(seed):
 def test_procedural_rooms_are_described_truthfully(seed):
     scene = make_room(seed)
     records = annotate(scene, seed)
-    assert 35 <= len(records) <= 75
+    assert 50 <= len(records) <= 95
     assert {record.task for record in records} == set(benchmark_names())
     for record in records:
         check(scene, record)
@@ -329,7 +331,7 @@ def test_the_reader_notices_a_wrong_answer():
     """The check above is only worth what it catches."""
     scene = furnished(3)
     for record in annotate(scene, 3):
-        if record.task == "scan2cap":
+        if record.task in ("scan2cap", "vsibench"):
             continue
         wrong = {
             "scanqa": {"answers": ("banana",)},

@@ -7,9 +7,12 @@ import pytest
 
 from stereopsis.errors import SceneError
 from stereopsis.scenes.rooms import GENERATOR_VERSION
+from stereopsis.scenes.rooms.language import LANGUAGE_VERSION
 from stereopsis.training import sources
 from stereopsis.training.sections import SourceSection
 from stereopsis.training.sources import made_rooms, open_folder, prepared_folder, scenes_of
+
+VERSION = f"v{GENERATOR_VERSION}.{LANGUAGE_VERSION}"
 
 
 @pytest.fixture
@@ -51,12 +54,12 @@ def test_a_folder_with_one_thing_that_is_no_scene_is_refused_by_its_name(tiny_ro
 
 def test_rooms_lie_apart_by_generator_version_and_split(tmp_path):
     source = SourceSection(rooms=3, split="test")
-    assert prepared_folder(source, tmp_path) == tmp_path / f"v{GENERATOR_VERSION}" / "test"
+    assert prepared_folder(source, tmp_path) == tmp_path / VERSION / "test"
     assert prepared_folder(SourceSection(path=Path("mine")), tmp_path) == Path("mine")
 
 
 def test_rooms_that_are_there_are_read_and_not_made_again(tiny_rooms, tmp_path, no_processes):
-    shutil.copytree(tiny_rooms, tmp_path / f"v{GENERATOR_VERSION}" / "train")
+    shutil.copytree(tiny_rooms, tmp_path / VERSION / "train")
     rooms = scenes_of(SourceSection(rooms=3), tmp_path)
     assert [room.id for room in rooms] == [f"room-{i:08d}" for i in range(3)]
     assert rooms[0].frames[0].colour().shape == (48, 48, 3)

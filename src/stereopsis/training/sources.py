@@ -13,7 +13,7 @@ from stereopsis.scenes.alignment import align_scene, with_birdseye
 from stereopsis.scenes.prepare import Capture, PrepareSettings, Room, find_captures, prepare
 from stereopsis.scenes.readers.video3dllm import Video3DLLMData
 from stereopsis.scenes.rooms import GENERATOR_VERSION
-from stereopsis.scenes.rooms.language import split_seeds
+from stereopsis.scenes.rooms.language import LANGUAGE_VERSION, split_seeds
 from stereopsis.scenes.scene import Scene
 from stereopsis.scenes.stored import read_scene
 from stereopsis.training.sections import SourceSection
@@ -107,10 +107,10 @@ def missing_rooms(source: SourceSection, cache: Path) -> int:
 
 
 def prepared_folder(source: SourceSection, cache: Path) -> Path:
-    """Where a source's scenes lie on disk; rooms of another generator version never mix."""
+    """Where a source's scenes lie on disk; rooms of another version, or that speak of other things, never mix."""
     if source.path is not None:
         return source.path
-    return cache / f"v{GENERATOR_VERSION}" / source.split
+    return cache / f"v{GENERATOR_VERSION}.{LANGUAGE_VERSION}" / source.split
 
 
 def open_folder(path: Path) -> list[Scene]:

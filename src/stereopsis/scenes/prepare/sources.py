@@ -102,10 +102,11 @@ class Room:
         return prepared_room(self.seed)
 
     def made_with(self, settings: PrepareSettings) -> dict[str, Any]:
-        """The generator's version; the settings are for captures."""
+        """The versions of the generator and of what it says; the settings are for captures."""
         from stereopsis.scenes.rooms import GENERATOR_VERSION
+        from stereopsis.scenes.rooms.language import LANGUAGE_VERSION
 
-        return {"room_generator": GENERATOR_VERSION}
+        return {"room_generator": GENERATOR_VERSION, "room_language": LANGUAGE_VERSION}
 
 
 def prepared_room(seed: int) -> Scene:

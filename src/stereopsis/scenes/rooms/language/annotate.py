@@ -1,4 +1,4 @@
-"""From a scene to its records in the form of the five benchmarks."""
+"""From a scene to its records in the form of the benchmarks."""
 
 import random
 from collections import Counter
@@ -12,6 +12,7 @@ from stereopsis.scenes.rooms.language.facts import Facts, bits, gather
 from stereopsis.scenes.rooms.language.questions import room_candidates
 from stereopsis.scenes.rooms.language.situated import situated_candidates
 from stereopsis.scenes.rooms.language.situations import Situation, find_situations
+from stereopsis.scenes.rooms.language.video import video_candidates
 from stereopsis.scenes.scene import Scene
 
 _GROUNDING: dict[str, str] = {"unique": "scanrefer", "multiple": "scanrefer", "multi": "multi3drefer"}
@@ -22,7 +23,7 @@ def annotate(
     seed: int,
     config: LanguageConfig = LanguageConfig(),  # noqa: B008
 ) -> tuple[Annotation, ...]:
-    """Say true things about a scene, in the form of all five benchmarks.
+    """Say true things about a scene, in the form of all benchmarks that rooms speak.
 
     Only objects that some view sees are spoken of, every statement holds with a margin, and the draw is
     weighted so that answers cannot be guessed from the words (`balance`).
@@ -46,7 +47,8 @@ def annotate(
     for i in described:
         about = {"answers": captions(facts, names, i, rng), "object_ids": (facts.objects[i].id,)}
         records.append({"task": "scan2cap", "scene_id": scene.id, "type": "caption", **about})
-    order = ("sqa3d", "scanqa", "scan2cap", "scanrefer", "multi3drefer")
+    records += _about_the_video(scene, facts, names, random.Random(f"video {scene.id} {seed}"), config)
+    order = ("sqa3d", "scanqa", "scan2cap", "scanrefer", "multi3drefer", "vsibench")
     records.sort(key=lambda record: order.index(record["task"]))
     number: Counter[str] = Counter()
     numbered = []
@@ -60,9 +62,11 @@ def annotate(
 def survey(
     scene: Scene, rng: random.Random, config: LanguageConfig
 ) -> tuple[Facts, Names, list[Situation], list[Candidate]]:
-    """A scene's facts, names, situations, and everything that could be asked."""
+    """A scene's facts, names, situations, and everything that could be asked (nothing where no quota asks for it)."""
     facts = gather(scene, config.margins)
     names = Names(facts)
+    if not config.quota:
+        return facts, names, [], []
     situations = find_situations(facts, names, config.situations, rng) if facts.objects else []
     candidates = [
         *situated_candidates(facts, names, situations, rng),
@@ -71,6 +75,26 @@ def survey(
         *multi_candidates(facts, names, rng),
     ]
     return facts, names, situations, candidates
+
+
+def _about_the_video(
+    scene: Scene, facts: Facts, names: Names, rng: random.Random, config: LanguageConfig
+) -> list[dict]:
+    """The records of VSI-Bench's types; they have their own draws, so that the others do not depend on them."""
+    weights: Weights = shipped_weights("video") if config.balanced else {}
+    drawn = draw(video_candidates(scene, facts, names, rng), config.video_quota, weights, rng)
+    return [
+        {
+            "task": "vsibench",
+            "scene_id": scene.id,
+            "type": candidate.type,
+            "text": draft.text,
+            "options": draft.options,
+            "answers": draft.answers,
+            "object_ids": draft.object_ids,
+        }
+        for candidate, draft in drawn
+    ]
 
 
 def _question(scene_id: str, situations: list[Situation], candidate: Candidate, draft: Draft) -> dict:

@@ -4,7 +4,7 @@ Every question that could be asked is a `Candidate` with an answer class and the
 eyes could use: the category asked about, the colour, the side, the form of the question. A weight per (type,
 cue, answer class) is fitted over many rooms by iterative proportional fitting (Deming and Stephan 1940), so
 that after the weighted draw the answers to each cue are close to uniform. A cue that (nearly) always has one
-answer is never used.
+answer is never used. A cue "CUE=CLASS" brings a class of its own: of two that are compared, which one wins.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import json
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -36,6 +36,7 @@ class Draft:
         object_ids: what it is about.
         kind: the record's type, where it is finer than the candidate's.
         situation: index into the room's situations; -1 = none.
+        options: lettered choices; empty where the answer is free.
     """
 
     text: str
@@ -43,6 +44,7 @@ class Draft:
     object_ids: tuple[int, ...] = ()
     kind: str = ""
     situation: int = -1
+    options: tuple[str, ...] = ()
 
 
 class Candidate(NamedTuple):
@@ -61,6 +63,12 @@ class Candidate(NamedTuple):
     cues: tuple[str, ...]
     draft: Callable[[random.Random], Draft | None]
     topic: str = ""
+
+    def judged(self) -> Iterator[tuple[str, str]]:
+        """Each cue with the answer class that it must not give away."""
+        for cue in self.cues:
+            name, _, own = cue.partition("=")
+            yield name, own or self.answer
 
 
 def draw(
@@ -107,9 +115,8 @@ def weight_of(candidate: Candidate, weights: Weights) -> float:
     rows = weights.get(candidate.type)
     if rows is None:
         return 1.0
-    answer = candidate.answer
-    weight = rows[""].get(answer, 1.0) if "" in rows else 1.0
-    for cue in candidate.cues:
+    weight = rows[""].get(candidate.answer, 1.0) if "" in rows else 1.0
+    for cue, answer in candidate.judged():
         row = rows.get(cue)
         if row is not None:
             weight *= row.get(answer, 1.0) if row else 0.0
@@ -203,15 +210,14 @@ def _count(rooms: Sequence[Sequence[Candidate]]) -> dict[tuple[str, str], dict[s
     counts: dict[tuple[str, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for room in rooms:
         for candidate in room:
-            if not candidate.answer:
-                continue
-            for cue in ("", *candidate.cues):
-                counts[candidate.type, cue][candidate.answer] += 1
+            for cue, answer in (("", candidate.answer), *candidate.judged()):
+                if answer:
+                    counts[candidate.type, cue][answer] += 1
     return counts
 
 
 def write_weights(weights: Mapping[str, Weights], path: Path) -> None:
-    """Write fitted weights per family ("room", "view"), the same bytes for the same weights."""
+    """Write fitted weights per family ("room", "view", "video"), the same bytes for the same weights."""
 
     def rounded(value: Mapping | float) -> object:
         if isinstance(value, Mapping):
@@ -222,8 +228,8 @@ def write_weights(weights: Mapping[str, Weights], path: Path) -> None:
     path.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
-@functools.lru_cache(maxsize=2)
-def shipped_weights(family: Literal["room", "view"]) -> Weights:
+@functools.lru_cache(maxsize=3)
+def shipped_weights(family: Literal["room", "view", "video"]) -> Weights:
     """The weights that belong to this version of the rooms; empty before the first fit."""
     file = importlib.resources.files(__package__ or "").joinpath(WEIGHTS_FILE)
-    return json.loads(gzip.decompress(file.read_bytes()))[family] if file.is_file() else {}
+    return json.loads(gzip.decompress(file.read_bytes())).get(family, {}) if file.is_file() else {}

@@ -4,6 +4,9 @@ import dataclasses
 import types
 from collections.abc import Mapping
 
+LANGUAGE_VERSION = 2
+"""Changes whenever rooms say more or other things; version 2 added the question types of VSI-Bench."""
+
 QUOTA: Mapping[str, int] = types.MappingProxyType(
     {
         "direction": 3,
@@ -23,6 +26,22 @@ QUOTA: Mapping[str, int] = types.MappingProxyType(
         "unique": 4,
         "multiple": 4,
         "multi": 8,
+    }
+)
+
+
+VIDEO_QUOTA: Mapping[str, int] = types.MappingProxyType(
+    {
+        "object_counting": 2,
+        "object_abs_distance": 3,
+        "object_size_estimation": 2,
+        "room_size_estimation": 1,
+        "object_rel_distance": 3,
+        "object_rel_direction_easy": 2,
+        "object_rel_direction_medium": 2,
+        "object_rel_direction_hard": 2,
+        "route_planning": 2,
+        "obj_appearance_order": 1,
     }
 )
 
@@ -58,6 +77,8 @@ class Margins:
         reach: metres between an agent and the side of what it stands next to.
         body: metres of free space that an agent needs around itself.
         facing: metres at least between an agent and what it faces.
+        distance: metres at least between two things whose distance, or whose direction from each other, is asked.
+        from_border_degrees: degrees at least between a bearing and the border of two answers.
     """
 
     clear_pixels: int = 24
@@ -71,6 +92,8 @@ class Margins:
     reach: float = 0.45
     body: float = 0.2
     facing: float = 1.2
+    distance: float = 0.6
+    from_border_degrees: float = 15.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,6 +103,7 @@ class LanguageConfig:
     Attributes:
         quota: most records of each type in a room; a type that is not named gets none. "multi" covers all
             types of multi3drefer.
+        video_quota: the same for the types of VSI-Bench.
         captions: most objects that get captions; None = every clearly visible object.
         situations: most places where an agent stands.
         margins: how clear a fact must be.
@@ -88,6 +112,7 @@ class LanguageConfig:
     """
 
     quota: Mapping[str, int] = dataclasses.field(default_factory=lambda: QUOTA)
+    video_quota: Mapping[str, int] = dataclasses.field(default_factory=lambda: VIDEO_QUOTA)
     captions: int | None = None
     situations: int = 6
     margins: Margins = Margins()

@@ -28,4 +28,4 @@ def corpus(seeds: Iterable[int], config: LanguageConfig = LanguageConfig()) -> I
 
 def lines(record: Annotation) -> Iterator[str]:
     """The non-empty texts of one record."""
-    yield from (text for text in (record.situation, record.text, *record.answers) if text)
+    yield from (text for text in (record.situation, record.text, *record.options, *record.answers) if text)

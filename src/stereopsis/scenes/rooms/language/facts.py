@@ -19,6 +19,7 @@ class Facts:
         objects: those that some view sees, in the scene's order.
         margins: how clear a fact must be.
         boxes: [objects, 6] metres, aligned frame.
+        places: x and y of each box's centre.
         everyone: mask of all objects.
         clear: mask of those that some view shows well enough to be asked about.
         having: word kind ("category", "colour", "size", "material") -> word -> mask.
@@ -35,6 +36,7 @@ class Facts:
     objects: tuple[SceneObject, ...]
     margins: Margins
     boxes: np.ndarray
+    places: tuple[tuple[float, float], ...]
     everyone: int
     clear: int
     having: dict[str, dict[str, int]]
@@ -189,6 +191,7 @@ def gather(scene: Scene, margins: Margins) -> Facts:
         objects=objects,
         margins=margins,
         boxes=boxes,
+        places=tuple((float(x), float(y)) for x, y in boxes[:, :2]),
         everyone=(1 << count) - 1,
         clear=clear,
         having=having,

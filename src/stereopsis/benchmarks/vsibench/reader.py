@@ -1,0 +1,66 @@
+"""VSI-Bench's published rows, one question each, as Parquet or JSON lines."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from stereopsis.annotations import Annotation, AnnotationRecord
+from stereopsis.benchmarks.files.annotation_files import AnnotationFile, Entry, entries, without_duplicates
+from stereopsis.errors import MissingExtraError, StereopsisError
+
+DIRECTION_TYPES = ("object_rel_direction_easy", "object_rel_direction_medium", "object_rel_direction_hard")
+CHOICE_TYPES = (*DIRECTION_TYPES, "object_rel_distance", "route_planning", "obj_appearance_order")
+NUMBER_TYPES = ("object_counting", "object_abs_distance", "object_size_estimation", "room_size_estimation")
+FILES = ("test-00000-of-00001.parquet", "test.jsonl")
+
+
+def read(file: AnnotationFile) -> tuple[AnnotationRecord, ...]:
+    """Questions, each about the video ``<dataset>/<scene_name>.mp4``; the scene is called by that name.
+
+    Raises:
+        StereopsisError: the file cannot be read, a row lacks a field, is of an unknown type, or an id is there twice.
+        MissingExtraError: a Parquet file, and no pyarrow.
+    """
+    return without_duplicates((entry.place, _record(entry)) for entry in entries(rows(file.path), str(file.path)))
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a ``.parquet`` file, or of one with a JSON object in each line.
+
+    Raises:
+        StereopsisError: it is missing or damaged.
+        MissingExtraError: a Parquet file, and no pyarrow.
+    """
+    try:
+        if path.suffix == ".parquet":
+            return _parquet(path)
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise StereopsisError(f"{path}: cannot be read ({error.strerror or error}); is this the path?") from error
+    except ValueError as error:  # of text, of JSON and of pyarrow
+        raise StereopsisError(f"{path}: is damaged or of another form ({error}); download it again") from error
+
+
+def _parquet(path: Path) -> list[dict[str, Any]]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "video", "reading Parquet files") from error
+    found: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+    return found
+
+
+def _record(entry: Entry) -> AnnotationRecord:
+    kind = entry.text("question_type")
+    if kind not in (*CHOICE_TYPES, *NUMBER_TYPES):
+        raise entry.wrong("question_type", f"one of {', '.join((*CHOICE_TYPES, *NUMBER_TYPES))}")
+    annotation = Annotation(
+        id=entry.name("id"),
+        task="vsibench",
+        scene_id=entry.name("scene_name"),
+        type=kind,
+        text=entry.text("question"),
+        options=entry.texts("options") if kind in CHOICE_TYPES else (),
+        answers=(entry.name("ground_truth"),),
+    )
+    return AnnotationRecord(annotation=annotation)
