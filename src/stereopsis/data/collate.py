@@ -72,7 +72,9 @@ class Collator:
         self.coord_id = tokenizer.convert_tokens_to_ids(COORD_TOKEN)
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         placeholders = (token for token, cell in zip(view.token_ids, view.cells, strict=True) if cell >= 0)
-        self._reserved = {self.ground_id, *placeholders}
+        special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+        self._special = {self.ground_id, self.coord_id, *placeholders, *special, *tokenizer.all_special_ids}
+        self._special.discard(tokenizer.unk_token_id)  # it stands for letters that the vocabulary lacks
         self._known: dict[str, list[int]] = {}
 
     def __call__(self, packs: Sequence[ScenePack]) -> Batch:
@@ -122,6 +124,22 @@ class Collator:
             self._known[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return self._known[text]
 
+    def words(self, text: str) -> list[int]:
+        """Token ids of somebody's words: what looks like a special token is spelt out, and means nothing special.
+
+        Raises:
+            StereopsisError: the tokenizer cannot spell it out.
+        """
+        ids = self.tokenize(text)
+        if self._special.isdisjoint(ids):
+            return ids
+        spelt: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        if not self._special.isdisjoint(spelt):
+            raise StereopsisError(
+                f"the words '{text[:80]}' hold a special token that this model's tokenizer cannot spell out; remove it"
+            )
+        return spelt
+
     def prefix_end(self, views: int) -> int:
         """The position of the first token behind the shared prefix of a scene with this many views."""
         return len(self.chat.before_views) + self.view.length * views + len(self.chat.after_views)
@@ -133,31 +151,32 @@ class Collator:
     def conversation_ids(self, conversation: Conversation) -> tuple[list[int], list[int]]:
         """Ids of the question (with what leads to the answer) and of the answer (with what ends it).
 
+        The only special tokens in them are the program's own: one <coord> for the conversation's point, and <ground>
+        where it points. Whatever else looks like one is spelt out (`words`).
+
         Raises:
-            StereopsisError: the words hold a special token that is not theirs to use.
+            StereopsisError: a conversation with a point has not one <coord> in its prompt.
         """
-        self._check_words(conversation)
-        question = [*self.tokenize(conversation.prompt), *self.chat.after_question]
+        question = [*self._prompt_ids(conversation), *self.chat.after_question]
         if conversation.grounds:
             return [*question, self.ground_id], []
         if self.generation:
             return question, []
-        return question, [*self.tokenize(conversation.answer), *self.chat.after_answer]
+        return question, [*self.words(conversation.answer), *self.chat.after_answer]
 
-    def _check_words(self, conversation: Conversation) -> None:
-        prompt = self.tokenize(conversation.prompt)
-        said = prompt if conversation.grounds else [*prompt, *self.tokenize(conversation.answer)]
-        points = 0 if conversation.point is None else 1
-        if prompt.count(self.coord_id) != points or said.count(self.coord_id) != points:
+    def _prompt_ids(self, conversation: Conversation) -> list[int]:
+        if conversation.point is None:
+            return self.words(conversation.prompt)
+        parts = conversation.prompt.split(COORD_TOKEN)
+        if len(parts) != 2:
             raise StereopsisError(
-                f"conversation '{conversation.id}': expected {points} {COORD_TOKEN} in its prompt (one for its "
-                f"point, else none), found {prompt.count(self.coord_id)}, and none in its answer; correct the words"
+                f"conversation '{conversation.id}': expected one {COORD_TOKEN} in its prompt, which stands for its "
+                f"point, found {len(parts) - 1}; correct the words"
             )
-        if not self._reserved.isdisjoint(said):
-            raise StereopsisError(
-                f"conversation '{conversation.id}': its words hold an image placeholder or {GROUND_TOKEN}, which "
-                "only the program may write; remove it"
-            )
+        ids = self.tokenize(conversation.prompt)
+        if self._special.intersection(ids) == {self.coord_id} and ids.count(self.coord_id) == 1:
+            return ids
+        return [*self.words(parts[0]), self.coord_id, *self.words(parts[1])]
 
     def _row(self, pack: ScenePack) -> _Row:
         row = _Row(axes=self.view.axes)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from stereopsis.annotations import Annotation
-from stereopsis.benchmarks import prompt_of, target_of
+from stereopsis.benchmarks import all_benchmarks, prompt_of, target_of
 from stereopsis.data.batch import SceneProposals
 from stereopsis.geometry import iou
 from stereopsis.scenes.scene import Scene
@@ -45,7 +45,8 @@ class Conversation:
     @property
     def grounds(self) -> bool:
         """Whether the answer points instead of speaking."""
-        return self.answer == GROUND_TOKEN
+        benchmark = all_benchmarks().get(self.task)
+        return self.answer == GROUND_TOKEN and (benchmark is None or benchmark.kind == "pointing")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from stereopsis.data.template_limits import guarded_template
-from stereopsis.errors import CheckpointError
+from stereopsis.errors import CheckpointError, StereopsisError
 
 _SLOT = "§QUESTION§"
 
@@ -73,10 +73,17 @@ def chat_template(tokenizer: Any, image_token: str, instruction: str = "") -> Ch
         instruction: words put before every question (Video-3D-LLM's spatial instruction); shared by the scene.
 
     Raises:
+        StereopsisError: the instruction holds a special token.
         CheckpointError: the tokenizer has no chat template, or one that hides the placeholders or cannot be used.
     """
     if not tokenizer.chat_template:
         raise CheckpointError("the tokenizer has no chat template; take it from the model's instruction-tuned release")
+    ids_of = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    if instruction and not ids_of.isdisjoint(tokenizer(instruction, add_special_tokens=False)["input_ids"]):
+        raise StereopsisError(
+            f"model.instruction '{instruction[:80]}' holds one of the tokenizer's special tokens, which only the program "
+            "may write; remove it"
+        )
     content = f"{image_token}\n" + (f"{instruction}\n" if instruction else "") + _SLOT
     opening, whole = _written(tokenizer, content, structured=False)
     if _SLOT not in opening:  # some templates (SmolVLM's) know messages in parts only

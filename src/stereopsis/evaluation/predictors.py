@@ -150,11 +150,17 @@ class ModelPredictor(Predictor):
         room = EnteredScene(self.model, prepared)
         boxes = candidate_boxes(scene, self.config.proposals)
         lost: list[Annotation] = []
+        refused: list[Failure] = []
         spoken: list[tuple[Annotation, Conversation]] = []
         pointed: list[tuple[Annotation, Conversation]] = []
         order = benchmark_names().index
         for annotation in sorted(annotations, key=lambda a: order(a.task)):
-            conversation = conversation_of(annotation, scene, boxes)
+            try:
+                conversation = conversation_of(annotation, scene, boxes)
+                room.check(conversation, max_new_tokens=max(self.max_new_tokens, self.max_caption_tokens))
+            except StereopsisError as error:  # its own fault, not the scene's
+                refused.append(Failure(annotation=annotation, reason=str(error)))
+                continue
             if annotation.task in GROUNDING_TASKS:
                 pointed.append((annotation, conversation))
             elif annotation.task != "scan2cap":
@@ -168,6 +174,8 @@ class ModelPredictor(Predictor):
         if lost:
             silent = [self._spoken(a, scene, boxes, "") for a in lost]
             found.append(Pass(annotations=tuple(lost), run=lambda: silent))
+        if refused:
+            found.append(Pass(annotations=tuple(f.annotation for f in refused), run=lambda: refused))
         captions = [each for each in spoken if each[0].task == "scan2cap"]
         words = [each for each in spoken if each[0].task != "scan2cap"]
         for group, most in ((words, self.max_new_tokens), (captions, self.max_caption_tokens)):

@@ -106,6 +106,20 @@ class EnteredScene:
                 "checkpoint is damaged or its training diverged: take another one"
             )
 
+    def check(self, conversation: Conversation, *, max_new_tokens: int = 0) -> None:
+        """Refuse a question that cannot be asked, before it shares a pass with others.
+
+        Raises:
+            StereopsisError: its words cannot be written, or are too many for the model.
+        """
+        length = len(self.collator.conversation_ids(conversation)[0])
+        most = getattr(self.model.backbone.config.get_text_config(), "max_position_embeddings", None)
+        if most is not None and self.prefix_end + length + max_new_tokens > most:
+            raise StereopsisError(
+                f"the question is too long: {length} tokens behind a scene of {self.prefix_end}, and up to "
+                f"{max_new_tokens} for the answer; the model reads {most}"
+            )
+
     def ask(self, question: str, *, max_new_tokens: int = 24) -> str:
         """Answer one question in a word or a phrase."""
         prompt = f"{question} {SHORT_ANSWER}"
