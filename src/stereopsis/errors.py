@@ -24,6 +24,10 @@ class CheckpointError(StereopsisError):
     """A saved model does not match the architecture that is asked to load it."""
 
 
+class DivergenceError(StereopsisError):
+    """Training met a loss, a gradient or a weight that is no longer a number."""
+
+
 class RunFolderError(StereopsisError):
     """An output folder is in the way, incomplete, or belongs to another run."""
 

@@ -1,5 +1,7 @@
 """One of several processes that train: does the jobs of a file, one after another, with the engine that each names."""
 
+import dataclasses
+import itertools
 import json
 import os
 import sys
@@ -33,7 +35,22 @@ def broken(*_: object) -> object:
     raise OSError("this process's disk is gone")
 
 
+def diverge(call: int) -> None:
+    """Let the alignment loss of this process be NaN in one of its calls."""
+    from stereopsis.objectives.alignment import FeatureAlignment
+
+    honest, calls = FeatureAlignment.loss, itertools.count(1)
+
+    def loss(self, outputs, batch, generator):
+        found = honest(self, outputs, batch, generator)
+        return dataclasses.replace(found, sum=found.sum * float("nan")) if next(calls) == call else found
+
+    FeatureAlignment.loss = loss  # type: ignore[method-assign]
+
+
 def main(jobs: Path) -> None:
+    from stereopsis.errors import DivergenceError
+    from stereopsis.objectives.alignment import FeatureAlignment
     from stereopsis.packs.dataset import PackDataset
     from stereopsis.training.recipe import parse_recipe
     from stereopsis.training.train_run import train
@@ -44,7 +61,16 @@ def main(jobs: Path) -> None:
         os.environ |= ENGINES[job["engine"]]
         if job.get("fails") == int(os.environ["RANK"]):
             PackDataset.__getitem__ = broken  # type: ignore[method-assign,assignment]
-        train(parse_recipe(job["recipe"]), Path(job["folder"]), resume=job.get("resume", False), progress=False)
+        honest = FeatureAlignment.loss
+        if "diverges" in job and os.environ["RANK"] == "1":
+            diverge(job["diverges"])
+        try:
+            train(parse_recipe(job["recipe"]), Path(job["folder"]), resume=job.get("resume", False), progress=False)
+        except DivergenceError as error:
+            if "diverges" not in job:
+                raise
+            Path(f"{job['folder']}-{os.environ['RANK']}.txt").write_text(str(error))
+        FeatureAlignment.loss = honest  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -134,6 +134,11 @@ def two(content, one, tmp_path_factory) -> Path:
     half = json.loads(json.dumps(content))
     half["training"] |= {"precision": "bf16", "steps": 1}
     jobs += [{"recipe": half, "folder": str(folder / f"{engine}-half"), "engine": engine} for engine in ENGINES]
+    for engine in ENGINES:  # the first pass of the second step of the second process
+        jobs.append({"recipe": content, "folder": str(folder / f"{engine}-diverges"), "engine": engine, "diverges": 3})
+    skips = json.loads(json.dumps(content))
+    skips["training"]["on_nonfinite"] = "skip"
+    jobs.append({"recipe": skips, "folder": str(folder / "skips"), "engine": "ddp", "diverges": 3})
     launch(jobs, folder / "said")
     return folder
 
@@ -194,6 +199,24 @@ def test_half_precision_is_the_same_in_every_engine(two, log_of, one):
     assert {key: fsdp[key] for key in same} == pytest.approx(same)
     assert fsdp["loss"] == pytest.approx(full["loss"], rel=0.01)
     assert fsdp["loss"] != full["loss"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_loss_that_is_nan_on_one_process_stops_all_of_them(two, engine):
+    said = [(two / f"{engine}-diverges-{rank}.txt").read_text() for rank in range(2)]
+    assert said[0] == said[1]
+    assert "diverged at step 2: the loss of objective 'alignment'" in said[0]
+    assert str(two / f"{engine}-diverges" / "checkpoints" / "checkpoint-1") in said[0]
+    assert not (two / f"{engine}-diverges" / "model").exists()
+
+
+def test_a_step_that_is_nan_on_one_process_is_left_out_by_all(two, log_of, one, weights_of):
+    ours, theirs = log_of(two / "skips"), log_of(one)
+    assert [line.get("skipped_steps") for line in ours] == [None, 1, None, None]
+    assert ours[1]["skipped/alignment"] == 1
+    assert ours[0]["loss"] == pytest.approx(theirs[0]["loss"], rel=1e-4)
+    assert ours[2]["loss"] != pytest.approx(theirs[2]["loss"], rel=1e-4)  # a step behind
+    assert all(torch.isfinite(tensor).all() for tensor in weights_of(two / "skips" / "model").values())
 
 
 def test_layers_may_be_computed_again(two, same):

@@ -58,6 +58,11 @@ def check_engine(recipe: Recipe) -> None:
             f"model.load_in is '{recipe.model.load_in}': a quantised base cannot be sharded by {sharding()}; launch "
             "with the engine 'ddp'"
         )
+    if sharding() == "deepspeed" and recipe.training.on_nonfinite == "skip":
+        raise RecipeError(
+            "training.on_nonfinite is 'skip', but DeepSpeed steps by itself and cannot leave a step out; launch with "
+            "'fsdp2' or 'ddp', or leave it out"
+        )
     if sharding() == "fsdp" and os.environ.get("FSDP_VERSION", "1") != "2":
         raise RecipeError("only FSDP's second version is supported; set 'fsdp_version: 2' (see the engine 'fsdp2')")
     if os.environ.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "false").lower() == "true" and sharding() == "fsdp":

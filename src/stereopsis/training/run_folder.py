@@ -22,7 +22,7 @@ def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: b
     """
     if (folder / RECIPE_FILE).exists():
         if resume:
-            if load_recipe(folder / RECIPE_FILE) != recipe:
+            if _deciding(load_recipe(folder / RECIPE_FILE)) != _deciding(recipe):
                 raise RunFolderError(
                     f"{folder} holds a run of another recipe; resume it with its own recipe ({folder / RECIPE_FILE}), "
                     "or choose another --output"
@@ -37,6 +37,11 @@ def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: b
         raise RunFolderError(f"{folder} is not empty and holds no run; choose another --output")
     elif resume:
         raise RunFolderError(f"{folder} holds no run to resume; leave --resume out to start one")
+
+
+def _deciding(recipe: Recipe) -> Recipe:
+    """What of a recipe decides its numbers: a run that diverged may go on and leave bad steps out."""
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"on_nonfinite": "stop"})})
 
 
 def how_to_go_on(folder: Path, recipe: Recipe) -> str:

@@ -246,6 +246,8 @@ class TrainingSection(Section):
         warmup: share of the steps spent warming up.
         schedule: name of a transformers schedule.
         clip: largest gradient norm.
+        on_nonfinite: what a loss or gradient does that is NaN or infinite: "stop" ends the run with an error before it
+            touches a weight, "skip" leaves that optimiser step out and counts it (not with DeepSpeed).
         precision: of products: "bf16" autocast, "fp32", or "auto": bf16 where the device computes it, float32 where it
             would be emulated (see `stereopsis.precision`).
         log_every: steps between log lines.
@@ -268,6 +270,7 @@ class TrainingSection(Section):
     warmup: float = pydantic.Field(default=0.03, ge=0, lt=1)
     schedule: Literal["cosine", "linear", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"] = "cosine"
     clip: float = pydantic.Field(default=1.0, ge=0)
+    on_nonfinite: Literal["stop", "skip"] = "stop"
     precision: Precision = "auto"
     log_every: int = pydantic.Field(default=10, ge=1)
     save_every: int = pydantic.Field(default=0, ge=0)

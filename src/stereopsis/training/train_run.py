@@ -16,6 +16,7 @@ from rich.console import Console
 from transformers import PrinterCallback, TrainingArguments
 
 from stereopsis.data.pack import ScenePack
+from stereopsis.files import write_whole
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import HEADS_FILE, load_model, load_tensors
 from stereopsis.packs.batch_sampler import Deal
@@ -63,6 +64,7 @@ def start_run_folder(folder: Path, recipe: Recipe, *, resume: bool, precision: C
     Called when everything that can fail for a wrong recipe has been tried, so that a failed start leaves nothing.
     """
     if resume:
+        write_whole(folder / RECIPE_FILE, recipe.to_yaml())
         return
     if folder.exists():
         shutil.rmtree(folder)
@@ -147,6 +149,8 @@ def train(
     processes.wait()
     trainer = fit(recipe, model, dataset, folder, deal=deal, precision=precision, resume=resume, console=console)
     trainer.export(folder / MODEL_FOLDER)
+    if trainer.watch.left_out and console is not None:
+        console.print(f"[yellow]note:[/yellow] {trainer.watch.summary()}", highlight=False, soft_wrap=True)
     if trainer.sharded and processes.main:
         objectives = build_objectives(recipe, model.adapter.dim, probe.targets)
         model = load_model(folder / MODEL_FOLDER)
@@ -220,6 +224,7 @@ def fit(
         head_rate=recipe.training.head_rate,
         vision_rate=recipe.training.vision_rate,
         optimizer=recipe.training.optimizer,
+        on_nonfinite=recipe.training.on_nonfinite,
         train_dataset=dataset,
         data_collator=model.collator(),
         callbacks=[MetricsLog(folder)],
@@ -251,6 +256,7 @@ def _arguments(recipe: Recipe, folder: Path, deal: Deal, *, half: bool) -> Train
         warmup_steps=round(section.warmup * section.steps),
         lr_scheduler_type=section.schedule,
         max_grad_norm=section.clip,
+        logging_nan_inf_filter=section.on_nonfinite == "skip",  # a step that is left out counts as the mean of others
         bf16=half and sharding() is None,
         use_cpu=not torch.cuda.is_available(),
         logging_steps=section.log_every,

@@ -2,14 +2,15 @@
 
 import contextlib
 from collections.abc import Iterable
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from stereopsis.data.batch import Batch
-from stereopsis.errors import CheckpointError
+from stereopsis.errors import CheckpointError, DivergenceError
 from stereopsis.files import replacing_folder
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import save_model
@@ -27,6 +28,7 @@ from stereopsis.training.checkpoints import (
     load_whole,
     tie,
 )
+from stereopsis.training.divergence import OnNonFinite, StepWatch, blame, diverged, first_not_finite, grads_finite
 from stereopsis.training.engines import autocast, shard_on_cpu_too
 from stereopsis.training.optimizer import build_optimizer
 from stereopsis.weights.manifest import write_manifest
@@ -50,6 +52,7 @@ class SpatialTrainer(Trainer):
         half: bfloat16 autocast where the engine must keep weights as they are (its own half precision would take the
             heads along).
         orthogonal: what Muon orthogonalises in.
+        on_nonfinite: whether a loss or gradient that is no number ends the training, or the step is left out.
         options: the Trainer's other arguments.
     """
 
@@ -64,6 +67,7 @@ class SpatialTrainer(Trainer):
         optimizer: str = "adamw",
         half: bool = False,
         orthogonal: torch.dtype = torch.float32,
+        on_nonfinite: OnNonFinite = "stop",
         **options: Any,
     ) -> None:
         super().__init__(model=model, args=args, **options)
@@ -75,6 +79,10 @@ class SpatialTrainer(Trainer):
         self._pass_step = -1
         self._sums: dict[str, float] = {}
         self._counts: dict[str, float] = {}
+        self.watch = StepWatch(self.accelerator, on_nonfinite, args.max_steps)
+        self._passes: list[Batch] = []
+        self._norm: float | torch.Tensor | None = None
+        self.add_callback(_BeforeStep(self))
 
     @property
     def spatial(self) -> SpatialModel:
@@ -127,6 +135,7 @@ class SpatialTrainer(Trainer):
         )
         if self.accelerator.num_processes > 1:
             counts = self.accelerator.reduce(counts.to(device), reduction="sum").cpu()
+        self._passes = batches
         return batches, dict(zip(due, counts.tolist(), strict=True))
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
@@ -168,25 +177,69 @@ class SpatialTrainer(Trainer):
         step = self.state.global_step
         self._pass = self._pass + 1 if step == self._pass_step else 0
         self._pass_step = step
+        if self._pass == 0:
+            self.watch.start()
         objectives = self.spatial.objectives
         assert objectives is not None
         counts: dict[str, float] = num_items_in_batch
-        losses = model(inputs, due=tuple(counts), seed=self._seeds(step))
+        losses = model(inputs, due=tuple(counts), seed=self._seeds(step, self._pass))
         total: torch.Tensor | None = None
         for name, loss in losses.items():
             scale = objectives[name].weight * self.accelerator.num_processes / max(counts[name], 1.0)
             part = loss.sum * scale
             total = part if total is None else total + part
-            self._remember(f"loss/{name}", float(loss.sum.detach()), loss.count)
-            for key, value in loss.metrics.items():
-                self._remember(f"{name}/{key}", value * loss.count, loss.count)
+            value = float(loss.sum.detach())
+            if not self.watch.loss(name, value, scale, inputs):
+                continue
+            self._remember(f"loss/{name}", value, loss.count)
+            for key, measured in loss.metrics.items():
+                self._remember(f"{name}/{key}", measured * loss.count, loss.count)
         if total is None:
             raise RuntimeError(f"no objective is due at step {step}: give one of them every=1")
+        if self.is_deepspeed_enabled and self.watch.anybody(bool(self.watch.found)):  # it steps in its backward pass
+            diverged(step + 1, self.watch.everybodys(self.watch.found), Path(str(self.args.output_dir)))
         return total
 
-    def _seeds(self, step: int) -> list[int]:
-        """One per scene of this pass: it is the same scene in the same place however the step is dealt."""
-        indices = self.deal.indices(self.args.process_index, self._pass)
+    def _get_grad_norm(self, *args: Any, **options: Any) -> Any:
+        self._norm = super()._get_grad_norm(*args, **options)
+        return None if self._norm is None or not isfinite(float(self._norm)) else self._norm
+
+    def look_before_step(self) -> None:
+        """Stop, or leave the step out, where a loss or a gradient of it is no number; every process comes here.
+
+        Raises:
+            DivergenceError: it is not, and training is to stop.
+        """
+        watch, step = self.watch, self.state.global_step
+        fine = not watch.found and (self._norm is None or isfinite(float(self._norm)))
+        if not watch.anybody(not (fine and grads_finite(self.model.parameters()))):
+            watch.went_well()
+            return
+        found = watch.everybodys(watch.found)
+        if not found and not self.sharded:
+            passes = [(self._prepare_inputs(b), self._seeds(step, n)) for n, b in enumerate(self._passes)]
+            found = watch.everybodys(blame(self.spatial, passes, watch.scales, self.compute_loss_context_manager()))
+        if watch.on_nonfinite == "stop":
+            diverged(step + 1, found, Path(str(self.args.output_dir)))
+        self.model.zero_grad(set_to_none=True)  # the optimiser passes over what has no gradient
+        watch.skip(found, step + 1)
+
+    def require_finite_weights(self) -> None:
+        """Refuse to keep weights that are no numbers; every process comes here.
+
+        Raises:
+            DivergenceError: names one.
+        """
+        place = first_not_finite(self.model.named_parameters())
+        if self.watch.anybody(place is not None):
+            raise DivergenceError(
+                f"after step {self.state.global_step} {place or 'a weight on another process'} is not finite: the "
+                "optimiser's last step was too large, nothing was written; lower training.learning_rate and head_rate"
+            )
+
+    def _seeds(self, step: int, number: int) -> list[int]:
+        """One per scene of a pass: it is the same scene in the same place however the step is dealt."""
+        indices = self.deal.indices(self.args.process_index, number)
         return [name_seed(f"{step}/{index}", self.args.seed) for index in indices]
 
     def compute_loss_context_manager(self) -> contextlib.ExitStack:
@@ -215,13 +268,19 @@ class SpatialTrainer(Trainer):
                 sums[key] = sums.get(key, 0.0) + some_sums[key]
                 counts[key] = counts.get(key, 0.0) + count
         means = {key: sums[key] / count for key, count in counts.items() if count > 0}
+        means |= self.watch.counts()
         dataset = self.train_dataset
         assert isinstance(dataset, PackDataset)
         self.state.epoch = self.state.global_step * self.deal.batch / len(dataset)
         super().log({**logs, **means}, start_time)
 
     def export(self, folder: Path) -> None:
-        """Write one plain model folder, whatever the engine; every process must come here."""
+        """Write one plain model folder, whatever the engine; every process must come here.
+
+        Raises:
+            DivergenceError: a weight is not finite.
+        """
+        self.require_finite_weights()
         state = self.accelerator.get_state_dict(self.model_wrapped) if self._wrapped else None
         if self.is_world_process_zero():
             if state is not None:
@@ -241,6 +300,7 @@ class SpatialTrainer(Trainer):
         torch.save(self.args, folder / "training_args.bin")
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.require_finite_weights()
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
@@ -272,3 +332,14 @@ class SpatialTrainer(Trainer):
         optimizer: Any = self.optimizer
         load_optimizer(self.model, optimizer.optimizer, folder)
         self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_FILE, weights_only=True))
+
+
+class _BeforeStep(TrainerCallback):
+    """Lets the trainer look at a step's losses and gradients before the optimiser uses them."""
+
+    def __init__(self, trainer: SpatialTrainer) -> None:
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Look."""
+        self.trainer.look_before_step()
