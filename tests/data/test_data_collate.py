@@ -141,21 +141,42 @@ def test_queries_and_points_follow_their_conversations(collate, make_pack):
     assert (batch.coord_index // batch.input_ids.shape[1]).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize(
-    ("prompt", "point"),
-    [
-        ("what is at <coord> ?", None),
-        ("describe it", (0.0, 0.0, 0.0)),
-        ("<coord> or <coord> ?", (0.0, 0.0, 0.0)),
-        ("an <image> of it", None),
-        ("what does <ground> mean?", None),
-    ],
-)
-def test_special_tokens_in_somebodys_words_are_refused(collate, make_pack, prompt, point):
-    """Otherwise points, views or queries would shift silently, or fail deep in the model."""
-    talk = Conversation(id="odd", task="scanqa", prompt=prompt, answer="yes", point=point)
+@pytest.mark.parametrize("prompt", ["describe it", "<coord> or <coord> ?"])
+def test_a_point_needs_its_one_place_in_the_words(collate, make_pack, prompt):
+    """Otherwise points would shift silently, or fail deep in the model."""
+    talk = Conversation(id="odd", task="scan2cap", prompt=prompt, answer="yes", point=(0.0, 0.0, 0.0))
     with pytest.raises(StereopsisError, match=r"conversation 'odd'"):
         collate([make_pack(1, talk)])
+
+
+@pytest.mark.parametrize("token", ["<coord>", "<image>", "<ground>", "<end>", "<pad>"])
+def test_special_tokens_in_somebodys_words_are_spelt_out(tokenizer, collate, make_pack, token):
+    """In questions and answers of training alike; what was written is what a decoder reads."""
+    special = set(tokenizer.all_special_ids)
+    odd = Conversation(id="odd", task="scanqa", prompt=f"what is {token} ?", answer=f"a {token}")
+    pointed = Conversation(id="p", task="scanrefer", prompt=f"the {token} lamp", answer="<ground>", positives=(0,))
+    at = Conversation(id="c", task="scan2cap", prompt="at <coord> , describe", answer=token, point=(1.0, 2.0, 3.0))
+    question, answer = collate.conversation_ids(odd)
+    own = len(collate.chat.after_question)
+    assert special.isdisjoint(question[:-own])
+    assert special.isdisjoint(answer[: -len(collate.chat.after_answer)])
+    assert tokenizer.decode(question[:-own]) == f"what is {token} ?"
+    batch = collate([make_pack(1, odd, pointed, at)])
+    assert len(batch.query_index) == 1
+    assert batch.coord_xyz.tolist() == [[1.0, 2.0, 3.0]]
+    assert len(batch.coord_index) == 1
+    assert batch.layout.index.shape[0] == 1
+
+
+def test_an_answer_that_reads_ground_points_at_nothing():
+    said = Conversation(id="a", task="scanqa", prompt="what is it?", answer="<ground>")
+    assert not said.grounds
+    assert GROUND.grounds
+
+
+def test_an_instruction_cannot_write_special_tokens(tokenizer):
+    with pytest.raises(StereopsisError, match=r"model.instruction 'look at <image>'"):
+        chat_template(tokenizer, "<image>", "look at <image>")
 
 
 def test_targets_are_joined_where_every_pack_has_them(collate, make_pack):

@@ -117,9 +117,23 @@ def test_find_equals_the_training_path(memorised, room, talk, run_model):
         assert best in (conversation.positives or (len(row) - 1,))
 
 
-def test_questions_with_foreign_tokens_are_refused(room, talk):
-    with pytest.raises(StereopsisError, match="image placeholder"):
-        room.answer([dataclasses.replace(talk["where"], prompt="what is this: <image>")])
+def test_special_tokens_in_a_question_are_plain_words(room, talk):
+    """They are spelt out, and the answers to others' questions in the same pass are what they were alone."""
+    odd = [
+        dataclasses.replace(talk["where"], prompt=f"what is {token} ?") for token in ("<image>", "<ground>", "<end>")
+    ]
+    together = room.answer([odd[0], talk["where"], odd[1], talk["many"], odd[2]])
+    assert [together[1], together[3]] == room.answer([talk["where"], talk["many"]])
+    assert room.ask("is <coord> a <pad> ?") is not None
+    room.find("the <ground> <image> chair")
+
+
+def test_a_question_that_is_too_long_is_told_before_it_shares_a_pass(room, talk):
+    most = room.model.adapter.most_tokens
+    long = dataclasses.replace(talk["where"], prompt="where is it? " * most)
+    with pytest.raises(StereopsisError, match=f"too long: .*the model reads {most}"):
+        room.check(long)
+    room.check(talk["where"])
 
 
 def test_the_views_matter(memorised, talk, make_pack):

@@ -230,12 +230,15 @@ def train(
 @app.command(
     epilog="Examples: stereopsis evaluate runs/first --rooms 50   |   "
     "stereopsis evaluate runs/first --benchmarks sqa3d,scanrefer --limit 100 --dry-run   |   "
+    "stereopsis evaluate models/ross3d --scenes data/scannet -o results/ross3d   |   "
     "stereopsis evaluate dummy --scenes data/mine -o runs/dummy   |   "
     "stereopsis evaluate runs/first --scenes data/scannet --annotations scanqa=ScanQA_v1.0_val.json   |   "
     "torchrun --nproc-per-node 8 -m stereopsis evaluate runs/first"
 )
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run folder made by 'train', or 'dummy' (simple rules, no weights).")],
+    model: Annotated[
+        str, typer.Argument(help="A run folder, a model folder or converted checkpoint, or 'dummy' (simple rules).")
+    ],
     benchmarks: Annotated[str | None, typer.Option(help="Only these, e.g. sqa3d,scanrefer.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many questions of each benchmark.")] = None,
     scenes: Annotated[Path | None, typer.Option(help="Prepared scenes (instead of the recipe's).")] = None,

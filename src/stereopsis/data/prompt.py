@@ -81,8 +81,8 @@ def chat_template(tokenizer: Any, image_token: str, instruction: str = "") -> Ch
     ids_of = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     if instruction and not ids_of.isdisjoint(tokenizer(instruction, add_special_tokens=False)["input_ids"]):
         raise StereopsisError(
-            f"model.instruction '{instruction[:80]}' holds one of the tokenizer's special tokens, which only the program "
-            "may write; remove it"
+            f"model.instruction '{instruction[:80]}' holds one of the tokenizer's special tokens, which only the "
+            "program may write; remove it"
         )
     content = f"{image_token}\n" + (f"{instruction}\n" if instruction else "") + _SLOT
     opening, whole = _written(tokenizer, content, structured=False)

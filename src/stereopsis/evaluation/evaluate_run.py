@@ -10,15 +10,24 @@ from rich.console import Console
 
 from stereopsis.benchmarks import benchmark_names, read_annotations
 from stereopsis.errors import RunFolderError, StereopsisError
+from stereopsis.evaluation.model_folder import (
+    is_model_folder,
+    not_evaluable,
+    output_of,
+    recipe_of_folder,
+    require_pointing,
+)
 from stereopsis.evaluation.predictors import DummyPredictor, ModelPredictor, Predictor, protocol_names
 from stereopsis.evaluation.questions import attach, counts, parse_benchmarks, questions, scan_alignments
 from stereopsis.evaluation.resumable import run_evaluation
 from stereopsis.evaluation.sharding import Processes
 from stereopsis.evaluation.stream import SETTINGS_FILE, finished, read_parts
 from stereopsis.models.spatial import SpatialModel
+from stereopsis.models.storage import load_model
 from stereopsis.precision import choose_precision, parse_precision
 from stereopsis.progress import say
 from stereopsis.scenes.scene import Scene
+from stereopsis.training.build import model_changes
 from stereopsis.training.recipe import Recipe, load_recipe
 from stereopsis.training.sections import SourceSection
 from stereopsis.training.sources import missing_rooms, open_folder, prepared_folder, scenes_of
@@ -41,7 +50,7 @@ class Request:
     """What was asked for on the command line.
 
     Attributes:
-        model: a run folder, or "dummy".
+        model: a run folder, a model folder (a converted checkpoint, a plain Hugging Face model), or "dummy".
         overrides: of the run's recipe (the dummy: of `DUMMY_RECIPE`).
         benchmarks: names with commas between; None = the recipe's.
         limit: only the first so many questions of each benchmark.
@@ -90,6 +99,11 @@ class EvaluationPlan:
         return self.request.model == DUMMY
 
     @property
+    def alone(self) -> bool:
+        """Whether the model is a folder that belongs to no run's recipe."""
+        return not self.dummy and is_model_folder(Path(self.request.model))
+
+    @property
     def evaluation(self) -> Path | None:
         """Where records and summary go."""
         return None if self.output is None else self.output / EVALUATION_FOLDER
@@ -101,6 +115,9 @@ def make_plan(request: Request) -> EvaluationPlan:
     Raises:
         StereopsisError: no finished run, an unknown benchmark or recipe key, or options that exclude each other.
     """
+    inside = Path(request.model)
+    if inside.name == MODEL_FOLDER and (inside.parent / RECIPE_FILE).is_file():  # a run's own model
+        request = dataclasses.replace(request, model=str(inside.parent))
     if request.limit is not None and request.limit < 1:
         raise StereopsisError(f"--limit must be at least 1 (questions per benchmark), found {request.limit}")
     if request.scenes is not None and request.rooms:
@@ -120,8 +137,13 @@ def make_plan(request: Request) -> EvaluationPlan:
         recipe = recipe.model_copy(update={"name": DUMMY})
     else:
         run = Path(request.model)
-        check_finished(run)
-        recipe, output = load_recipe(run / RECIPE_FILE, request.overrides), request.output or run
+        if is_model_folder(run):
+            recipe, output = recipe_of_folder(run, request.overrides), request.output or output_of(run)
+        elif (run / RECIPE_FILE).is_file():
+            check_finished(run)
+            recipe, output = load_recipe(run / RECIPE_FILE, request.overrides), request.output or run
+        else:
+            raise not_evaluable(run)
     section = recipe.evaluation.model_copy(update=changes)
     idle = [task for task in request.protocols if task not in section.tasks]
     if idle:
@@ -129,7 +151,11 @@ def make_plan(request: Request) -> EvaluationPlan:
             f"--protocol names {', '.join(idle)}, which is not evaluated here ({', '.join(section.tasks)}); add it to "
             "--benchmarks, or leave its protocol out"
         )
-    return EvaluationPlan(request=request, recipe=recipe.model_copy(update={"evaluation": section}), output=output)
+    recipe = recipe.model_copy(update={"evaluation": section})
+    plan = EvaluationPlan(request=request, recipe=recipe, output=output)
+    if plan.alone:
+        require_pointing(Path(request.model), recipe)
+    return plan
 
 
 def dry_run(plan: EvaluationPlan) -> dict[str, str]:
@@ -184,7 +210,10 @@ def execute(plan: EvaluationPlan, *, processes: Processes | None = None, console
         decided = None if request.overwrite else _precision_there(folder)
         precision = choose_precision(request.precision, processes.device, decided=decided)
         say(console, precision.sentence)
-        _, model = open_run(Path(request.model), dtype=precision.dtype)
+        if plan.alone:
+            model = load_model(Path(request.model), dtype=precision.dtype, **model_changes(recipe))
+        else:
+            _, model = open_run(Path(request.model), dtype=precision.dtype)
         model.to(processes.device)
         predictor = model_predictor(model, recipe, request.protocols)
     run_evaluation(
@@ -260,7 +289,8 @@ def _precision_there(folder: Path) -> str | None:
 
 def _start_output(plan: EvaluationPlan, output: Path) -> None:
     """Give an output folder of its own the recipe that a report needs; another run's is never touched."""
-    if plan.request.output is None or (not plan.dummy and output.resolve() == Path(plan.request.model).resolve()):
+    own = not plan.dummy and not plan.alone and output.resolve() == Path(plan.request.model).resolve()
+    if own or (plan.request.output is None and not plan.alone):
         return
     file, text = output / RECIPE_FILE, plan.recipe.to_yaml()
     if (output / MODEL_FOLDER).exists():

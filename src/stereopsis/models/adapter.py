@@ -103,6 +103,11 @@ class Adapter(abc.ABC):
         return self.model.config.text_config.num_hidden_layers
 
     @property
+    def most_tokens(self) -> int | None:
+        """Longest row that the language model was made for, tokens; None where it says nothing of it."""
+        return getattr(self.model.config.text_config, "max_position_embeddings", None)
+
+    @property
     def window(self) -> int | None:
         """How far back some layers look, tokens; None where all look at everything."""
         return None

@@ -113,7 +113,7 @@ class EnteredScene:
             StereopsisError: its words cannot be written, or are too many for the model.
         """
         length = len(self.collator.conversation_ids(conversation)[0])
-        most = getattr(self.model.backbone.config.get_text_config(), "max_position_embeddings", None)
+        most = self.model.adapter.most_tokens
         if most is not None and self.prefix_end + length + max_new_tokens > most:
             raise StereopsisError(
                 f"the question is too long: {length} tokens behind a scene of {self.prefix_end}, and up to "

@@ -89,9 +89,18 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     path = find_recipe(name)
     content = _extended(path, ())
     content.setdefault("name", path.stem)
+    return recipe_with(content, overrides, str(path))
+
+
+def recipe_with(content: dict[str, Any], overrides: Sequence[str], source: str) -> Recipe:
+    """Lay dotted overrides over a recipe given as plain data, and validate it.
+
+    Raises:
+        RecipeError: an override is wrong, or the recipe is.
+    """
     for override in overrides:
         _apply(content, override)
-    return parse_recipe(content, str(path))
+    return parse_recipe(content, source)
 
 
 def _extended(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
