@@ -13,7 +13,7 @@ from stereopsis.evaluation.predictors import Failure, ModelPredictor
 from stereopsis.evaluation.questions import questions
 from stereopsis.models.released import convert_from_released, convert_to_released
 from stereopsis.report import text_table, write_report
-from stereopsis.training.build import TINY_BASE
+from stereopsis.training.run_folder import TINY_BASE
 
 
 def plan_of(folder: Path, rooms: Path, **options):
