@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stereopsis.objectives import FeatureAlignment, SpatialOutputs
-from stereopsis.objectives.alignment import feature_distance
+from stereopsis.objectives.alignment import feature_distance, spatially_normalised
 
 
 def generator() -> torch.Generator:
@@ -170,13 +170,41 @@ def test_head_has_the_released_layers():
 def test_another_grid_or_teacher_is_refused(make_batch, make_outputs):
     batch = make_batch((2,))
     outputs = make_outputs(batch)
-    with pytest.raises(ValueError, match=r"ask for \(2, 2, 3, 8\) .* pool the teacher"):
+    with pytest.raises(ValueError, match=r"ask for \(2, 2, 3, 8\) .* pool the target"):
         FeatureAlignment(6, 8).loss(outputs, batch, generator())
-    batch.targets["view_features"] = torch.zeros(2, 4, 6, 5)
-    with pytest.raises(ValueError, match=r"have shape \(2, 4, 6, 5\)"):
+    batch.targets.update(view_features=torch.zeros(2, 4, 6, 5), view_features_valid=torch.ones(2, 4, 6).bool())
+    with pytest.raises(ValueError, match=r"has shape \(2, 4, 6, 5\)"):
         FeatureAlignment(6, 5).loss(outputs, batch, generator())
 
 
 def test_unknown_distance_suggests():
     with pytest.raises(ValueError, match="did you mean 'cosine'"):
         FeatureAlignment(6, 5, distance="cosin")
+
+
+def test_spatial_normalisation_by_hand():
+    features = torch.tensor([1.0, 3.0, 100.0]).view(1, 1, 3, 1)
+    valid = torch.tensor([[[True, True, False]]])
+    whole = spatially_normalised(features, valid, 1.0)[0, 0, :2, 0]
+    torch.testing.assert_close(whole, torch.tensor([-1.0, 1.0]), atol=1e-4, rtol=0)
+    half = spatially_normalised(features, valid, 0.5)[0, 0, :2, 0]
+    torch.testing.assert_close(half, torch.tensor([0.0, 2.0]), atol=1e-4, rtol=0)
+
+
+def test_spatial_normalisation_forgets_what_a_view_has_in_common():
+    torch.manual_seed(0)
+    features, valid = torch.randn(2, 4, 4, 3), torch.ones(2, 4, 4, dtype=torch.bool)
+    common = torch.randn(2, 1, 1, 3) * 50
+    wanted = spatially_normalised(features, valid, 1.0)
+    torch.testing.assert_close(spatially_normalised(2 * features + common, valid, 1.0), wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_a_teacher_that_says_the_same_everywhere_teaches_nothing_when_normalised(make_batch, make_outputs):
+    batch = make_batch((2,))
+    batch.targets["view_features"] = torch.full((2, 2, 3, 5), 7.0)
+    outputs = make_outputs(batch)
+    objective = FeatureAlignment(6, 5, normalise="spatial", projector="conv", distance="cosine")
+    loss = objective.loss(outputs, batch, generator())
+    assert loss.sum.item() == pytest.approx(loss.count, rel=1e-4)  # cosine 0 with whatever is predicted
+    with pytest.raises(ValueError, match="gamma"):
+        FeatureAlignment(6, 5, gamma=2.0)

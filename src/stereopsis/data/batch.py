@@ -107,6 +107,32 @@ class Batch:
         """Whether any token carries a language-model label (False for vision-only batches)."""
         return bool((self.labels != -100).any())
 
+    def other_rooms(self) -> "Batch":
+        """The same pass in which every scene has the truth about the one before it: teachers' targets, cameras and boxes.
+
+        What the model sees (tokens, pictures, coordinates) and how much there is of everything stay as they are.
+
+        Raises:
+            ValueError: the pass holds one scene only, or scenes of different numbers of views.
+        """
+        scenes = len(self.scene_ids)
+        views = torch.bincount(self.layout.scene, minlength=scenes)
+        if scenes < 2 or bool((views != views[0]).any()):
+            raise ValueError(
+                f"shuffled targets need at least two scenes in a pass, all with as many views; found {scenes} with "
+                f"{views.tolist()} views: raise 'training.scenes', or take scenes of one size"
+            )
+        step = int(views[0])
+        return dataclasses.replace(
+            self,
+            targets={
+                key: value.roll(step if len(value) == scenes * step else 1, 0) for key, value in self.targets.items()
+            },
+            cameras=self.cameras.roll(step, 0),
+            intrinsics=self.intrinsics.roll(step, 0),
+            proposals=(self.proposals[-1], *self.proposals[:-1]) if self.proposals else (),
+        )
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
         moved: dict[str, Any] = {}

@@ -35,6 +35,10 @@ class VisualLayout:
         """Indices of the views that belong to one sample."""
         return torch.nonzero(self.scene == scene).flatten()
 
+    def first_views(self) -> Int64[Tensor, "views"]:
+        """Of every view, the index of its scene's first one."""
+        return torch.searchsorted(self.scene, self.scene)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "VisualLayout":
         """The same layout on another device."""
         return VisualLayout(

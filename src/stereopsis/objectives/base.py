@@ -153,11 +153,13 @@ class Objective(nn.Module, abc.ABC):
         weight: factor of the normalised loss.
         every: active on optimiser steps that are multiples of this number; the same on every rank.
         layers: hidden layers besides the last (-1) whose outputs `loss` reads; negative numbers count from the end.
+        shuffle: a control: every scene is given the truth about another scene of its pass (`Batch.other_rooms`).
     """
 
     name: str = ""
     needs: tuple[str, ...] = ()
     layers: tuple[int, ...] = ()
+    shuffle: bool = False
 
     def __init__(self, *, weight: float = 1.0, every: int = 1) -> None:
         super().__init__()

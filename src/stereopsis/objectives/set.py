@@ -99,4 +99,7 @@ class ObjectiveSet(nn.Module):
         self, outputs: SpatialOutputs, batch: Batch, due: tuple[str, ...], generator: Randomness
     ) -> dict[str, ObjectiveLoss]:
         """The loss of every objective that is due."""
-        return {name: self[name].loss(outputs, batch, generator) for name in due}
+        shuffled = batch.other_rooms() if any(self[name].shuffle for name in due) else batch
+        return {
+            name: self[name].loss(outputs, shuffled if self[name].shuffle else batch, generator) for name in due
+        }

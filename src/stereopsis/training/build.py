@@ -15,10 +15,14 @@ from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import load_model
 from stereopsis.objectives.alignment import FeatureAlignment
 from stereopsis.objectives.base import BuildContext, Objective
+from stereopsis.objectives.camera_pose import CameraPose
 from stereopsis.objectives.consistency import Consistency
 from stereopsis.objectives.contrastive import Contrastive
 from stereopsis.objectives.denoiser_network import Denoiser, DenoiserConfig
+from stereopsis.objectives.depth import DepthHead
 from stereopsis.objectives.grounding import GroundingLoss
+from stereopsis.objectives.point_map import PointMap
+from stereopsis.objectives.rays import RayMap
 from stereopsis.objectives.reconstruction import BirdsEye, CrossView, VanillaReconstruction
 from stereopsis.objectives.relational import Relational
 from stereopsis.objectives.released import initialise_denoiser
@@ -38,6 +42,10 @@ OBJECTIVES: Mapping[str, type[Objective]] = {
     "cross_view": CrossView,
     "birds_eye": BirdsEye,
     "alignment": FeatureAlignment,
+    "depth": DepthHead,
+    "point_map": PointMap,
+    "rays": RayMap,
+    "camera_pose": CameraPose,
     "contrastive": Contrastive,
     "consistency": Consistency,
     "relational": Relational,
@@ -149,7 +157,7 @@ def build_objectives(recipe: Recipe, dim: int, targets: Mapping[str, torch.Tenso
         if recipe.denoiser.init is not None:
             mask_token = initialise_denoiser(denoiser, recipe.denoiser.init)
     context = BuildContext(dim=dim, targets=targets, denoiser=denoiser)
-    members = {name: OBJECTIVES[name].from_recipe(context, **section.model_dump()) for name, section in active.items()}
+    members = {name: _member(name, context, section.model_dump()) for name, section in active.items()}
     cross_view = members.get("cross_view")
     if isinstance(cross_view, CrossView) and mask_token is not None:
         if mask_token.shape != cross_view.mask_token.shape:
@@ -159,6 +167,13 @@ def build_objectives(recipe: Recipe, dim: int, targets: Mapping[str, torch.Tenso
             )
         cross_view.mask_token.data.copy_(mask_token)
     return ObjectiveSet(members, denoiser)
+
+
+def _member(name: str, context: BuildContext, options: dict[str, Any]) -> Objective:
+    shuffle = options.pop("shuffle", False)
+    member = OBJECTIVES[name].from_recipe(context, **options)
+    member.shuffle = shuffle
+    return member
 
 
 def _denoiser(recipe: Recipe, dim: int, targets: Mapping[str, torch.Tensor]) -> Denoiser:

@@ -20,7 +20,31 @@ class TextSection(ObjectiveSection):
     average: Literal["token", "answer"] = "token"
 
 
-class ReconstructionSection(ObjectiveSection):
+class VisualSection(ObjectiveSection):
+    """What every objective at the visual tokens can set.
+
+    Attributes:
+        shuffle: a control: every room is supervised with the truth about another room of its pass, at the same cost.
+    """
+
+    shuffle: bool = False
+
+
+class DenseSection(VisualSection):
+    """What every objective can set whose heads predict something of every cell.
+
+    Attributes:
+        layers: whose outputs the heads read, -1 = the last; several have a head each, losses averaged.
+        projector: "mlp" on each token, or "conv", one 3x3 convolution over each view's grid.
+        object_weight: how many times a cell counts that shows an object.
+    """
+
+    layers: tuple[int, ...] = pydantic.Field(default=(-1,), min_length=1)
+    projector: Literal["mlp", "conv"] = "mlp"
+    object_weight: float = pydantic.Field(default=1.0, gt=0)
+
+
+class ReconstructionSection(VisualSection):
     """What every reconstruction objective can set.
 
     Attributes:
@@ -55,14 +79,38 @@ class BirdsEyeSection(ReconstructionSection):
     conditioning: Literal["released", "pose"] = "released"
 
 
-class AlignmentSection(ObjectiveSection):
-    """Align visual tokens to a 3D teacher's features (3DRS)."""
+class AlignmentSection(DenseSection):
+    """Align visual tokens to a 3D teacher's features (3DRS, iREPA)."""
 
     distance: Literal["squared", "cosine", "l2"] = "squared"
+    normalise: Literal["none", "spatial"] = "none"
+    gamma: float = pydantic.Field(default=1.0, ge=0, le=1)
+
+
+class DepthSection(DenseSection):
+    """Tell every cell's depth."""
+
+
+class PointMapSection(DenseSection):
+    """Tell every cell's place: in the first view's camera frame, or in the frame of boxes and questions."""
+
+    frame: Literal["first", "aligned"] = "first"
+
+
+class RaysSection(DenseSection):
+    """Tell every cell's ray, seen from the first view."""
+
+    origin: float = pydantic.Field(default=1.0, ge=0)
+
+
+class CameraPoseSection(VisualSection):
+    """Tell every view's pose, seen from the first one."""
+
+    translation: float = pydantic.Field(default=1.0, ge=0)
     layers: tuple[int, ...] = pydantic.Field(default=(-1,), min_length=1)
 
 
-class ContrastiveSection(ObjectiveSection):
+class ContrastiveSection(VisualSection):
     """Tokens of one spot attract each other across views, tokens of other spots repel (3DRS)."""
 
     voxel: float = pydantic.Field(default=0.1, gt=0)
@@ -73,7 +121,7 @@ class ContrastiveSection(ObjectiveSection):
     width: int = pydantic.Field(default=128, ge=2)
 
 
-class ConsistencySection(ObjectiveSection):
+class ConsistencySection(VisualSection):
     """Tokens of one spot say the same in every view (3DRS), with a guard against collapse."""
 
     voxel: float = pydantic.Field(default=0.1, gt=0)
@@ -81,7 +129,7 @@ class ConsistencySection(ObjectiveSection):
     width: int = pydantic.Field(default=128, ge=2)
 
 
-class RelationalSection(ObjectiveSection):
+class RelationalSection(VisualSection):
     """Tokens resemble each other as the 3D teacher's features do."""
 
     samples: int = pydantic.Field(default=256, ge=2)
@@ -97,6 +145,10 @@ class ObjectivesSection(Section):
     cross_view: CrossViewSection | None = None
     birds_eye: BirdsEyeSection | None = None
     alignment: AlignmentSection | None = None
+    depth: DepthSection | None = None
+    point_map: PointMapSection | None = None
+    rays: RaysSection | None = None
+    camera_pose: CameraPoseSection | None = None
     contrastive: ContrastiveSection | None = None
     consistency: ConsistencySection | None = None
     relational: RelationalSection | None = None

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import nn
 
 from stereopsis.models.spatial import SpatialModel
+from stereopsis.objectives.camera_pose import CameraPose
 from stereopsis.objectives.denoiser_network import Denoiser
 from stereopsis.objectives.plan import kept_views
 from stereopsis.objectives.reconstruction import BirdsEye, CrossView, VanillaReconstruction
@@ -63,7 +64,8 @@ def objective_cost(model: SpatialModel, member: nn.Module, scenes: Sequence[Scen
             )
             cost += _placed(member.place, per_view * scene.views)
         return cost
-    return matrices_cost(matrices_of([member]), per_view * sum(s.views for s in scenes), input_gradient=True)
+    read = 1 if isinstance(member, CameraPose) else per_view  # a pose is told by the mean of a view's tokens
+    return matrices_cost(matrices_of([member]), read * sum(s.views for s in scenes), input_gradient=True)
 
 
 def _placed(module: nn.Module | None, tokens: int) -> Flops:
