@@ -13,14 +13,18 @@ def batch_of(views: tuple[int, ...]) -> Batch:
     n, scenes = sum(views), len(views)
     ids = torch.arange(scenes * 5).view(scenes, 5)
     number = torch.arange(n, dtype=torch.float32)
-    proposals = [SceneProposals(boxes=torch.full((s + 1, 6), float(s)), cells=torch.zeros(s + 1, v, 1, 1).bool()) for s, v in enumerate(views)]
+    proposals = [
+        SceneProposals(boxes=torch.full((s + 1, 6), float(s)), cells=torch.zeros(s + 1, v, 1, 1).bool())
+        for s, v in enumerate(views)
+    ]
     return Batch(
         input_ids=ids,
         position_ids=ids,
         segments=ids,
         labels=ids,
         layout=VisualLayout(
-            index=torch.zeros(n, 1, 1, dtype=torch.int64), scene=torch.repeat_interleave(torch.arange(scenes), torch.tensor(views))
+            index=torch.zeros(n, 1, 1, dtype=torch.int64),
+            scene=torch.repeat_interleave(torch.arange(scenes), torch.tensor(views)),
         ),
         images=torch.zeros(n, 3, 2, 2, dtype=torch.uint8),
         coordinates=torch.zeros(n, 1, 1, 3),

@@ -307,7 +307,7 @@ def test_queries_behind_the_cached_prefix_are_those_of_the_whole_row(model):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["encoder", "last_layer", "mean"])
+@pytest.mark.parametrize("kind", ["encoder", "last_layer", "mean", "box"])
 def test_what_candidates_are_made_of(words, kind):
     """By hand from encoder tokens and last-layer outputs; the same behind the cached prefix; hidden views left out."""
     model = tiny_model("qwen2_vl", words, object_features=kind)
@@ -327,6 +327,7 @@ def test_what_candidates_are_made_of(words, kind):
     place = model.encoding(pack.proposals.boxes[:, :3])
     placed = {name: part + place for name, part in parts.items()}
     placed["mean"] = (placed["encoder"] + parts["last_layer"]) / 2
+    placed["box"] = place
     expected = placed[kind]
     torch.testing.assert_close(model.objects(visual, batch, outputs.visual)[0], expected, rtol=1e-4, atol=1e-4)
     found = EnteredScene(model, pack).score_proposals([TALK[3]])[0]

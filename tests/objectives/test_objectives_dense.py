@@ -9,6 +9,7 @@ from stereopsis.data.batch import SceneProposals
 from stereopsis.data.pack import POINTS, POINTS_VALID
 from stereopsis.objectives import CameraPose, DepthHead, PointMap, RayMap, SpatialOutputs
 from stereopsis.objectives.dense import object_cells, token_shares
+from stereopsis.objectives.set import ObjectiveSet
 
 KINDS = (DepthHead, PointMap, RayMap, CameraPose)
 
@@ -128,6 +129,20 @@ def test_shares_keep_a_scenes_weight():
     used = torch.tensor([[[True, True]], [[False, False]], [[True, False]]])
     got = token_shares(weights, used, torch.tensor([0, 0, 1]))
     torch.testing.assert_close(got, torch.tensor([1.0 * 6 / 4, 3.0 * 6 / 4, 1.0 * 2 / 1]))
+
+
+def test_shuffled_targets_are_another_rooms(make_batch, make_outputs):
+    batch = with_points(make_batch((2, 2)))
+    outputs = make_outputs(batch)
+    plain, control = PointMap(6), PointMap(6)
+    control.load_state_dict(plain.state_dict())
+    control.shuffle = True
+    both = ObjectiveSet({"plain": plain, "control": control}).losses(outputs, batch, ("plain", "control"), generator())
+    torch.testing.assert_close(both["plain"].sum, plain.loss(outputs, batch, generator()).sum)
+    other = plain.loss(outputs, batch.other_rooms(), generator())
+    torch.testing.assert_close(both["control"].sum, other.sum)
+    assert both["control"].count == both["plain"].count
+    assert not torch.isclose(other.sum, both["plain"].sum)
 
 
 def test_a_target_of_another_grid_is_refused(make_batch, make_outputs):

@@ -74,7 +74,9 @@ def test_point_map_by_hand(make_batch, make_outputs):
     points[1, 0, 0] = torch.tensor([1.0, 3.0, 4.0])
     outputs = make_outputs(batch)
     first = saying(PointMap(6), [0.0, 0.0, 0.0]).loss(outputs, batch, generator())
-    assert first.sum.item() == pytest.approx(5.0)  # (0, 3, 4) in the first view's camera, the second's view though it is
+    assert first.sum.item() == pytest.approx(
+        5.0
+    )  # (0, 3, 4) in the first view's camera, the second's view though it is
     aligned = saying(PointMap(6, frame="aligned"), [1.0, 3.0, 2.0]).loss(outputs, batch, generator())
     assert aligned.sum.item() == aligned.metrics["metres"] == pytest.approx(2.0)
 
@@ -90,7 +92,9 @@ def test_rays_by_hand(make_batch, make_outputs):
     batch = make_batch((2,))
     batch.cameras[:] = torch.eye(4)
     batch.cameras[1, :3, 3] = torch.tensor([0.0, 3.0, 4.0])
-    batch = dataclasses.replace(batch, intrinsics=torch.tensor([[1e6, 0, 4.0], [0, 1e6, 4.0], [0, 0, 1]]).repeat(2, 1, 1))
+    batch = dataclasses.replace(
+        batch, intrinsics=torch.tensor([[1e6, 0, 4.0], [0, 1e6, 4.0], [0, 0, 1]]).repeat(2, 1, 1)
+    )
     objective = saying(RayMap(6, origin=2.0), [0.0, 0.0, 9.0, 0.0, 0.0, 0.0])  # straight ahead, any length
     loss = objective.loss(make_outputs(batch), batch, generator())
     assert loss.count == objective.count(batch) == 12

@@ -85,6 +85,28 @@ def test_objectives_get_what_the_recipe_says(make_recipe):
     assert objectives["alignment"].distance == "cosine"
 
 
+def test_heads_on_cells_get_what_the_recipe_says(make_recipe):
+    recipe = make_recipe(
+        objectives={
+            "text": {},
+            "depth": {"layers": [2, -1], "projector": "conv", "object_weight": 3.0, "shuffle": True},
+            "point_map": {"frame": "aligned"},
+            "rays": {"origin": 0.5},
+            "camera_pose": {"translation": 2.0},
+            "alignment": {"projector": "conv", "normalise": "spatial", "gamma": 0.5},
+        }
+    )
+    points = {"view_points": torch.zeros(6, 3, 3, 3), "view_points_valid": torch.ones(6, 3, 3, dtype=torch.bool)}
+    objectives = build_objectives(recipe, 48, {**targets(), **points})
+    depth, alignment = objectives["depth"], objectives["alignment"]
+    assert (depth.read, depth.projector, depth.object_weight, depth.shuffle) == ((2, -1), "conv", 3.0, True)
+    assert depth.head.weight.shape == (1, 48, 3, 3)
+    assert (alignment.normalise, alignment.gamma, alignment.shuffle) == ("spatial", 0.5, False)
+    assert objectives["point_map"].frame == "aligned"
+    assert (objectives["rays"].origin, objectives["camera_pose"].translation) == (0.5, 2.0)
+    assert [objectives[n].head[2].out_features for n in ("point_map", "rays", "camera_pose")] == [3, 6, 9]
+
+
 def test_the_same_seed_gives_the_same_heads(make_recipe):
     def heads(seed: int) -> torch.Tensor:
         return build_objectives(make_recipe("text", "cross_view", seed=seed), 48, targets())["cross_view"].mask_token

@@ -79,3 +79,12 @@ def test_a_scene_without_a_view_from_above_gets_one_and_stands_upright(capture):
     (scene,) = scenes_of(SourceSection(path=capture), Path("unused"))
     assert scene.birdseye is not None
     assert scene.provenance["alignment"]["method"] == "estimated"
+
+
+def test_a_source_gives_its_scenes_in_the_frame_that_it_is_asked_for(tiny_rooms, tmp_path):
+    plain = scenes_of(SourceSection(path=tiny_rooms), tmp_path)
+    turned = scenes_of(SourceSection(path=tiny_rooms, frame="first_view"), tmp_path)
+    assert [s.id for s in turned] == [s.id for s in plain]
+    for scene in turned:
+        assert abs(scene.T_aligned_camera(scene.frames[0])[:2, 3]).max() < 1e-9
+    assert any(abs(s.T_aligned_camera(s.frames[0])[:2, 3]).max() > 0.1 for s in plain)

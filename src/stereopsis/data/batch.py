@@ -108,7 +108,7 @@ class Batch:
         return bool((self.labels != -100).any())
 
     def other_rooms(self) -> "Batch":
-        """The same pass in which every scene has the truth about the one before it: teachers' targets, cameras and boxes.
+        """The same pass, but every scene has the truth about the one before it: targets, cameras and boxes.
 
         What the model sees (tokens, pictures, coordinates) and how much there is of everything stay as they are.
 

@@ -118,7 +118,8 @@ def conversation_of(
 ) -> Conversation:
     """Turn an annotation into prompt, answer and positives.
 
-    A proposal is right when its IoU with a target object's box reaches ``iou_threshold``.
+    A proposal is right when its IoU with a target object's box reaches ``iou_threshold``. A <coord> in the prompt
+    stands for the place where the asker is, or else for the centre of the first object that the answer is about.
     """
     targets = [scene.object(i).box for i in annotation.object_ids]
     positives: tuple[int, ...] = ()
@@ -127,13 +128,15 @@ def conversation_of(
     if answer == GROUND_TOKEN and targets and len(boxes):
         overlap = iou(boxes, np.stack(targets)).max(1)
         positives = tuple(int(i) for i in np.flatnonzero(overlap >= iou_threshold))
-    if annotation.task == "scan2cap":
-        x, y, z = (float(v) for v in targets[0][:3])
+    prompt = prompt_of(annotation)
+    places = [annotation.position] if annotation.position is not None else [target[:3] for target in targets]
+    if COORD_TOKEN in prompt and places:
+        x, y, z = (float(v) for v in places[0])
         point = (x, y, z)
     return Conversation(
         id=annotation.id,
         task=annotation.task,
-        prompt=prompt_of(annotation),
+        prompt=prompt,
         answer=answer,
         point=point,
         positives=positives,

@@ -23,7 +23,7 @@ from stereopsis.packs.build import PackConfig
 from stereopsis.teachers.latents import fingerprint
 
 Positions = Literal["depth", "noisy", "none"]
-ObjectFeatures = Literal["encoder", "last_layer", "mean"]
+ObjectFeatures = Literal["encoder", "last_layer", "mean", "box"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,9 @@ class SpatialConfig:
         encoding_scale: factor of the 3D encoding.
         fit: how images are brought to the tower's square size.
         object_features: what grounding candidates are made of: "encoder" tokens (Video-3D-LLM, Ross3D), "last_layer"
-            outputs of the language model at the visual tokens, or their "mean" (3DRS's released code).
+            outputs of the language model at the visual tokens, their "mean" (3DRS's released code), or the "box" alone,
+            the encoding of its centre. Which tokens see a box only depth and poses tell: "box" is what is left
+            without them.
         instruction: words before every question.
         train_vision: whether the vision tower is trained.
     """
@@ -124,7 +126,7 @@ class SpatialModel(nn.Module):
             view_grid=self.settings.view_grid,
             encoder_grid=self.adapter.encoder_grid,
             positions=self.settings.positions,
-            token_cells=self.settings.object_features != "encoder",
+            token_cells=self.settings.object_features in ("last_layer", "mean"),
             **options,
         )
 
@@ -213,6 +215,8 @@ class SpatialModel(nn.Module):
     def _object_features(self, projected: Tensor, last: Tensor, proposals: SceneProposals) -> Float[Tensor, "_ dim"]:
         kind = self.settings.object_features
         encoding = self.encoding(proposals.boxes[:, :3]).to(projected.dtype)
+        if kind == "box":
+            return encoding
         if kind == "encoder":
             return object_features(projected, proposals.cells) + encoding
         if proposals.token_cells is None:

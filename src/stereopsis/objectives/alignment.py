@@ -44,8 +44,8 @@ class FeatureAlignment(DenseObjective):
         dim: width of the visual tokens.
         features: channels of the teacher.
         distance: see `feature_distance`.
-        normalise: "none" takes the teacher's features as they are, "spatial" what is left of them when each view's common
-            part is gone (`spatially_normalised`; iREPA).
+        normalise: "none" takes the teacher's features as they are, "spatial" what is left of them when each view's
+            common part is gone (`spatially_normalised`; iREPA).
         gamma: share of a view's mean feature that "spatial" takes away.
         options: see `DenseObjective`; 3DRS aligns the last layer by an MLP, iREPA by a convolution.
 

@@ -1,6 +1,7 @@
 """Camera pose: the mean output over each view's tokens must tell where that view was taken, seen from the first one.
 
-Cambrian-P gives every view a token of its own for this; here the visual tokens carry it, and nothing is added at inference.
+Cambrian-P gives every view a token of its own for this; here the visual tokens carry it, and nothing is added at
+inference.
 """
 
 import torch
@@ -15,9 +16,9 @@ from stereopsis.objectives.dense import CellTargets, DenseObjective
 class CameraPose(DenseObjective):
     """Rotation and place of every view in the camera frame of its scene's first view, which itself is not asked about.
 
-    The head gives two vectors that become the first two columns of a rotation (Gram-Schmidt; Zhou et al. 2019, continuous
-    in six numbers), added to those of "not turned", and a place. A view costs |R' - R| (Frobenius; 2 sqrt(2) sin(angle / 2)) +
-    ``translation`` x metres.
+    The head gives two vectors that become the first two columns of a rotation (Gram-Schmidt; Zhou et al. 2019,
+    continuous in six numbers), added to those of "not turned", and a place. A view costs |R' - R| (Frobenius;
+    2 sqrt(2) sin(angle / 2)) + ``translation`` x metres.
 
     Args:
         dim: width of the visual tokens.
@@ -65,9 +66,7 @@ class CameraPose(DenseObjective):
         turn = torch.linalg.vector_norm(rotation_of(predicted[:, :6]).flatten(1) - wanted[:, :9], dim=1)
         return turn + self.translation * torch.linalg.vector_norm(predicted[:, 6:] - wanted[:, 9:], dim=1)
 
-    def figures(
-        self, predicted: Float[Tensor, "tokens 9"], wanted: Float[Tensor, "tokens 12"]
-    ) -> dict[str, float]:
+    def figures(self, predicted: Float[Tensor, "tokens 9"], wanted: Float[Tensor, "tokens 12"]) -> dict[str, float]:
         """Mean angle, degrees, and mean distance, metres."""
         turn = torch.linalg.vector_norm(rotation_of(predicted[:, :6]).flatten(1) - wanted[:, :9], dim=1)
         angle = 2 * torch.asin((turn / 8**0.5).clamp(max=1))
@@ -75,7 +74,9 @@ class CameraPose(DenseObjective):
         return {"degrees": float(torch.rad2deg(angle).mean()), "metres": float(metres.mean())}
 
 
-def relative_poses(first: Float[Tensor, "views 4 4"], cameras: Float[Tensor, "views 4 4"]) -> Float[Tensor, "views 4 4"]:
+def relative_poses(
+    first: Float[Tensor, "views 4 4"], cameras: Float[Tensor, "views 4 4"]
+) -> Float[Tensor, "views 4 4"]:
     """Poses of cameras in the frame of another one each (both camera to aligned frame)."""
     with torch.autocast(cameras.device.type, enabled=False):
         return torch.linalg.solve(first, cameras)

@@ -32,19 +32,19 @@ class CellTargets:
 class DenseObjective(Objective, abc.ABC):
     """A small head on each visual token predicts what its cell should be.
 
-    Views that another objective hid in this pass are left out: the rest of their scene then weighs correspondingly more,
-    so that the scene's mean, and the count, which is known before anything is hidden, keep their meaning.
+    Views that another objective hid in this pass are left out: the rest of their scene then weighs correspondingly
+    more, so that the scene's mean, and the count, which is known before anything is hidden, keep their meaning.
 
     Args:
         dim: width of the visual tokens.
         channels: of the target.
         outputs: of the heads, where these say it in other numbers than the target; None = as many.
-        layers: whose outputs the heads read, -1 = the last, negative numbers count from the end; several have a head each,
-            and their losses are averaged.
-        projector: "mlp" reads each token by itself (D -> 2D -> channels); "conv" is one 3x3 convolution over each view's
-            grid, zeros around it (iREPA).
-        object_weight: a cell whose mean 3D point lies in a candidate box counts so many times as much as another; 1 makes
-            no difference (and needs no points).
+        layers: whose outputs the heads read, -1 = the last, negative numbers count from the end; several have a head
+            each, and their losses are averaged.
+        projector: "mlp" reads each token by itself (D -> 2D -> channels); "conv" is one 3x3 convolution over each
+            view's grid, zeros around it (iREPA).
+        object_weight: a cell whose mean 3D point lies in a candidate box counts so many times as much as another; 1
+            makes no difference (and needs no points).
         weight: factor of the normalised loss.
         every: active on optimiser steps that are multiples of this.
 
@@ -117,7 +117,8 @@ class DenseObjective(Objective, abc.ABC):
         if targets.values.shape != (*read.shape[:3], self.channels) or targets.valid.shape != read.shape[:3]:
             raise ValueError(
                 f"objective '{self.name}': the target has shape {tuple(targets.values.shape)} (validity "
-                f"{tuple(targets.valid.shape)}), but the tokens and the head ask for {(*read.shape[:3], self.channels)} "
+                f"{tuple(targets.valid.shape)}), but the tokens and the head "
+                f"ask for {(*read.shape[:3], self.channels)} "
                 "(views, rows, cols, channels); pool the target to the token grid, or build the objective for it"
             )
         weights = self._weights(batch, targets.valid)

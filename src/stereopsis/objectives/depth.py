@@ -1,6 +1,5 @@
 """Dense depth: the output at every visual token must tell how far away what its cell shows is."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,8 +14,8 @@ NEAREST = 0.05
 class DepthHead(DenseObjective):
     """|ln of the predicted over the true depth| of every cell, z-depth in its own camera.
 
-    A cell's depth is that of its mean 3D point, which is the mean depth of its pixels. The logarithm makes errors relative:
-    10 % is the same near and far, and twice too far costs as much as twice too near.
+    A cell's depth is that of its mean 3D point, which is the mean depth of its pixels. The logarithm makes errors
+    relative: 10 % is the same near and far, and twice too far costs as much as twice too near.
 
     Args:
         dim: width of the visual tokens.
@@ -30,7 +29,7 @@ class DepthHead(DenseObjective):
         super().__init__(dim, 1, **options)
 
     def targets(self, batch: Batch) -> CellTargets:
-        """ln of the z-depth, metres."""
+        """Ln of the z-depth, metres."""
         depth = cell_depths(batch)
         valid = batch.targets[POINTS_VALID] & (depth > NEAREST)
         return CellTargets(values=depth.clamp(min=NEAREST).log()[..., None], valid=valid)

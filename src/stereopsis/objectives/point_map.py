@@ -18,8 +18,8 @@ class PointMap(DenseObjective):
 
     Args:
         dim: width of the visual tokens.
-        frame: whose coordinates are predicted: "first", the camera of the scene's first view (as VGGT does: what pictures
-            alone can tell), or "aligned", the frame in which boxes and questions are given.
+        frame: whose coordinates are predicted: "first", the camera of the scene's first view (as VGGT does: what
+            pictures alone can tell), or "aligned", the frame in which boxes and questions are given.
         options: see `DenseObjective`.
     """
 

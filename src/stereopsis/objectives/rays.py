@@ -1,7 +1,7 @@
 """Ray maps: the output at every visual token must tell from where and which way it looks, seen from the first view.
 
-The dense form of a camera pose (Depth Anything 3 predicts such maps): a view's rays together say where it was taken, how it was
-turned, and how wide its lens is.
+The dense form of a camera pose (Depth Anything 3 predicts such maps): a view's rays together say where it was taken,
+how it was turned, and how wide its lens is.
 """
 
 import torch
@@ -18,7 +18,8 @@ from stereopsis.objectives.pose import camera_rays
 class RayMap(DenseObjective):
     """Direction and origin of the ray through the centre of every cell, in the camera frame of the scene's first view.
 
-    A cell costs |d' - d| + ``origin`` x metres, d' and d of length 1. Every cell has a ray, whether or not depth is known.
+    A cell costs |d' - d| + ``origin`` x metres, d' and d of length 1. Every cell has a ray, whether or not depth is
+    known.
 
     Args:
         dim: width of the visual tokens.

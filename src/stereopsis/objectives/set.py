@@ -100,6 +100,4 @@ class ObjectiveSet(nn.Module):
     ) -> dict[str, ObjectiveLoss]:
         """The loss of every objective that is due."""
         shuffled = batch.other_rooms() if any(self[name].shuffle for name in due) else batch
-        return {
-            name: self[name].loss(outputs, shuffled if self[name].shuffle else batch, generator) for name in due
-        }
+        return {name: self[name].loss(outputs, shuffled if self[name].shuffle else batch, generator) for name in due}

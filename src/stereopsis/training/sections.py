@@ -70,7 +70,7 @@ class ModelSection(Section):
     positions: Literal["depth", "noisy", "none"] = "depth"
     view_grid: tuple[pydantic.PositiveInt, pydantic.PositiveInt] | None = None
     encoding_scale: float | None = None
-    object_features: Literal["encoder", "last_layer", "mean"] | None = None
+    object_features: Literal["encoder", "last_layer", "mean", "box"] | None = None
     fit: Literal["crop", "squash"] | None = None
     instruction: str = ""
     train_vision: bool = False
@@ -102,6 +102,8 @@ class SourceSection(Section):
         annotations: names of processed files of Video-3D-LLM ("BENCHMARK_train", ...): then ``path`` is that system's
             data folder, and the source is every scene that they speak of, with boxes and detections.
         text: False = vision only, whatever annotations the scenes have.
+        frame: in which frame boxes and points are given: the "aligned" one of the source, or that of the
+            "first_view", which a model without poses can know; see `stereopsis.scenes.first_view`.
     """
 
     rooms: int | None = pydantic.Field(default=None, ge=1)
@@ -110,6 +112,7 @@ class SourceSection(Section):
     path: Path | None = None
     annotations: tuple[str, ...] = ()
     text: bool = True
+    frame: Literal["aligned", "first_view"] = "aligned"
 
     @pydantic.model_validator(mode="after")
     def _one_source(self) -> "SourceSection":

@@ -10,6 +10,7 @@ from rich.console import Console
 from stereopsis.benchmarks.files.processed import ProcessedFiles
 from stereopsis.errors import SceneError
 from stereopsis.scenes.alignment import align_scene, with_birdseye
+from stereopsis.scenes.first_view import from_first_view
 from stereopsis.scenes.prepare import Capture, PrepareSettings, Room, find_captures, prepare
 from stereopsis.scenes.readers.video3dllm import Video3DLLMData
 from stereopsis.scenes.rooms import GENERATOR_VERSION
@@ -57,19 +58,30 @@ class SceneFolders(Sequence[Scene]):
 
 
 def folders_of(source: SourceSection, cache: Path, *, console: Console | None = None) -> SceneFolders:
-    """A source's scenes, opened one by one.
+    """A source's scenes, opened one by one, in the frame that it asks for.
 
     Raises:
         SceneError: the path is neither a scene nor a folder of scenes; when iterated, a scene cannot be read.
     """
+    openers = _openers(source, cache, console)
+    if source.frame == "first_view":
+        openers = [functools.partial(_from_first_view, opener) for opener in openers]
+    return SceneFolders(openers)
+
+
+def _openers(source: SourceSection, cache: Path, console: Console | None) -> list[Callable[[], Scene]]:
     if source.rooms is not None:
         seeds = split_seeds(source.split, source.rooms, source.offset)
         made = made_rooms(seeds, prepared_folder(source, cache), console=console)
-        return SceneFolders([functools.partial(read_scene, path) for path in made])
+        return [functools.partial(read_scene, path) for path in made]
     assert source.path is not None
     if source.annotations:
-        return SceneFolders(annotated_scenes(source.path, source.annotations))
-    return SceneFolders([functools.partial(_opened, capture) for capture in captures_in(source.path)])
+        return annotated_scenes(source.path, source.annotations)
+    return [functools.partial(_opened, capture) for capture in captures_in(source.path)]
+
+
+def _from_first_view(opener: Callable[[], Scene]) -> Scene:
+    return from_first_view(opener())
 
 
 def scenes_of(source: SourceSection, cache: Path, *, console: Console | None = None) -> list[Scene]:

@@ -80,7 +80,7 @@ def find_situations(facts: Facts, names: Names, most: int, rng: random.Random) -
     """Up to `most` situations of a room; fewer (or none) where little is free or uniquely named."""
     pairs = [(x, y) for x in bits(names.named & _standing(facts)) for y in bits(names.named) if x != y]
     rng.shuffle(pairs)
-    room = _Floor(facts)
+    room = FreeFloor(facts)
     found: list[Situation] = []
     for x, y in pairs[: 6 * most]:
         if len(found) == most:
@@ -92,7 +92,7 @@ def find_situations(facts: Facts, names: Names, most: int, rng: random.Random) -
     return found
 
 
-class _Floor:
+class FreeFloor:
     """Where there is room to stand: within the bounds of what was seen, and outside all furniture."""
 
     def __init__(self, facts: Facts) -> None:
@@ -104,6 +104,7 @@ class _Floor:
         self.low, self.high = low.min(0) + self.body, high.max(0) - self.body
 
     def free(self, spots: Float[np.ndarray, "spots 2"]) -> np.ndarray:
+        """Which spots one can stand on."""
         inside = ((spots >= self.low) & (spots <= self.high)).all(-1)
         points = np.concatenate([spots, np.zeros((len(spots), 4))], axis=1)
         gaps = box_distance(points, self.obstacles, axes=2) if len(self.obstacles) else np.full((len(spots), 1), 9.0)
@@ -118,7 +119,7 @@ def _standing(facts: Facts) -> int:
 
 
 def _situate(
-    facts: Facts, names: Names, room: _Floor, x: int, y: int, kind: str, rng: random.Random
+    facts: Facts, names: Names, room: FreeFloor, x: int, y: int, kind: str, rng: random.Random
 ) -> Situation | None:
     spots = _ring(facts, x) if kind == "beside" else _placed(facts, x, y, kind)
     free = room.free(spots)
