@@ -8,13 +8,14 @@ degrees) it can see.
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from stereopsis.annotations import Annotation
 from stereopsis.errors import SceneError
 from stereopsis.geometry.birdseye import BirdsEyeView
-from stereopsis.scenes.annotations import Annotation
 from stereopsis.scenes.scene import Scene, SceneObject
 
 
@@ -83,12 +84,19 @@ def _moved_annotation(annotation: Annotation, T: Float[np.ndarray, "4 4"], quart
 def _moved_picture(seen: BirdsEyeView, T: Float[np.ndarray, "4 4"], quarters: int) -> BirdsEyeView:
     half = len(seen.void) * seen.metres_per_pixel / 2
     x, y = T[:2, :2] @ np.array([seen.origin[0] + half, seen.origin[1] - half]) + T[:2, 3]
-    maps = {
-        name: None if value is None else np.ascontiguousarray(np.rot90(value, quarters))
-        for name in ("image", "void", "height", "labels", "filled")
-        for value in (getattr(seen, name),)
-    }
-    return dataclasses.replace(seen, origin=(float(x - half), float(y + half)), **maps)
+
+    def turned(picture: Any) -> Any:
+        return None if picture is None else np.ascontiguousarray(np.rot90(picture, quarters))
+
+    return dataclasses.replace(
+        seen,
+        origin=(float(x - half), float(y + half)),
+        image=turned(seen.image),
+        void=turned(seen.void),
+        height=turned(seen.height),
+        labels=turned(seen.labels),
+        filled=turned(seen.filled),
+    )
 
 
 def _turned(yaw: float, quarters: int) -> float:

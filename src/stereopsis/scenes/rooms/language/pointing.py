@@ -11,8 +11,8 @@ import random
 
 import numpy as np
 
+from stereopsis.annotations import Annotation, Task
 from stereopsis.benchmarks.wording import COORD_TOKEN
-from stereopsis.scenes.annotations import Annotation, Task
 from stereopsis.scenes.rooms.language.config import Margins
 from stereopsis.scenes.rooms.language.facts import Facts, bits, box_distance, clear_minimum, gather
 from stereopsis.scenes.rooms.language.situated import answer_names
