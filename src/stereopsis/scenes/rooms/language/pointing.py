@@ -11,7 +11,7 @@ import random
 
 import numpy as np
 
-from stereopsis.annotations import Annotation, Task
+from stereopsis.annotations import Annotation
 from stereopsis.benchmarks.wording import COORD_TOKEN
 from stereopsis.scenes.rooms.language.config import Margins
 from stereopsis.scenes.rooms.language.facts import Facts, bits, box_distance, clear_minimum, gather
@@ -56,20 +56,17 @@ def pointing_questions(scene: Scene, seed: int, config: PointingConfig = Pointin
     coloured = [i for i in clear if facts.word("colour", i) is not None]
     found: list[Annotation] = []
 
-    def ask(kind: str, task: Task, answers: tuple[str, ...], index: int, **words) -> None:
-        number = sum(a.task == task for a in found)
-        ids = {"id": f"{scene.id}-{task}-at-{number:03d}", "scene_id": scene.id}
-        found.append(
-            Annotation(task=task, type=kind, answers=answers, object_ids=(facts.objects[index].id,), **ids, **words)
-        )
+    def ask(kind: str, text: str, answers: tuple[str, ...], index: int) -> None:
+        ids = {"id": f"{scene.id}-at-{len(found):03d}", "task": "scanqa", "scene_id": scene.id, "type": kind}
+        found.append(Annotation(**ids, text=text, answers=answers, object_ids=(facts.objects[index].id,)))
 
     for i in rng.sample(clear, min(config.at_what, len(clear))):
-        ask("at_what", "scanqa", answer_names(facts, i), i, text=rng.choice(_WHAT))
+        ask("at_what", rng.choice(_WHAT), answer_names(facts, i), i)
     for i in rng.sample(coloured, min(config.at_colour, len(coloured))):
-        ask("at_colour", "scanqa", (str(facts.word("colour", i)),), i, text=rng.choice(_COLOUR))
+        ask("at_colour", rng.choice(_COLOUR), (str(facts.word("colour", i)),), i)
     for x, y, i in _standing(facts, config.standing_what, rng):
-        words = {"text": rng.choice(_NEAREST), "situation": _STANDING, "position": (x, y, 0.0)}
-        ask("standing_what", "sqa3d", answer_names(facts, i), i, **words)
+        ask("standing_what", rng.choice(_NEAREST), answer_names(facts, i), i)
+        found[-1] = dataclasses.replace(found[-1], task="sqa3d", situation=_STANDING, position=(x, y, 0.0))
     return tuple(found)
 
 
