@@ -57,8 +57,17 @@ def pointing_questions(scene: Scene, seed: int, config: PointingConfig = Pointin
     found: list[Annotation] = []
 
     def ask(kind: str, text: str, answers: tuple[str, ...], index: int) -> None:
-        ids = {"id": f"{scene.id}-at-{len(found):03d}", "task": "scanqa", "scene_id": scene.id, "type": kind}
-        found.append(Annotation(**ids, text=text, answers=answers, object_ids=(facts.objects[index].id,)))
+        found.append(
+            Annotation(
+                id=f"{scene.id}-at-{len(found):03d}",
+                task="scanqa",
+                scene_id=scene.id,
+                type=kind,
+                text=text,
+                answers=answers,
+                object_ids=(facts.objects[index].id,),
+            )
+        )
 
     for i in rng.sample(clear, min(config.at_what, len(clear))):
         ask("at_what", rng.choice(_WHAT), answer_names(facts, i), i)
