@@ -1,0 +1,131 @@
+"""The arms of the study (scripts/study.py): what each changes, what it is to show, what it is compared with."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        stage: "instrument", "objective" or "control".
+        hypothesis: what it tests, in words.
+        overrides: of the base recipe.
+        against: the arm that it is compared with, seed by seed.
+        seeds: how many are wanted.
+        priority: lower ones run first.
+    """
+
+    stage: str
+    hypothesis: str
+    overrides: tuple[str, ...]
+    against: str | None = None
+    seeds: int = 1
+    priority: int = 5
+
+
+def _few(share: float, *overrides: str) -> tuple[str, ...]:
+    """Words of a share of the rooms; as many text updates as with all of them."""
+    return (f"data.text_share={share}", *overrides)
+
+
+def _with(share: float, *overrides: str) -> tuple[str, ...]:
+    """The same, and beside every room with words one without, for objectives that need none."""
+    return _few(share, "data.vision_only=0.5", "training.scenes=8", *overrides)
+
+
+_INSTRUMENT = "true positions against none, where words are scarce: how much is geometry worth?"
+ARMS: dict[str, Arm] = {
+    "none-100": Arm(stage="instrument", hypothesis="words of all rooms, pictures alone", overrides=(), priority=2),
+    "depth-100": Arm(
+        stage="instrument",
+        hypothesis="words of all rooms, true positions: what geometry is worth when labels are plenty",
+        overrides=("model.positions=depth",),
+        against="none-100",
+        priority=2,
+    ),
+    "none-10": Arm(stage="instrument", hypothesis=_INSTRUMENT, overrides=_few(0.1), seeds=3, priority=0),
+    "depth-10": Arm(
+        stage="instrument",
+        hypothesis=_INSTRUMENT,
+        overrides=_few(0.1, "model.positions=depth"),
+        against="none-10",
+        seeds=3,
+        priority=0,
+    ),
+    "point_map-10": Arm(
+        stage="objective",
+        hypothesis="H3: point maps at the last layer, also of the rooms without words",
+        overrides=_with(0.1, "objectives.point_map.frame=aligned"),
+        against="none-10",
+        seeds=3,
+        priority=1,
+    ),
+    "point_map-3-10": Arm(
+        stage="objective",
+        hypothesis="H3: point maps at a middle layer, which later layers can still read",
+        overrides=_with(0.1, "objectives.point_map.frame=aligned", "objectives.point_map.layers=[3]"),
+        against="none-10",
+        priority=3,
+    ),
+    "depth-head-10": Arm(
+        stage="objective",
+        hypothesis="H3: depth, rays and poses instead of points",
+        overrides=_with(0.1, "objectives.depth={}", "objectives.rays={}"),
+        against="none-10",
+        priority=3,
+    ),
+    "shuffled-10": Arm(
+        stage="control",
+        hypothesis="the same heads and cost, another room's points: regularisation alone",
+        overrides=_with(0.1, "objectives.point_map={frame: aligned, shuffle: true}"),
+        against="none-10",
+        priority=3,
+    ),
+    "dropped-10": Arm(
+        stage="control",
+        hypothesis="the same heads, no loss",
+        overrides=_with(0.1, "objectives.point_map={frame: aligned, weight: 0.0}"),
+        against="none-10",
+        priority=6,
+    ),
+    "alignment-10": Arm(
+        stage="objective",
+        hypothesis="3DRS: features of the learned geometry teacher at the last layer",
+        overrides=_with(0.1, "teachers.features=rooms_geometry", "objectives.alignment={}"),
+        against="none-10",
+        priority=4,
+    ),
+    "irepa-10": Arm(
+        stage="objective",
+        hypothesis="iREPA: the same by a convolution, features normalised over space, three layers",
+        overrides=_with(
+            0.1,
+            "teachers.features=rooms_geometry",
+            "objectives.alignment={projector: conv, normalise: spatial, distance: cosine, layers: [2, 3, -1]}",
+        ),
+        against="none-10",
+        priority=5,
+    ),
+    "cross_view-10": Arm(
+        stage="objective",
+        hypothesis="Ross3D: hidden views from the others",
+        overrides=_with(0.1, "objectives.cross_view={weight: 0.5, conditioning: pose}", "denoiser.diffusion=flow"),
+        against="none-10",
+        priority=5,
+    ),
+    "birds_eye-10": Arm(
+        stage="objective",
+        hypothesis="Ross3D: the room from above",
+        overrides=_with(0.1, "objectives.birds_eye={weight: 0.5, conditioning: pose}", "denoiser.diffusion=flow"),
+        against="none-10",
+        priority=5,
+    ),
+    "consistency-10": Arm(
+        stage="objective",
+        hypothesis="3DRS: tokens of one spot agree across views",
+        overrides=_with(0.1, "objectives.contrastive={voxel: 0.4}"),
+        against="none-10",
+        priority=6,
+    ),
+}
