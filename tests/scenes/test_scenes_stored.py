@@ -198,7 +198,8 @@ def test_other_folders_are_never_replaced(tmp_path, make_scene):
 
 
 @pytest.mark.parametrize(
-    "name", ["../evil", "a/b", "/etc/passwd", "", ".hidden", "..", "a\n", "a\x00b", "x" * 201, "é"]
+    "name",
+    ["../evil", "a/b", "/etc/passwd", "", ".hidden", "..", "a\n", "a\x00b", "x" * 201, "字" * 67, " a", "a ", "a:b"],
 )
 def test_frame_names_that_cannot_be_files(tmp_path, make_scene, name):
     scene = make_scene(frames=1)

@@ -9,7 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import Intrinsics
-from stereopsis.scenes.readers.transforms_json import distortion_shift, read_depth_array, read_transforms_json
+from stereopsis.scenes.readers.depth_files import read_depth_array
+from stereopsis.scenes.readers.transforms_json import read_transforms_json
 
 
 @pytest.fixture
@@ -179,30 +180,33 @@ def test_arrays_that_are_no_depth(tmp_path):
         read_depth_array(tmp_path / "none.npy", unit=1.0)
 
 
-def test_distortion_by_hand():
-    """At the corner of a 200x200 image with f = 100, r^2 = 2: k1 = 0.01 moves it by 0.02 of 100 sqrt(2) pixels."""
-    camera = Intrinsics(fx=100.0, fy=100.0, cx=100.0, cy=100.0, width=200, height=200)
-    assert distortion_shift(camera, [0.01], [0.0, 0.0]) == pytest.approx(0.02 * 100 * math.sqrt(2))
-    # r (0.01 r^2 - 0.005 r^4) is largest at r^2 = 1.2, not at the corner, where it is 0.
-    assert distortion_shift(camera, [0.01, -0.005], [0.0, 0.0]) == pytest.approx(0.5258, abs=1e-3)
-    # p1 = 0.01 at the corner (1, 1): dx = 0.02, dy = 0.01 * (2 + 2) = 0.04.
-    assert distortion_shift(camera, [0.0], [0.01, 0.0]) == pytest.approx(100 * math.hypot(0.02, 0.04))
-    assert distortion_shift(camera, [0.0, 0.0], [0.0, 0.0]) == 0.0
-
-
-def test_distortion_is_noted_or_refused(folder):
+def test_small_distortion_is_noted_and_large_removed(folder):
+    before = read_transforms_json(folder).frames[0]
     _change(folder, lambda content: content.update(k1=0.01))
     scene = read_transforms_json(folder)
     assert "not removed; it moves no pixel by more than 0.1 pixels" in scene.provenance["distortion"]
-    _change(folder, lambda content: content.update(k1=0.2))
-    with pytest.raises(SceneError, match=r"moves pixels by up to \d\.\d, more than 1% of .*undistort the images first"):
-        read_transforms_json(folder)
+    assert scene.frames[0].intrinsics == before.intrinsics
+    _change(folder, lambda content: content.update(k1=-0.2))
+    scene = read_transforms_json(folder)
+    assert "removed: it moved pixels by up to" in scene.provenance["distortion"]
+    frame = scene.frames[0]
+    assert (frame.intrinsics.width, frame.intrinsics.height) == (24, 16)
+    assert frame.intrinsics.fx < before.intrinsics.fx  # barrel distortion saw more than the pinhole
+    assert frame.colour().shape == (16, 24, 3)
+    assert set(np.unique(frame.depth())) <= set(np.unique(before.depth()))  # depth is never mixed
 
 
-@pytest.mark.parametrize("change", [{"camera_model": "OPENCV_FISHEYE"}, {"is_fisheye": True}, {"camera_model": "EQUI"}])
-def test_lenses_that_are_no_pinhole(folder, change):
+@pytest.mark.parametrize("change", [{"camera_model": "OPENCV_FISHEYE"}, {"is_fisheye": True}])
+def test_fisheye_pictures_are_straightened(folder, change):
     _change(folder, lambda content: content.update(change))
-    with pytest.raises(SceneError, match=r"camera model (OPENCV_FISHEYE|fisheye|EQUI), expected.*undistort"):
+    scene = read_transforms_json(folder)
+    assert "fisheye images were straightened" in scene.provenance["distortion"]
+    assert scene.frames[0].colour().shape == (16, 24, 3)
+
+
+def test_a_lens_of_an_unknown_kind(folder):
+    _change(folder, lambda content: content.update(camera_model="EQUIRECTANGULAR"))
+    with pytest.raises(SceneError, match=r"camera model EQUIRECTANGULAR, expected.*undistort"):
         read_transforms_json(folder, on_bad_frame="skip")
 
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from stereopsis import __version__
 from stereopsis.cli import cache as cache_command
-from stereopsis.cli import convert, engine, info, merge, probe, reconstruct, score
+from stereopsis.cli import capture_options, convert, engine, info, merge, probe, reconstruct, score
 from stereopsis.cli.interrupts import advise, interruptible
 from stereopsis.cli.startup import first_process, load_libraries, quiet_libraries
 from stereopsis.errors import SceneError, StereopsisError
@@ -118,7 +118,14 @@ def prepare(
         str, typer.Option(help="Seen from above: mesh, fused, depth, or auto (the source's mesh where it has one).")
     ] = "auto",
     birdseye: Annotated[int, typer.Option(help="Captures: side of the view from above, pixels.")] = 432,
-    skip_bad_frames: Annotated[bool, typer.Option(help="Leave unusable frames out (counted; at most 20 %).")] = False,
+    depth_scale: capture_options.DepthScale = None,
+    axes: capture_options.Axes = None,
+    pose: capture_options.Pose = None,
+    quaternion: capture_options.Quaternion = None,
+    pose_unit: capture_options.PoseUnit = None,
+    min_agreement: capture_options.MinAgreement = None,
+    skip_bad_frames: Annotated[bool, typer.Option(help="Leave unusable frames out, counted.")] = False,
+    max_bad_fraction: capture_options.MaxBadFraction = 0.2,
     overwrite: Annotated[bool, typer.Option(help="Make scenes anew that are there.")] = False,
     max_failed: Annotated[float, typer.Option(help="Exit with 1 where a larger share of the scenes failed.")] = 0.0,
     inspect: Annotated[bool, typer.Option(help="Print and draw the scenes (the first 8); alone, only that.")] = False,
@@ -135,26 +142,21 @@ def prepare(
 ) -> None:
     """Turn captures (or procedural rooms) into prepared scenes: checked, upright, seen from above.
 
+    Checked also means: what one view measures, the others must see there. The share that agrees is printed.
+
     Start it again to go on: what is there already is kept. One bad scene does not stop the others.
     """
-    from stereopsis.scenes.formats import open_scene
+    from stereopsis.scenes.agreement import checked
     from stereopsis.scenes.prepare import PrepareSettings, Room, Source, find_captures
     from stereopsis.scenes.prepare import prepare as prepare_all
     from stereopsis.scenes.rooms.language import split_seeds
     from stereopsis.scenes.stored import read_scene
 
-    if output is None:
-        if not inspect or source == "rooms":
-            raise typer.BadParameter("name the folder for the prepared scenes with --output, or --inspect a capture")
-        for capture in find_captures(source, format=format)[:8]:
-            _inspect(open_scene(capture.path, format=capture.format), Path.cwd())
-        return
-    rooms = source == "rooms"
-    sources: list[Source] = (
-        [Room(seed=seed) for seed in split_seeds(split, count)] if rooms else [*find_captures(source, format=format)]
-    )
     settings = PrepareSettings(
         on_bad_frame="skip" if skip_bad_frames else "raise",
+        max_bad_fraction=max_bad_fraction,
+        options=capture_options.read_options(depth_scale, axes, pose, quaternion, pose_unit),
+        min_agreement=min_agreement,
         views=views,
         selection="uniform" if coverage is None else "coverage",
         coverage=coverage,
@@ -162,11 +164,23 @@ def prepare(
         birdseye_size=birdseye,
         proposals=proposals,
     )
+    if output is None:
+        if not inspect or source == "rooms":
+            raise typer.BadParameter("name the folder for the prepared scenes with --output, or --inspect a capture")
+        for capture in find_captures(source, format=format)[:8]:
+            _inspect(checked(capture.load(settings)), Path.cwd())
+        return
+    rooms = source == "rooms"
+    sources: list[Source] = (
+        [Room(seed=seed) for seed in split_seeds(split, count)] if rooms else [*find_captures(source, format=format)]
+    )
     report = prepare_all(sources, output, settings, workers=workers, ray=ray, overwrite=overwrite, console=console)
     if len(sources) == 1 and report.count("failed"):
         raise SceneError(report.outcomes[0].reason)
-    if report.count("failed") or any(outcome.skipped for outcome in report.outcomes):
+    if any(outcome.noteworthy for outcome in report.outcomes):
         console.print(report.table())
+    for line in report.agreement():
+        console.print(line, highlight=False, soft_wrap=True)
     _show(f"{report.totals()}; scenes and prepare.json are in", output)
     for folder in report.folders[:8] if inspect else []:
         _inspect(read_scene(folder), output)

@@ -131,11 +131,12 @@ def describe(
 
 
 def _show_scene(folder: Path, as_json: bool) -> None:
-    """What a scene holds and what it can be used for; neither torch nor a picture is needed."""
+    """What a scene holds and what it can be used for; neither torch nor a colour image is needed."""
+    from stereopsis.scenes.agreement import checked
     from stereopsis.scenes.formats import open_scene
     from stereopsis.scenes.prepare.inspect import plain_facts, scene_table, verdict
 
-    scene = open_scene(folder)
+    scene = checked(open_scene(folder))
     if as_json:
         typer.echo(json.dumps(plain_facts(scene), indent=1, default=str))
         return

@@ -76,7 +76,7 @@ def align_scene(scene: Scene, *, max_frames: int = 40, stride: int | None = None
     stride = _stride(scene, 160) if stride is None else stride
     points, normals = [], []
     for frame in frames:
-        depth, camera = _thinned(frame, stride)
+        depth, camera = thinned_depth(frame, stride)
         cloud = unproject(depth, camera, frame.T_world_camera)
         # About 6 pixels' reach at 640 columns smooths the sensor's noise; keep that angle in smaller images.
         surface = estimate_normals(cloud.points, cloud.valid, radius=max(1, round(camera.width * 6 / 640)))
@@ -120,7 +120,7 @@ def scene_points(scene: Scene, *, max_frames: int | None = None, stride: int = 1
     """
     points, colours = [], []
     for frame in spread_frames(frames_with_depth(scene), max_frames):
-        depth, camera = _thinned(frame, stride)
+        depth, camera = thinned_depth(frame, stride)
         cloud = unproject(depth, camera, scene.T_aligned_camera(frame))
         colour, seen = colours_of_depth(frame.colour(), frame.intrinsics, camera)
         keep = cloud.valid & seen
@@ -234,8 +234,13 @@ def spread_frames(frames: Sequence[Frame], count: int | None) -> list[Frame]:
     return [frames[index] for index in np.linspace(0, len(frames) - 1, count).astype(int)]
 
 
-def _thinned(frame: Frame, stride: int) -> tuple[np.ndarray, Intrinsics]:
-    """Every stride-th depth pixel, and the intrinsics under which these pixels keep their rays exactly."""
+def thinned_depth(frame: Frame, stride: int) -> tuple[Float[np.ndarray, "height width"], Intrinsics]:
+    """Every stride-th depth pixel, and the intrinsics under which these pixels keep their rays exactly.
+
+    Args:
+        frame: one with depth.
+        stride: along rows and columns.
+    """
     depth = frame.depth()
     assert depth is not None
     camera = frame.depth_intrinsics or frame.intrinsics

@@ -5,6 +5,7 @@ Every reader follows this one policy. Frames that were left out stand in ``scene
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, Literal, TypeVar
 
@@ -18,6 +19,8 @@ from stereopsis.scenes.scene import Frame, Scene
 OnBadFrame = Literal["raise", "skip"]
 Item = TypeVar("Item")
 MAX_BAD_FRACTION = 0.2
+BLANK_DEPTH = "blank_depth"
+"""Where a provenance lists the frames whose depth image holds nothing at all."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,13 +124,19 @@ def check_skipped(where: str, total: int, skipped: Mapping[str, str], max_bad_fr
     Raises:
         SceneError: no frame is left, or the share is exceeded; the message holds the first three reasons.
     """
-    if skipped and (len(skipped) >= total or len(skipped) > max_bad_fraction * total):
+    share = len(skipped) / max(1, total)
+    if skipped and (share >= 1 or share > max_bad_fraction):
         first = "\n  ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
+        more = "" if share >= 1 else f", or tolerate more (--max-bad-fraction {_next_tenth(share):g}, max_bad_fraction)"
         raise SceneError(
             f"{where}: {len(skipped)} of {total} frames are unusable, more than the tolerated "
-            f"{max_bad_fraction:.0%}; repair the capture, or raise max_bad_fraction; the first reasons:\n  "
-            f"{first}"
+            f"{max_bad_fraction:.0%}; repair the capture{more}; the first reasons:\n  {first}"
         )
+
+
+def _next_tenth(share: float) -> float:
+    """A round share that is not exceeded."""
+    return math.ceil(share * 10 - 1e-9) / 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -261,7 +270,8 @@ def verify_scene(
         max_bad_fraction: the share of bad frames (those skipped earlier included) at which "skip" stops, too.
 
     Returns:
-        The scene, without its bad frames; ``provenance["skipped"]`` holds the reasons.
+        The scene, without its bad frames; ``provenance["skipped"]`` holds the reasons, ``provenance["blank_depth"]``
+        the names of frames that stay although their depth image is empty.
 
     Raises:
         FrameError: a frame is bad and the policy is "raise".
@@ -271,9 +281,12 @@ def verify_scene(
     if not scene.frames:
         raise SceneError(f"scene '{scene.id}' has no frames; expected at least one posed view; read another folder")
     reasons: dict[str, str] = {}
+    blank: list[str] = []
     for frame in scene.frames:
         try:
-            check_frame(frame)
+            depth = check_frame(frame).depth
+            if depth is not None and not depth.any():
+                blank.append(frame.name)
         except FrameError as error:
             if on_bad_frame == "raise":
                 raise
@@ -281,4 +294,6 @@ def verify_scene(
     earlier = scene.provenance.get("skipped", {})
     total = len(scene.frames) + len(earlier)
     check_skipped(f"scene '{scene.id}'", total, {**earlier, **reasons}, max_bad_fraction)
+    if blank:
+        scene = scene.replace(provenance={**scene.provenance, BLANK_DEPTH: blank})
     return drop_frames(scene, reasons)

@@ -2,7 +2,7 @@
 
 Colour is 8-bit RGB. Depth on disk is 16-bit greyscale; one unit is ``1 / scale`` metres (ScanNet, 7-Scenes
 and this package's own layout: millimetres). Pixels are taken as stored: EXIF orientation is ignored, because
-poses and intrinsics speak of the stored pixels.
+poses and intrinsics speak of the stored pixels; where sizes then do not fit, the message names it.
 """
 
 import contextlib
@@ -25,6 +25,9 @@ from stereopsis.errors import FrameError, SceneError
 DEPTH_MODES = ("I;16", "I;16B", "I;16L", "I")
 MILLIMETRES = 1000.0
 INVALID_DEPTHS = (0, 65535)
+COLOUR_SUFFIXES = (".jpg", ".jpeg", ".png")
+DEPTH_SUFFIXES = (".png", ".pgm", ".tif", ".tiff", ".npy")
+_EXIF_ORIENTATION = 0x0112
 _DECODE_ERRORS = (
     OSError,
     SyntaxError,
@@ -47,17 +50,32 @@ class ImageHeader:
         height: pixels.
         mode: Pillow's name of the pixel type ("RGB", "I;16", ...).
         format: the file's format ("JPEG", "PNG", ...).
+        orientation: EXIF's number for how the picture is to be turned or mirrored when shown; 1 = as stored.
     """
 
     width: int
     height: int
     mode: str
     format: str
+    orientation: int = 1
 
     @property
     def size(self) -> tuple[int, int]:
         """(width, height)."""
         return self.width, self.height
+
+    def orientation_advice(self) -> str:
+        """What to do about EXIF's orientation, where there is one; else nothing."""
+        if self.orientation == 1:
+            return ""
+        turned = " by a quarter" if self.orientation >= 5 else ""
+        return (
+            f"; the file's EXIF orientation is {self.orientation}: programs that honour it (OpenCV, COLMAP) turn or "
+            "mirror "
+            f"the picture{turned}, and intrinsics made by them speak of the turned picture. Store the pixels as they "
+            "are "
+            "shown (Pillow: ImageOps.exif_transpose(Image.open(path)).save(path)), and depth likewise"
+        )
 
 
 def read_header(path: Path, *, kind: str = "colour") -> ImageHeader:
@@ -73,7 +91,7 @@ def read_header(path: Path, *, kind: str = "colour") -> ImageHeader:
     if not path.is_file():
         raise _absent(path, kind)
     with _decoding(path, kind, path.stat().st_size), Image.open(path) as image:
-        header = ImageHeader(width=image.width, height=image.height, mode=image.mode, format=image.format or "unknown")
+        header = _header(image)
     _check_header(header, path, kind, None)
     return header
 
@@ -97,7 +115,7 @@ def read_colour(
 def read_depth(
     path: Path,
     *,
-    scale: float = MILLIMETRES,
+    scale: float | int = MILLIMETRES,
     invalid: tuple[int, ...] = INVALID_DEPTHS,
     size: tuple[int, int] | None = None,
     sha256: str | None = None,
@@ -263,11 +281,22 @@ def _decode(path: Path, kind: str, size: tuple[int, int] | None, sha256: str | N
 def _decode_bytes(data: bytes, where: Path | str, kind: str, size: tuple[int, int] | None) -> Image.Image:
     with _decoding(where, kind, len(data)):
         image = Image.open(io.BytesIO(data))
-        header = ImageHeader(width=image.width, height=image.height, mode=image.mode, format=image.format or "unknown")
+        header = _header(image)
     _check_header(header, where, kind, size)
     with _decoding(where, kind, len(data)):
         image.load()
     return image
+
+
+def _header(image: Image.Image) -> ImageHeader:
+    orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if image.format in ("JPEG", "MPO", "WEBP") else 1
+    return ImageHeader(
+        width=image.width,
+        height=image.height,
+        mode=image.mode,
+        format=image.format or "unknown",
+        orientation=orientation if orientation in range(2, 9) else 1,
+    )
 
 
 @contextlib.contextmanager
@@ -300,12 +329,25 @@ def _check_header(header: ImageHeader, path: Path | str, kind: str, size: tuple[
     if size is not None and header.size != size:
         raise FrameError(
             f"{path}: found {found}, expected {size[0]}x{size[1]} pixels, which the scene's intrinsics "
-            f"speak of; resize images and intrinsics together, or restore the original file"
+            "speak of; resize images and intrinsics together, or restore the original "
+            f"file{header.orientation_advice()}"
         )
 
 
 def _absent(path: Path, kind: str) -> FrameError:
     return FrameError(
-        f"{path}: the {kind} image does not exist; expected one per frame; restore the file, or leave the "
-        "frame out with on_bad_frame='skip'"
+        f"{path}: the {kind} image does not exist{_found_instead(path)}; expected one per frame; restore the file, or "
+        "leave the frame out with on_bad_frame='skip'"
     )
+
+
+def _found_instead(path: Path) -> str:
+    """Files beside an absent one that have its name but for the suffix."""
+    try:
+        siblings = [
+            entry.name for entry in path.parent.iterdir() if entry.stem == path.stem and entry.name != path.name
+        ]
+    except OSError:
+        return ""
+    known = sorted(name for name in siblings if Path(name).suffix.lower() in (*COLOUR_SUFFIXES, *DEPTH_SUFFIXES))
+    return f" (but {' and '.join(known[:3])} does; correct the name, or convert the file)" if known else ""

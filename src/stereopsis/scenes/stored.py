@@ -43,6 +43,7 @@ from stereopsis.scenes.bad_frames import (
     check_skipped,
     drop_frames,
 )
+from stereopsis.scenes.conventions import Conventions, ReadOptions
 from stereopsis.scenes.images import (
     encode_colour,
     encode_depth,
@@ -80,8 +81,7 @@ def write_scene(
     """Write a scene; other processes see all of it or nothing.
 
     Args:
-        scene: at least one frame; frame names may hold letters, digits and ``_ - .`` (they become file
-            names).
+        scene: at least one frame; frame names become file names (see `stereopsis.scenes.stored_schema.check_name`).
         path: the scene's new folder; its parents are made as needed.
         overwrite: replace a scene that is already there. Anything else that is there is never replaced.
         colour_format: "png" loses nothing; "jpg" is about ten times smaller; "auto" takes png up to 160
@@ -113,11 +113,27 @@ def write_scene(
     return path
 
 
-def read_scene(path: Path, *, on_bad_frame: OnBadFrame = "raise", max_bad_fraction: float = MAX_BAD_FRACTION) -> Scene:
+def stored_id(path: Path) -> str:
+    """The id of a stored scene.
+
+    Raises:
+        SceneError: not a scene of this layout, or damaged.
+    """
+    return read_record(path).id
+
+
+def read_scene(
+    path: Path,
+    *,
+    options: ReadOptions = ReadOptions(),  # noqa: B008
+    on_bad_frame: OnBadFrame = "raise",
+    max_bad_fraction: float = MAX_BAD_FRACTION,
+) -> Scene:
     """Open a scene in this package's own layout; the frames' pixels are read when asked for.
 
     Args:
         path: the scene's folder.
+        options: what a person says of poses and depth, where they were stored wrongly.
         on_bad_frame: "raise" stops at the first frame whose files are absent or whose pose is wrong; "skip"
             leaves such frames out and counts them.
         max_bad_fraction: the share of bad frames at which "skip" stops, too.
@@ -129,13 +145,14 @@ def read_scene(path: Path, *, on_bad_frame: OnBadFrame = "raise", max_bad_fracti
     path = Path(path)
     check_policy(on_bad_frame)
     record = read_record(path)
+    conventions = Conventions(depth_scale=record.depth_units_per_metre).with_options(options, str(path))
     cameras = tuple(Intrinsics(**dict(camera)) for camera in record.cameras)
     for number, camera in enumerate(cameras):
         check_intrinsics(camera, f"{path / 'scene.json'}: camera {number}")
     present = _file_names(path / "frames")
     frames, skipped = [], {}
     for item in record.frames:
-        frames.append(_frame(path, item, cameras, record.depth_units_per_metre))
+        frames.append(_frame(path, item, cameras, conventions))
         try:
             check_frame_pose(frames[-1].T_world_camera, f"{path / 'scene.json'}: frame '{item.name}'")
             _check_present(path, item, present)
@@ -204,13 +221,21 @@ def _write_files(scene: Scene, folder: Path, colour_format: ColourFormat) -> Non
             {"box": item.box.tolist(), "score": float(item.score), "label": item.label} for item in scene.proposals
         ],
         "birdseye": None if scene.birdseye is None else _write_birdseye(scene.birdseye, folder),
-        "provenance": dict(scene.provenance),
+        "provenance": _origin(scene),
     }
     annotations = [annotation.to_dict() for annotation in scene.annotations]
     check_record(record, f"scene '{scene.id}'", "correct the scene before writing it")
     (folder / "annotations.json").write_bytes(_json(annotations, scene.id))
     with replacing(folder / "scene.json") as partial:  # whoever finds one finds all of it, even in a hidden folder
         partial.write_bytes(_json(record, scene.id))
+
+
+def _origin(scene: Scene) -> dict[str, Any]:
+    """The provenance; the source's conventions are not those of what is stored."""
+    facts = dict(scene.provenance)
+    if "conventions" in facts:
+        facts["source_conventions"] = facts.pop("conventions")
+    return facts
 
 
 def _write_frame(
@@ -301,7 +326,7 @@ def _check_present(path: Path, item: FrameRecord, present: set[str]) -> None:
             )
 
 
-def _frame(path: Path, item: FrameRecord, cameras: tuple[Intrinsics, ...], scale: float) -> Frame:
+def _frame(path: Path, item: FrameRecord, cameras: tuple[Intrinsics, ...], conventions: Conventions) -> Frame:
     camera = cameras[item.camera]
     depth_camera = None if item.depth_camera is None else cameras[item.depth_camera]
     of_depth = depth_camera or camera
@@ -310,13 +335,13 @@ def _frame(path: Path, item: FrameRecord, cameras: tuple[Intrinsics, ...], scale
         load_depth = functools.partial(
             read_depth,
             path / "frames" / f"{item.name}.depth.png",
-            scale=scale,
+            scale=conventions.depth_scale,
             size=(of_depth.width, of_depth.height),
             sha256=item.depth.sha256,
         )
     return Frame(
         name=item.name,
-        T_world_camera=np.array(item.T_world_camera),
+        T_world_camera=conventions.camera_to_world(np.array(item.T_world_camera)),
         intrinsics=camera,
         load_colour=functools.partial(
             read_colour,

@@ -1,7 +1,7 @@
 """What scene.json may hold: the records of this package's own scene layout, and their checks."""
 
 import json
-import re
+import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ from stereopsis.geometry.camera import check_pose
 SCHEMA = "stereopsis-scene"
 SCHEMA_VERSION = 1
 EXPECTED_FILES = "scene.json, annotations.json and frames/ (written by Scene.save or 'stereopsis prepare')"
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")
+_NAME_BYTES = 200
 _REMEDY = "restore the file or prepare the scene again"
 
 _Row = Annotated[list[FiniteFloat], Field(min_length=4, max_length=4)]
@@ -167,15 +167,21 @@ def check_record(content: dict[str, Any], where: str, remedy: str) -> SceneRecor
     return record
 
 
+def is_name_character(character: str) -> bool:
+    """Whether a frame's name may hold it: letters, their accents, digits, and a few more."""
+    return character in "_-.% " or unicodedata.category(character)[0] in "LMN"
+
+
 def check_name(name: str, where: str) -> None:
     """Check that a frame's name can be a file's name inside the folder, and is no other frame's depth file.
 
     Raises:
         FrameError: it cannot.
     """
-    if not _NAME.fullmatch(name) or name.endswith(".depth"):
+    plain = all(map(is_name_character, name)) and name[:1] not in (".", " ", "") and name[-1:] != " "
+    if not plain or name.endswith(".depth") or len(name.encode()) > _NAME_BYTES:
         raise FrameError(
-            f"{where}: frame name {name!r} cannot be a file name inside the scene's folder; expected at "
-            "most 200 letters, digits, '_', '-' or '.', not beginning with '.' and not ending in '.depth'; "
-            "rename the frame"
+            f"{where}: frame name {name!r} cannot be a file name inside the scene's folder; expected at most "
+            f"{_NAME_BYTES} bytes of letters and digits of any script, blanks, '_', '-', '.' or '%', not beginning "
+            "with '.', neither beginning nor ending with a blank, and not ending in '.depth'; rename the frame"
         )

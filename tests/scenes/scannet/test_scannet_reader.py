@@ -261,7 +261,7 @@ def test_a_damaged_text(make_scan, old, new, message):
 def test_text_that_is_no_text(make_scan):
     folder = make_scan()
     (folder / f"{SCAN}.txt").write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(SceneError, match=r"cannot be read.*expected lines of 'key = value'"):
+    with pytest.raises(SceneError, match=r"unreadable.*expected lines of 'key = value'"):
         read_scannet(folder)
 
 
@@ -274,7 +274,7 @@ def test_an_export_needs_intrinsics_of_its_size(make_scan):
     with pytest.raises(SceneError, match=r"no intrinsics for its colour images; expected intrinsic_color.txt"):
         read_scannet(folder)
     (folder / "intrinsic_color.txt").write_text("5 0 3\n0 5 2\n")
-    with pytest.raises(SceneError, match=r"found 2 rows of \[3\] numbers; expected 3x3 or 4x4"):
+    with pytest.raises(SceneError, match=r"found 2 rows of \[3\] numbers as matrix; expected 3x3 or 4x4"):
         read_scannet(folder)
     np.savetxt(folder / "intrinsic_color.txt", COLOUR_K[:3, :3])
     assert read_scannet(folder).frames[0].intrinsics.fy == 5.5

@@ -8,7 +8,10 @@ from typing import Any
 
 from rich.table import Table
 
+from stereopsis.scenes.agreement import KEY, in_words
+from stereopsis.scenes.bad_frames import BLANK_DEPTH
 from stereopsis.scenes.draw import contact_sheet, draw_birdseye
+from stereopsis.scenes.prepare.remarks import contradicts_itself, scene_warnings
 from stereopsis.scenes.scene import Scene
 
 UNSURE = 0.6
@@ -34,6 +37,10 @@ def scene_facts(scene: Scene) -> dict[str, str]:
         facts["camera"] = f"{camera.width} x {camera.height}, focal length {camera.fx:.1f} x {camera.fy:.1f} pixels"
     skipped = scene.provenance.get("skipped") or {}
     facts["frames left out"] = "\n".join([str(len(skipped)), *(f"{k}: {v}" for k, v in list(skipped.items())[:5])])
+    if blank := scene.provenance.get(BLANK_DEPTH):
+        facts["empty depth images"] = f"{len(blank)}: {', '.join(blank[:5])}"
+    if agreement := scene.provenance.get(KEY):
+        facts["depth agreement"] = in_words(agreement)
     facts["alignment"] = json.dumps(rounded(scene.provenance.get("alignment", "as given")), default=str)
     labels: dict[str, int] = {}
     for item in scene.objects:
@@ -50,7 +57,7 @@ def scene_facts(scene: Scene) -> dict[str, str]:
     else:
         side, seen = scene.birdseye.image.shape[0], 1 - scene.birdseye.void.mean()
         facts["from above"] = f"{side} x {side} pixels, {seen:.0%} seen"
-    origin = {k: v for k, v in scene.provenance.items() if k not in ("skipped", "alignment")}
+    origin = {k: v for k, v in scene.provenance.items() if k not in ("skipped", "alignment", KEY, BLANK_DEPTH)}
     facts["origin"] = json.dumps(rounded(origin), default=str)
     return facts
 
@@ -99,6 +106,7 @@ def verdict(scene: Scene) -> Verdict:
     skipped = scene.provenance.get("skipped") or {}
     if skipped:
         notes.append(f"{len(skipped)} bad frame{'s'[: len(skipped) != 1]} left out")
+    notes += scene_warnings(scene)
     alignment = scene.provenance.get("alignment")
     confidence = alignment.get("confidence") if isinstance(alignment, Mapping) else None
     if isinstance(confidence, float) and confidence < UNSURE:
@@ -110,6 +118,8 @@ def verdict(scene: Scene) -> Verdict:
     words = f"{len(scene.annotations)} questions and descriptions" if scene.annotations else "vision only (no words)"
     if len(scene.frames) < 2 or not with_depth:
         return Verdict(usable=False, words="Not usable: it takes two views or more, with depth.", notes=tuple(notes))
+    if contradicts_itself(scene):
+        return Verdict(usable=False, words="Not usable as it is: its views contradict each other.", notes=tuple(notes))
     return Verdict(usable=True, words=f"Usable: {len(scene.frames)} views with poses, {words}.", notes=tuple(notes))
 
 

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from stereopsis.errors import SceneError
 from stereopsis.progress import phase
+from stereopsis.scenes.agreement import KEY, in_words
 from stereopsis.scenes.images import write_atomic
 from stereopsis.scenes.prepare.settings import PrepareSettings
 from stereopsis.scenes.prepare.sources import Room, Source
@@ -51,15 +52,28 @@ class Report:
 
     def table(self, most: int = 20) -> Table:
         """Totals, and why scenes failed or lost frames (the first ``most`` of them)."""
-        told = [o for o in self.outcomes if o.status == "failed" or o.skipped]
+        told = [outcome for outcome in self.outcomes if outcome.noteworthy]
         table = Table("scene", "state", "frames", "why", title=self.totals(), title_justify="left")
         for outcome in told[:most]:
             left_out = f"{len(outcome.skipped)} frames left out, the first: " if outcome.skipped else ""
-            why = outcome.reason or left_out + next(iter(outcome.skipped.values()), "")
+            words = [*outcome.warnings, left_out + next(iter(outcome.skipped.values()), "")]
+            why = outcome.reason or "\n".join(filter(None, words))
             table.add_row(outcome.source, outcome.status, str(outcome.frames or ""), why)
         if len(told) > most:
             table.add_row(f"and {len(told) - most} more", "", "", f"see {SUMMARY_FILE}")
         return table
+
+    def agreement(self) -> list[str]:
+        """One line on how well the captures' views agree; none where nothing was compared."""
+        told = [(o.notes[KEY], o) for o in self.outcomes if o.notes.get(KEY)]
+        if len(told) == 1:
+            return [f"depth agreement: {in_words(told[0][0])}"]
+        shares = sorted(record["agreement"] for record, _ in told if record.get("agreement") is not None)
+        if not told:
+            return []
+        unknown = len(told) - len(shares)
+        middle = f"{shares[0]:.0%} to {shares[-1]:.0%} in {len(shares)} scenes" if shares else "none"
+        return [f"depth agreement: {middle}" + (f"; cannot tell in {unknown}" if unknown else "")]
 
     def totals(self) -> str:
         """One line: how many were done, kept and failed."""

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from stereopsis.errors import SceneError
 from stereopsis.scenes.alignment import with_birdseye
-from stereopsis.scenes.formats import FoundScenes, detect_format, open_scene, scenes_at
+from stereopsis.scenes.formats import FoundScenes, detect_format, open_scene, scene_id_at, scenes_at
 from stereopsis.scenes.prepare.settings import PrepareSettings
+from stereopsis.scenes.readers.listed_files import given_name
 from stereopsis.scenes.scene import Scene
 
 ROOM_BIRDSEYE_SIZE = 128
@@ -49,12 +51,14 @@ class Capture:
     Attributes:
         path: the folder.
         format: its layout's name; None detects it.
-        rename: the id to give to the scene, where folder names alone would be ambiguous; None keeps the reader's.
+        rename: the id to give to the scene, where names alone would be ambiguous; None keeps the reader's.
+        own_id: the reader's, where that is known.
     """
 
     path: Path
     format: str | None = None
     rename: str | None = None
+    own_id: str | None = dataclasses.field(default=None, compare=False)
 
     @property
     def name(self) -> str:
@@ -63,8 +67,8 @@ class Capture:
 
     @property
     def scene_id(self) -> str | None:
-        """Known only where it was chosen."""
-        return self.rename
+        """The chosen one, or the reader's where that is known."""
+        return self.rename or self.own_id
 
     def load(self, settings: PrepareSettings) -> Scene:
         """Open the folder.
@@ -73,12 +77,18 @@ class Capture:
             SceneError: it cannot be read.
             FrameError: a frame is bad and the settings say "raise".
         """
-        scene = open_scene(self.path, format=self.format, on_bad_frame=settings.on_bad_frame)
+        scene = open_scene(
+            self.path,
+            format=self.format,
+            options=settings.options,
+            on_bad_frame=settings.on_bad_frame,
+            max_bad_fraction=settings.max_bad_fraction,
+        )
         return scene if self.rename is None else scene.replace(id=self.rename)
 
     def made_with(self, settings: PrepareSettings) -> dict[str, Any]:
         """All the settings."""
-        return dataclasses.asdict(settings)
+        return settings.record()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,12 +150,33 @@ def find_captures(root: str | Path, *, format: str | None = None) -> list[Captur
     found = _search(root, set(), 0, reasons)
     if not found:
         raise reasons[0]
-    names = collections.Counter(path.name for source in found for path in source.paths)
-    return [
-        Capture(path=path, format=source.format, rename=_distinct(path, root) if names[path.name] > 1 else None)
-        for source in found
-        for path in source.paths
+    return _with_distinct_ids([_capture(path, source.format) for source in found for path in source.paths], root)
+
+
+def _capture(path: Path, format: str) -> Capture:
+    return Capture(path=path, format=format, own_id=scene_id_at(path, format=format))
+
+
+def _with_distinct_ids(captures: list[Capture], root: Path) -> list[Capture]:
+    """Scenes that would share an id get their path as id, and a checksum of it where even that is shared."""
+    ids = collections.Counter(capture.own_id or capture.path.name for capture in captures)
+    named = [
+        capture
+        if ids[capture.own_id or capture.path.name] == 1
+        else dataclasses.replace(capture, rename=_distinct(capture.path, root))
+        for capture in captures
     ]
+    again = collections.Counter(capture.scene_id for capture in named)
+    return [
+        capture
+        if capture.scene_id is None or again[capture.scene_id] == 1
+        else dataclasses.replace(capture, rename=f"{_distinct(capture.path, root)}-{_checksum(capture.path)}")
+        for capture in named
+    ]
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(os.path.abspath(path))).hexdigest()[:8]
 
 
 def _search(folder: Path, seen: set[Path], depth: int, reasons: list[SceneError]) -> list[FoundScenes]:
@@ -171,10 +202,10 @@ def _search(folder: Path, seen: set[Path], depth: int, reasons: list[SceneError]
 def _named(root: Path, format: str) -> list[Capture]:
     """The root, if the layout's reader recognises it or nothing lies below it, else the folders in it."""
     if not root.is_dir():
-        return [Capture(path=path, format=format) for path in scenes_at(root, format=format).paths]
+        return [_capture(path, format) for path in scenes_at(root, format=format).paths]
     try:
         if detect_format(root) == format:
-            return [Capture(path=path, format=format) for path in scenes_at(root, format=format).paths]
+            return [_capture(path, format) for path in scenes_at(root, format=format).paths]
     except SceneError:
         pass
     inner = []
@@ -184,9 +215,9 @@ def _named(root: Path, format: str) -> list[Capture]:
                 inner.append(path)
         except SceneError:
             continue
-    return [Capture(path=path, format=format) for path in inner or [root]]
+    return _with_distinct_ids([_capture(path, format) for path in inner or [root]], root)
 
 
 def _distinct(path: Path, root: Path) -> str:
     """A scene id that tells apart folders of the same name: the path below the root, joined by dashes."""
-    return re.sub(r"[^\w.-]", "-", "-".join(path.relative_to(root).parts))
+    return re.sub(r"[^\w.-]", "-", "-".join(path.relative_to(root).parts)) or given_name(path)

@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 from stereopsis.errors import SceneError, StereopsisError
 from stereopsis.geometry.mesh import TriangleMesh
+from stereopsis.scenes.agreement import KEY, depth_agreement, with_depth_agreement
 from stereopsis.scenes.alignment import align_scene, with_birdseye, with_mesh_birdseye
 from stereopsis.scenes.bad_frames import keep_frames, verify_scene
 from stereopsis.scenes.detections import read_detections
+from stereopsis.scenes.prepare.remarks import scene_warnings
 from stereopsis.scenes.prepare.settings import PrepareSettings
 from stereopsis.scenes.prepare.sources import Source
 from stereopsis.scenes.proposals import geometric_proposals, with_proposals
@@ -22,6 +24,7 @@ from stereopsis.scenes.stored import is_stored, read_scene, write_scene
 from stereopsis.scenes.surfaces.fusion import fuse_scene
 from stereopsis.scenes.surfaces.meshes import read_mesh
 
+ROOMS = "rooms"
 Status = Literal["done", "kept", "failed"]
 
 
@@ -39,7 +42,9 @@ class Outcome:
         seconds: how long it took.
         frames: how many frames the scene has.
         skipped: frames that were left out, and why.
-        notes: what a user should know: how well it was aligned, how much of it is seen from above.
+        warnings: what may be wrong with the scene all the same.
+        notes: what a user should know: how well its views agree, how well it was aligned, how much of it is seen from
+            above.
     """
 
     source: str
@@ -50,7 +55,13 @@ class Outcome:
     seconds: float = 0.0
     frames: int = 0
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def noteworthy(self) -> bool:
+        """Whether a person should hear of it: failed, frames left out, or perhaps wrong."""
+        return self.status == "failed" or bool(self.skipped or self.warnings)
 
     def record(self) -> dict[str, Any]:
         """As plain values, for a file."""
@@ -88,19 +99,34 @@ def _prepare(source: Source, output: Path, settings: PrepareSettings, overwrite:
 
 
 def prepare_upright(scene: Scene, settings: PrepareSettings) -> Scene:
-    """Check every frame, stand the scene upright, draw it from above, choose its views and its candidate boxes.
+    """Check frames, alone and against each other, stand the scene upright, draw it, choose its views and boxes.
 
     What a source brings with it (alignment, view from above, proposals) is kept. The view from above and the
     proposals are made from all frames, before views are chosen.
 
     Raises:
-        SceneError: too many bad frames, nothing to see, or a detector's file that does not fit.
+        SceneError: too many bad frames, views that contradict each other, nothing to see, or a detector's file that
+            does not fit.
         FrameError: a frame is bad and the settings say "raise".
     """
     scene = verify_scene(scene, on_bad_frame=settings.on_bad_frame, max_bad_fraction=settings.max_bad_fraction)
+    if scene.provenance.get("format") != ROOMS:  # whose depth is exact by construction
+        scene = _with_agreement(scene, settings)
     if scene.birdseye is None:
         scene = _seen_from_above(align_scene(scene).scene, settings)
     return _with_views(_with_candidates(scene, settings), settings)
+
+
+def _with_agreement(scene: Scene, settings: PrepareSettings) -> Scene:
+    found = depth_agreement(scene)
+    least = settings.min_agreement
+    if found.remedies and least is None:
+        raise SceneError(
+            f"scene '{scene.id}': {found}; add that option, or --min-agreement 0 to prepare the scene as it is"
+        )
+    if least is not None and found.agreement is not None and found.agreement < least:
+        raise SceneError(f"scene '{scene.id}': {found}; the least that was asked for is {least:.0%} (--min-agreement)")
+    return with_depth_agreement(scene, found)
 
 
 def _seen_from_above(scene: Scene, settings: PrepareSettings) -> Scene:
@@ -162,13 +188,17 @@ def _kept(source: Source, folder: Path, settings: PrepareSettings) -> Outcome | 
     now = json.loads(json.dumps(source.made_with(settings)))
     if mark.get("settings") != now:
         theirs = mark.get("settings") or {}
-        changed = ", ".join(f"{k}: {theirs.get(k)} there, {now[k]} now" for k in now if theirs.get(k) != now[k])
+        both = {**now, **theirs}
+        changed = ", ".join(
+            f"{k}: {theirs.get(k)} there, {now.get(k)} now" for k in both if theirs.get(k) != now.get(k)
+        )
         raise SceneError(f"{folder}: was prepared with other settings ({changed}); overwrite it, or use those settings")
     return _told(source, scene, folder, "kept")
 
 
 def _told(source: Source, scene: Scene, folder: Path, status: Status) -> Outcome:
-    notes = {name: scene.provenance[name] for name in ("alignment", "views", "proposals") if name in scene.provenance}
+    told = (KEY, "alignment", "views", "proposals")
+    notes = {name: scene.provenance[name] for name in told if name in scene.provenance}
     if scene.birdseye is not None:
         notes["seen_from_above"] = round(float(1 - scene.birdseye.void.mean()), 3)
     return Outcome(
@@ -177,5 +207,6 @@ def _told(source: Source, scene: Scene, folder: Path, status: Status) -> Outcome
         folder=folder,
         frames=len(scene.frames),
         skipped=dict(scene.provenance.get("skipped") or {}),
+        warnings=tuple(scene_warnings(scene)),
         notes=notes,
     )

@@ -17,16 +17,13 @@ from jaxtyping import Float
 
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.boxes import box_from_points
-from stereopsis.geometry.camera import ORTHONORMAL_TOLERANCE, Intrinsics, invert_pose, transform
+from stereopsis.geometry.camera import ORTHONORMAL_TOLERANCE, Intrinsics, transform
 from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_policy, collect
-from stereopsis.scenes.readers.capture_files import (
-    capture_frame,
-    check_folder,
-    depth_png,
-    frame_names,
-    read_json,
-    read_rows,
-)
+from stereopsis.scenes.conventions import Conventions, ReadOptions
+from stereopsis.scenes.images import COLOUR_SUFFIXES, DEPTH_SUFFIXES
+from stereopsis.scenes.readers.capture_files import capture_frame, check_folder, read_json, read_rows
+from stereopsis.scenes.readers.depth_files import depth_file
+from stereopsis.scenes.readers.listed_files import frame_names, given_name
 from stereopsis.scenes.readers.trajectories import moment_at, nearest, pose_at, pose_from_axis_angle, read_trajectory
 from stereopsis.scenes.scene import Frame, Scene, SceneObject
 
@@ -72,7 +69,11 @@ def is_arkitscenes(path: Path) -> bool:
 
 
 def read_arkitscenes(
-    path: Path, *, on_bad_frame: OnBadFrame = "raise", max_bad_fraction: float = MAX_BAD_FRACTION
+    path: Path,
+    *,
+    options: ReadOptions = ReadOptions(),  # noqa: B008
+    on_bad_frame: OnBadFrame = "raise",
+    max_bad_fraction: float = MAX_BAD_FRACTION,
 ) -> Scene:
     """Open a recording of ARKitScenes; images are read when asked for, their headers and the poses now.
 
@@ -88,6 +89,7 @@ def read_arkitscenes(
 
     Args:
         path: the recording's folder.
+        options: what a person says of poses and depth; goes before the layout's own.
         on_bad_frame: "raise" stops at the first bad frame; "skip" leaves bad frames out and counts them.
         max_bad_fraction: the share of bad frames at which "skip" stops, too.
 
@@ -98,11 +100,12 @@ def read_arkitscenes(
     path = Path(path)
     check_policy(on_bad_frame)
     check_folder(path, EXPECTED_FILES)
+    conventions = Conventions(pose="world-to-camera").with_options(options, str(path))
     folder = next((each for each in _folders(path) if (each / "lowres_wide").is_dir()), path)
     trajectory = read_trajectory(folder / "lowres_wide.traj", 6, _pose, expected=_POSE_LINE)
-    colour = _timed_files(folder / "lowres_wide", ".png")
-    depth = _timed_files(folder / "lowres_depth", ".png")
-    cameras = _timed_files(folder / "lowres_wide_intrinsics", ".pincam")
+    colour = _timed_files(folder / "lowres_wide", COLOUR_SUFFIXES)
+    depth = _timed_files(folder / "lowres_depth", DEPTH_SUFFIXES)
+    cameras = _timed_files(folder / "lowres_wide_intrinsics", (".pincam",))
     depths = [depth.at(time) for time in colour.times]
     moments = [moment_at(trajectory, time, tolerance=SAME_TIME, max_gap=0.0) for time in colour.times]
     usable = [
@@ -119,7 +122,7 @@ def read_arkitscenes(
     names = frame_names([colour.files[index].name for index, _, _ in usable])
 
     def build(number: int) -> Frame:
-        index, depth_file, moment = usable[number]
+        index, depth_image, moment = usable[number]
         time = float(colour.times[index])
         camera_file = cameras.at(time)
         if camera_file is None:
@@ -129,10 +132,10 @@ def read_arkitscenes(
             )
         return capture_frame(
             names[number],
-            invert_pose(pose_at(trajectory, moment)),
+            conventions.camera_to_world(pose_at(trajectory, moment)),
             _read_pincam(camera_file),
             colour.files[index],
-            depth_png(depth_file),
+            depth_file(depth_image, conventions.depth_scale),
             pose_from=f"{trajectory.file}, at {time:.3f}",
             intrinsics_from=str(camera_file),
         )
@@ -142,12 +145,13 @@ def read_arkitscenes(
         "format": "arkitscenes",
         "path": str(path),
         "skipped": dict(collected.skipped),
+        **conventions.record(),
         "unmatched": {
             "colour without depth": sum(found is None for found in depths),
             "colour without pose": sum(moment is None for moment in moments),
         },
     }
-    scene = Scene(id=path.resolve().name, frames=collected.items, provenance=provenance)
+    scene = Scene(id=given_name(path), frames=collected.items, provenance=provenance)
     annotation = _annotation_file(path, folder)
     return scene if annotation is None else _with_boxes(scene, _read_boxes(annotation))
 
@@ -158,19 +162,21 @@ def _folders(path: Path) -> list[Path]:
     return [path, *sorted(path.glob("*_frames"))]
 
 
-def _timed_files(folder: Path, suffix: str) -> _TimedFiles:
+def _timed_files(folder: Path, suffixes: tuple[str, ...]) -> _TimedFiles:
     if not folder.is_dir():
         raise SceneError(f"{folder}: no such folder; expected {EXPECTED_FILES}; download the recording again")
     found: list[tuple[float, Path]] = []
-    for file in folder.glob(f"*{suffix}"):
+    for file in (entry for entry in folder.iterdir() if entry.suffix.lower() in suffixes):
         try:
             found.append((float(file.stem.rsplit("_", 1)[-1]), file))
         except ValueError as error:
             raise SceneError(
-                f"{file}: expected a name like VIDEO_TIMESTAMP{suffix}; rename or remove the file"
+                f"{file}: expected a name like VIDEO_TIMESTAMP{file.suffix}; rename or remove the file"
             ) from error
     if not found:
-        raise SceneError(f"{folder}: holds no *{suffix} files; expected {EXPECTED_FILES}; download the recording again")
+        raise SceneError(
+            f"{folder}: holds no *{suffixes[0]} files; expected {EXPECTED_FILES}; download the recording again"
+        )
     found.sort()
     return _TimedFiles(times=np.array([time for time, _ in found]), files=[file for _, file in found])
 

@@ -1,16 +1,11 @@
-"""What the readers of people's own captures share: files that lists name, plain tables, JSON, and frames of them.
+"""What the readers of people's own captures share: plain tables, JSON, pose files, and frames made of them."""
 
-Lists inside a capture (rgb.txt, transforms.json, images.txt) name files. They come from elsewhere, so a name that
-leads out of the capture's folder is refused. Symbolic links that a person put into the folder are followed.
-"""
-
-import collections
+import codecs
 import dataclasses
 import functools
 import json
-import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +14,22 @@ from jaxtyping import Float
 
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import Intrinsics
+from stereopsis.geometry.lens import NEGLIGIBLE_SHIFT, Lens, pinhole_for, undistort_colour, undistort_nearest
 from stereopsis.scenes.bad_frames import check_frame_pose, check_intrinsics
-from stereopsis.scenes.images import MILLIMETRES, read_colour, read_depth, read_header
+from stereopsis.scenes.conventions import Conventions
+from stereopsis.scenes.images import read_colour, read_header
+from stereopsis.scenes.readers.depth_files import DepthSource
 from stereopsis.scenes.scene import Frame
 
 _ASPECT_TOLERANCE = 0.01
-_NAME_LENGTH = 150
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_BETWEEN_NUMBERS = re.compile(r"[\s,;]+")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +52,7 @@ class TextRow:
         Raises:
             SceneError: there are more or fewer, or something else.
         """
-        words = self.text.split()
+        words = split_numbers(self.text)
         try:
             values = [float(word) for word in words]
         except ValueError as error:
@@ -61,19 +66,9 @@ class TextRow:
         return SceneError(f"{self.where}: {found}; expected {self.expected}; correct the line, or restore the file")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DepthSource:
-    """A depth image that is not decoded yet.
-
-    Attributes:
-        path: the file.
-        size: (width, height) in pixels.
-        load: returns float32 [height, width] metres, 0 = invalid; picklable.
-    """
-
-    path: Path
-    size: tuple[int, int]
-    load: Callable[[], np.ndarray]
+def split_numbers(line: str) -> list[str]:
+    """The words of a line of numbers, which blanks, commas or semicolons separate."""
+    return [word for word in _BETWEEN_NUMBERS.split(line) if word]
 
 
 def check_folder(path: Path, expected: str) -> None:
@@ -86,24 +81,32 @@ def check_folder(path: Path, expected: str) -> None:
         raise SceneError(f"{path}: no such folder; expected one that holds {expected}; check the path")
 
 
-def read_text(path: Path, what: str, *, expected: str, error: type[SceneError] = SceneError) -> str:
-    """Read a small text file (UTF-8, a byte-order mark is dropped).
+def read_text(
+    path: Path, what: str, *, expected: str, error: type[SceneError] = SceneError, remedy: str = "restore the file"
+) -> str:
+    """Read a small text file: UTF-8, or whatever Unicode encoding its byte-order mark tells.
 
     Args:
         path: the file.
         what: what it is, for messages.
         expected: its layout, for messages.
         error: the class to raise: FrameError where the file belongs to one frame.
+        remedy: what to do, for messages.
 
     Raises:
         SceneError: the file is absent, unreadable or not text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        data = path.read_bytes()
+        encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
+        text = data.decode(encoding)
+        if encoding in ("utf-16", "utf-32") and 2 * sum(map(str.isascii, text)) < len(text):
+            raise ValueError(f"begins like {encoding.upper()}, but is no text")  # two bytes in front prove little
+        return text
     except (FileNotFoundError, NotADirectoryError) as cause:
-        raise error(f"{path}: the {what} file does not exist; expected {expected}; add or restore the file") from cause
+        raise error(f"{path}: the {what} file does not exist; expected {expected}; {remedy}") from cause
     except (OSError, ValueError) as cause:
-        raise error(f"{path}: unreadable {what} ({cause}); expected {expected}; restore the file") from cause
+        raise error(f"{path}: unreadable {what} ({cause}); expected {expected}; {remedy}") from cause
 
 
 def read_rows(
@@ -148,17 +151,34 @@ def read_matrix(
     """
     expected = " or ".join(f"{rows}x{columns}" for rows, columns in shapes) + " numbers separated by blanks"
     remedy = "restore the file" if error is SceneError else "restore it, or skip the frame with on_bad_frame='skip'"
+    text = read_text(path, what, expected=expected, error=error, remedy=remedy)
     try:
-        rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [split_numbers(line) for line in text.splitlines() if line.strip()]
         values = [[float(value) for value in row] for row in rows]
-    except FileNotFoundError as cause:
-        raise error(f"{path}: the {what} file does not exist; expected {expected}; {remedy}") from cause
-    except (OSError, ValueError) as cause:
+    except ValueError as cause:
         raise error(f"{path}: unreadable {what} ({cause}); expected {expected}; {remedy}") from cause
     if not any(len(values) == n and all(len(row) == m for row in values) for n, m in shapes):
         found = f"{len(values)} rows of {sorted({len(row) for row in values})} numbers" if values else "nothing"
         raise error(f"{path}: found {found} as {what}; expected {expected}; {remedy}")
     return np.array(values, dtype=np.float64)
+
+
+def read_pose(path: Path, conventions: Conventions = Conventions()) -> Float[np.ndarray, "4 4"]:  # noqa: B008
+    """Read a pose from a text file of its own, 4x4 numbers.
+
+    Args:
+        path: the file.
+        conventions: what the numbers mean.
+
+    Returns:
+        Camera to world, OpenCV axes, metres.
+
+    Raises:
+        FrameError: the file is absent, no such table, not finite, or its rotation is not orthonormal.
+    """
+    pose = conventions.camera_to_world(read_matrix(path, ((4, 4),), "pose", FrameError))
+    check_frame_pose(pose, str(path))
+    return pose
 
 
 def read_json(path: Path, what: str, *, expected: str) -> dict[str, Any]:
@@ -180,80 +200,6 @@ def read_json(path: Path, what: str, *, expected: str) -> dict[str, Any]:
     return content
 
 
-def listed_file(folder: Path, name: object, where: str) -> Path:
-    """The path of a file that a list inside the folder names.
-
-    Args:
-        folder: the capture's folder.
-        name: as listed; relative to the folder, with "/" between parts.
-        where: the list and line, for messages.
-
-    Raises:
-        FrameError: no name, an absolute one, or one that leads out of the folder.
-    """
-    if not isinstance(name, str) or not name.strip() or "\0" in name:
-        raise FrameError(f"{where}: found {name!r}, expected the name of a file inside {folder}; correct the entry")
-    relative = os.path.normpath(name)
-    if os.path.isabs(name) or os.path.splitdrive(name)[0] or relative.split(os.sep)[0] == os.pardir:
-        raise FrameError(
-            f"{where}: the name '{name}' leads out of the scene's folder; expected a file inside {folder}, named "
-            "relative to it; copy the file into the folder and correct the entry, or leave the frame out with "
-            "on_bad_frame='skip'"
-        )
-    return folder / relative
-
-
-def frame_names(files: Sequence[str]) -> list[str]:
-    """Names for frames from their files' names: without folder and suffix where that tells them apart.
-
-    Characters other than letters, digits and ``_ - .`` become ``_``, so that a name can name a file again.
-    """
-    paths = [Path(os.path.normpath(file)) for file in files]
-    stems = [path.stem for path in paths]
-    if len(set(stems)) < len(set(paths)):
-        stems = ["_".join(path.with_suffix("").parts) for path in paths]
-    return [re.sub(r"[^\w.-]", "_", stem, flags=re.ASCII).lstrip(".")[-_NAME_LENGTH:] or "frame" for stem in stems]
-
-
-def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """A sorting key that puts 9.png before 10.png (and digits before letters, as usual)."""
-    parts = re.findall(r"[0-9]+|[^0-9]+", name)
-    return tuple((0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts)
-
-
-def common_size(folder: Path, names: Sequence[str], where: str) -> tuple[int, int]:
-    """The (width, height) that most of up to nine evenly spread colour images have.
-
-    Args:
-        folder: the capture's folder.
-        names: of the images, as its list gives them.
-        where: the list, for messages.
-
-    Raises:
-        FrameError: none of them can be read; the first one's error.
-    """
-    sizes: collections.Counter[tuple[int, int]] = collections.Counter()
-    errors: list[FrameError] = []
-    for index in sorted({round(position) for position in np.linspace(0, len(names) - 1, 9)}):
-        try:
-            sizes[read_header(listed_file(folder, names[index], where)).size] += 1
-        except FrameError as error:
-            errors.append(error)
-    if not sizes:
-        raise errors[0]
-    return sizes.most_common(1)[0][0]
-
-
-def depth_png(path: Path, *, units_per_metre: float = MILLIMETRES) -> DepthSource:
-    """A 16-bit depth image, of which only the header is read.
-
-    Raises:
-        FrameError: the file is absent, no image, or not 16-bit greyscale.
-    """
-    size = read_header(path, kind="depth").size
-    return DepthSource(path=path, size=size, load=functools.partial(read_depth, path, scale=units_per_metre, size=size))
-
-
 def capture_frame(
     name: str,
     pose: np.ndarray,
@@ -263,11 +209,14 @@ def capture_frame(
     *,
     pose_from: str,
     intrinsics_from: str,
+    lens: Lens | None = None,
 ) -> Frame:
     """A frame whose headers, pose and intrinsics have been checked.
 
-    A depth image of another size than its colour image's, but of the same shape, is taken to show the same view:
-    its intrinsics are the colour image's, resized.
+    Where the lens bends the picture, colour and depth are straightened when they are read, and the frame's intrinsics
+    are those of the straight picture: the widest that has been seen everywhere, so that no pixel is made up. A depth
+    image of another size than its colour image's, but of the same shape, is taken to show the same view: its
+    intrinsics are the colour image's, resized.
 
     Args:
         name: unique within the scene.
@@ -277,6 +226,7 @@ def capture_frame(
         depth: None where the source has none.
         pose_from: the file and entry of the pose, for messages.
         intrinsics_from: the same of the intrinsics.
+        lens: where the images are distorted; its camera is `intrinsics`.
 
     Raises:
         FrameError: something is unusable.
@@ -287,13 +237,18 @@ def capture_frame(
     except SceneError as error:
         raise FrameError(str(error)) from error
     size = (intrinsics.width, intrinsics.height)
-    found = read_header(colour).size
-    if found != size:
-        raise FrameError(
-            f"{colour}: the image is {found[0]}x{found[1]}, but {intrinsics_from} speaks of {size[0]}x{size[1]} "
-            "pixels; resize images and intrinsics together, or leave the frame out with on_bad_frame='skip'"
+    header = read_header(colour)
+    if header.size != size:
+        turned = header.orientation >= 5 and header.size == size[::-1]
+        advice = (
+            "" if turned else "; resize images and intrinsics together, or leave the frame out with on_bad_frame='skip'"
         )
-    return Frame(
+        raise FrameError(
+            f"{colour}: the image is {header.width}x{header.height}, but {intrinsics_from} speaks of "
+            f"{size[0]}x{size[1]} "
+            f"pixels{advice}{header.orientation_advice()}"
+        )
+    frame = Frame(
         name=name,
         T_world_camera=pose,
         intrinsics=intrinsics,
@@ -301,6 +256,65 @@ def capture_frame(
         load_depth=None if depth is None else depth.load,
         depth_intrinsics=None if depth is None else _depth_intrinsics(intrinsics, depth),
     )
+    return frame if lens is None else straightened(frame, lens, intrinsics_from)
+
+
+def straightened(frame: Frame, lens: Lens, intrinsics_from: str) -> Frame:
+    """The frame with distortion taken out of colour and depth; as it is where the lens does next to nothing.
+
+    Args:
+        frame: its depth shows what its distorted colour image shows, at whatever size.
+        lens: of the colour image.
+        intrinsics_from: the file and entry of the lens, for messages.
+
+    Raises:
+        FrameError: the coefficients fold the picture.
+    """
+    if not lens.fisheye and lens.shift() <= NEGLIGIBLE_SHIFT:
+        return frame
+    try:
+        target = _pinhole(lens)
+    except ValueError as error:
+        raise FrameError(
+            f"{intrinsics_from}: unusable lens distortion: {error}; expected OpenCV's or COLMAP's coefficients; "
+            "correct "
+            "them, or undistort the images first"
+        ) from error
+    depth, of_depth = frame.load_depth, frame.depth_intrinsics or frame.intrinsics
+    if depth is not None:
+        size = (of_depth.width, of_depth.height)
+        depth = functools.partial(_straight_depth, depth, lens.resized(*size), target.resized(*size))
+    return dataclasses.replace(
+        frame,
+        intrinsics=target,
+        load_colour=functools.partial(_straight_colour, frame.load_colour, lens, target),
+        load_depth=depth,
+        depth_intrinsics=None if frame.depth_intrinsics is None else target.resized(of_depth.width, of_depth.height),
+    )
+
+
+def distortion_note(lenses: Iterable[Lens]) -> dict[str, str]:
+    """What a provenance says of a capture's lenses; nothing where they are pinholes."""
+    bent = [lens for lens in lenses if not lens.straight]
+    if not bent:
+        return {}
+    if any(lens.fisheye for lens in bent):
+        return {"distortion": "removed: fisheye images were straightened, to the widest that was seen everywhere"}
+    shift = max(lens.shift() for lens in bent)
+    if shift <= NEGLIGIBLE_SHIFT:
+        return {"distortion": f"not removed; it moves no pixel by more than {shift:.1f} pixels"}
+    return {"distortion": f"removed: it moved pixels by up to {shift:.1f}; the widest that was seen everywhere is kept"}
+
+
+_pinhole = functools.lru_cache(maxsize=256)(pinhole_for)
+
+
+def _straight_colour(load: Callable[[], np.ndarray], lens: Lens, target: Intrinsics) -> np.ndarray:
+    return undistort_colour(load(), lens, target)
+
+
+def _straight_depth(load: Callable[[], np.ndarray], lens: Lens, target: Intrinsics) -> np.ndarray:
+    return undistort_nearest(load(), lens, target)
 
 
 def _depth_intrinsics(intrinsics: Intrinsics, depth: DepthSource) -> Intrinsics | None:

@@ -1,14 +1,15 @@
-"""Reader of COLMAP models in text form, with depth maps beside them.
+"""Reader of COLMAP models, text or binary, with depth maps beside them.
 
-``cameras.txt``, ``images.txt`` (world to camera: quaternion w x y z, then translation, OpenCV axes; two lines per
-image) in the folder itself, in ``sparse/0/`` or in ``sparse/``; the images in ``images/``. Depth comes from
-``depth/`` (also ``depths/``, ``depth_maps/``), 16-bit PNG in millimetres named after the images, or from COLMAP's own
-dense maps in ``stereo/depth_maps/`` (``NAME.geometric.bin``, else ``NAME.photometric.bin``), in the model's units.
-Pixel centres lie at +0.5, as here.
+Cameras and images (world to camera: quaternion w x y z, then translation, OpenCV axes) lie in the folder itself, in
+``sparse/0/``, ``sparse/``, or where nerfstudio puts them (``colmap/sparse/0/``); the images in ``images/``. Depth
+comes from ``depth/`` (also ``depths/``, ``depth_maps/``), 16-bit in millimetres, named after the images, or from
+COLMAP's own dense maps in ``stereo/depth_maps/`` (``NAME.geometric.bin``, else ``NAME.photometric.bin``), in the
+model's units. Pixel centres lie at +0.5, as here. Images of bending lenses are straightened when they are read, with
+their depth.
 
 A model from images alone has an arbitrary unit. Everything in this package is in metres: the unit is measured where
-PNG depth and the model's points (``points3D.txt``) meet, see `stereopsis.scenes.readers.colmap_scale`; otherwise say
-``metres_per_unit``, or scale the model first (``colmap model_aligner`` with known positions).
+depth images and the model's points (``points3D``) meet, see `stereopsis.scenes.readers.colmap_scale`; otherwise say
+``metres_per_unit`` (``--pose-unit``), or scale the model first (``colmap model_aligner`` with known positions).
 """
 
 import dataclasses
@@ -21,57 +22,38 @@ import numpy as np
 from jaxtyping import Float
 
 from stereopsis.errors import FrameError, SceneError
-from stereopsis.geometry.camera import Intrinsics, invert_pose
-from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_intrinsics, check_policy, collect
-from stereopsis.scenes.readers.capture_files import (
-    DepthSource,
-    TextRow,
-    capture_frame,
-    check_folder,
-    depth_png,
-    frame_names,
-    listed_file,
-    natural_key,
-    read_rows,
-)
+from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_policy, collect
+from stereopsis.scenes.conventions import Conventions, ReadOptions
+from stereopsis.scenes.images import COLOUR_SUFFIXES, DEPTH_SUFFIXES
+from stereopsis.scenes.readers.capture_files import capture_frame, check_folder, distortion_note
+from stereopsis.scenes.readers.colmap_files import IMAGE_LINE, ImageEntry, is_model, read_cameras, read_images
 from stereopsis.scenes.readers.colmap_scale import measure_unit
+from stereopsis.scenes.readers.depth_files import DepthSource, depth_file
+from stereopsis.scenes.readers.listed_files import frame_names, given_name, listed_file, natural_key
 from stereopsis.scenes.readers.trajectories import pose_from_quaternion
 from stereopsis.scenes.scene import Frame, Scene
 
 EXPECTED_FILES = (
-    "cameras.txt and images.txt (also in sparse/0/ or sparse/), images/, and for depth depth/ (16-bit millimetres) or "
-    "stereo/depth_maps/ (*.geometric.bin)"
+    "cameras and images, .txt or .bin (also in sparse/0/, sparse/ or colmap/sparse/0/), images/, and for depth depth/ "
+    "(16-bit millimetres) or stereo/depth_maps/ (*.geometric.bin)"
 )
-MODEL_FOLDERS = (".", "sparse/0", "sparse")
+MODEL_FOLDERS = (".", "sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse")
 DEPTH_FOLDERS = ("depth", "depths", "depth_maps")
 DENSE_FOLDER = "stereo/depth_maps"
-_CAMERA_LINE = "CAMERA_ID MODEL WIDTH HEIGHT PARAMS[]"
-_IMAGE_LINE = "IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, and a second line with its points (may be empty)"
-_PARAMETERS = {"SIMPLE_PINHOLE": 3, "PINHOLE": 4}
+CONVENTIONS = Conventions(pose="world-to-camera", quaternion="wxyz")
 _DENSE_HEADER = re.compile(rb"(\d{1,6})&(\d{1,6})&(\d{1,6})&")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _ImageEntry:
-    row: TextRow
-    camera: str
-    name: str
-    points: str
-
-
 def is_colmap(path: Path) -> bool:
-    """Whether a folder holds a COLMAP model (the reader says what to do about binary ones)."""
-    return any(
-        all((path / folder / f"{name}.{kind}").is_file() for name in ("cameras", "images"))
-        for folder in MODEL_FOLDERS
-        for kind in ("txt", "bin")
-    )
+    """Whether a folder holds a COLMAP model."""
+    return any(is_model(path / folder) for folder in MODEL_FOLDERS)
 
 
 def read_colmap(
     path: Path,
     *,
     metres_per_unit: float | None = None,
+    options: ReadOptions = ReadOptions(),  # noqa: B008
     on_bad_frame: OnBadFrame = "raise",
     max_bad_fraction: float = MAX_BAD_FRACTION,
 ) -> Scene:
@@ -82,14 +64,15 @@ def read_colmap(
     Args:
         path: the folder that holds model and images (of a dense workspace: the workspace).
         metres_per_unit: size of the model's unit; applied to positions and to COLMAP's own depth maps (PNG depth is in
-            millimetres as it is). None measures it (this decodes up to 12 depth images), and takes 1 where PNG depth or
-            points are absent.
+            millimetres as it is). None takes the options' ``pose_unit``; without that, it is measured (this decodes
+            up to 12 depth images), and 1 where PNG depth or points are absent.
+        options: what a person says of poses and depth; goes before the layout's own.
         on_bad_frame: "raise" stops at the first bad frame; "skip" leaves bad frames out and counts them.
         max_bad_fraction: the share of bad frames at which "skip" stops, too.
 
     Raises:
         FrameError: a frame's pose, camera, image or depth map is unusable, and the policy is "raise".
-        SceneError: the model is absent, binary, of cameras that are no pinholes, or at odds with the depth
+        SceneError: the model is absent, damaged, of cameras that cannot be straightened, or at odds with the depth
             images; or too many frames are bad.
     """
     path = Path(path)
@@ -97,30 +80,36 @@ def read_colmap(
     check_folder(path, EXPECTED_FILES)
     if metres_per_unit is not None and not (math.isfinite(metres_per_unit) and metres_per_unit > 0):
         raise SceneError(f"metres_per_unit={metres_per_unit}: expected a positive number of metres")
+    metres_per_unit = options.pose_unit if metres_per_unit is None else metres_per_unit
+    unit = 1.0 if metres_per_unit is None else metres_per_unit
+    conventions = dataclasses.replace(CONVENTIONS.with_options(options, str(path)), pose_unit=unit)
     model = _model_folder(path)
-    cameras = _read_cameras(model / "cameras.txt")
-    entries = sorted(_image_entries(model / "images.txt"), key=lambda entry: natural_key(entry.name))
+    cameras = read_cameras(model)
+    entries = sorted(read_images(model), key=lambda entry: natural_key(entry.name))
     images = path / "images" if (path / "images").is_dir() else path
     depth_folder = _depth_folder(path)
+    if depth_folder is not None and _is_dense(depth_folder) and options.depth_scale is None:
+        conventions = dataclasses.replace(conventions, depth_scale=1.0 / unit)
     names = frame_names([entry.name for entry in entries])
-    unit = 1.0 if metres_per_unit is None else metres_per_unit
 
     def build(index: int) -> Frame:
         entry = entries[index]
-        where = entry.row.where
+        where = entry.where
         if entry.camera not in cameras:
             raise FrameError(
                 f"{where}: names camera {entry.camera}, but cameras.txt has {', '.join(cameras)}; restore the line "
                 "there, or leave the frame out with on_bad_frame='skip'"
             )
+        lens = cameras[entry.camera]
         return capture_frame(
             names[index],
-            _pose(entry.row, unit),
-            cameras[entry.camera],
+            _pose(entry, conventions),
+            lens.camera,
             listed_file(images, entry.name, where),
-            _depth(depth_folder, entry.name, where, unit),
+            _depth(depth_folder, entry.name, where, conventions.depth_scale),
             pose_from=where,
             intrinsics_from=f"camera {entry.camera} of {model / 'cameras.txt'}",
+            lens=lens,
         )
 
     collected = collect(str(path), names, build, on_bad_frame=on_bad_frame, max_bad_fraction=max_bad_fraction)
@@ -129,14 +118,21 @@ def read_colmap(
         scale = "1 metre per unit of the model, assumed; a COLMAP model made from images alone has an arbitrary unit"
         measured = None
         if depth_folder is not None and not _is_dense(depth_folder):
-            observations = {name: entry.points for name, entry in zip(names, entries, strict=True)}
-            measured = measure_unit(frames, observations, model / "points3D.txt")
+            measured = measure_unit(frames, dict(zip(names, entries, strict=True)), model)
         if measured is not None:
             frames, scale = tuple(_scaled(frame, measured.metres) for frame in frames), str(measured)
+            conventions = dataclasses.replace(conventions, pose_unit=measured.metres)
     return Scene(
-        id=path.resolve().name,
+        id=given_name(path),
         frames=frames,
-        provenance={"format": "colmap", "path": str(path), "skipped": dict(collected.skipped), "scale": scale},
+        provenance={
+            "format": "colmap",
+            "path": str(path),
+            "skipped": dict(collected.skipped),
+            "scale": scale,
+            **conventions.record(),
+            **distortion_note(cameras.values()),
+        },
     )
 
 
@@ -147,78 +143,22 @@ def _scaled(frame: Frame, metres_per_unit: float) -> Frame:
 
 
 def _model_folder(path: Path) -> Path:
-    folders = [path / name for name in MODEL_FOLDERS]
-    for folder in folders:
-        if (folder / "cameras.txt").is_file() and (folder / "images.txt").is_file():
-            return folder
-    for folder in folders:
-        if (folder / "cameras.bin").is_file():
-            raise SceneError(
-                f"{folder}: holds a binary model, expected text; convert it: colmap model_converter --input_path "
-                f"{folder} --output_path {folder} --output_type TXT"
-            )
+    for name in MODEL_FOLDERS:
+        if is_model(path / name):
+            return path / name
     raise SceneError(f"{path}: found no COLMAP model; expected {EXPECTED_FILES}; check the path")
 
 
-def _read_cameras(file: Path) -> dict[str, Intrinsics]:
-    cameras: dict[str, Intrinsics] = {}
-    for row in read_rows(file, "cameras", expected=_CAMERA_LINE):
-        words = row.text.split()
-        if len(words) < 4:
-            raise row.error(f"found '{row.text}'")
-        name, model = words[:2]
-        if model not in _PARAMETERS:
-            raise SceneError(
-                f"{row.where}: camera model {model}, expected {' or '.join(_PARAMETERS)}: this lens bends straight "
-                "lines; undistort the images first: colmap image_undistorter --image_path images --input_path sparse/0 "
-                "--output_path dense, then colmap model_converter --output_type TXT on dense/sparse, and open dense"
-            )
-        numbers = TextRow(where=row.where, text=" ".join(words[2:]), expected=_CAMERA_LINE).numbers(
-            2 + _PARAMETERS[model]
-        )
-        (width, height), focal = numbers[:2], numbers[2:-2]
-        if not np.isfinite(numbers).all():
-            raise row.error("found NaN or inf")
-        intrinsics = Intrinsics(
-            fx=float(focal[0]),
-            fy=float(focal[-1]),
-            cx=float(numbers[-2]),
-            cy=float(numbers[-1]),
-            width=int(width),
-            height=int(height),
-        )
-        check_intrinsics(intrinsics, row.where)
-        cameras[name] = intrinsics
-    return cameras
-
-
-def _image_entries(file: Path) -> list[_ImageEntry]:
-    """Two lines per image; the second (its points) may be empty."""
-    entries: list[_ImageEntry] = []
-    rows = iter(read_rows(file, "images", expected=_IMAGE_LINE, empty_lines=True))
-    for row in rows:
-        if not row.text:
-            continue
-        words = row.text.split(maxsplit=9)
-        if len(words) != 10:
-            raise row.error(f"found '{row.text[:60]}'")
-        points = next(rows, None)
-        entries.append(
-            _ImageEntry(row=row, camera=words[8], name=words[9], points="" if points is None else points.text)
-        )
-    return entries
-
-
-def _pose(row: TextRow, metres_per_unit: float) -> Float[np.ndarray, "4 4"]:
+def _pose(entry: ImageEntry, conventions: Conventions) -> Float[np.ndarray, "4 4"]:
+    values = entry.pose()
     try:
-        values = np.array([float(word) for word in row.text.split(maxsplit=9)[1:8]])
-        T_camera_world = pose_from_quaternion(values[[1, 2, 3, 0]], values[4:7] * metres_per_unit)
+        stored = pose_from_quaternion(conventions.xyzw(values[:4]), values[4:])
     except ValueError as error:
         raise FrameError(
-            f"{row.where}: unusable pose: {error}; expected {_IMAGE_LINE}; correct the line, or leave the frame out "
+            f"{entry.where}: unusable pose: {error}; expected {IMAGE_LINE}; correct the line, or leave the frame out "
             "with on_bad_frame='skip'"
         ) from error
-    return invert_pose(T_camera_world)
+    return conventions.camera_to_world(stored)
 
 
 def _depth_folder(path: Path) -> Path | None:
@@ -229,18 +169,22 @@ def _is_dense(depth_folder: Path) -> bool:
     return depth_folder.as_posix().endswith(DENSE_FOLDER)
 
 
-def _depth(folder: Path | None, name: str, where: str, metres_per_unit: float) -> DepthSource | None:
+def _depth(folder: Path | None, name: str, where: str, depth_scale: float | int) -> DepthSource | None:
     if folder is None:
         return None
     if _is_dense(folder):
         candidates = [listed_file(folder, f"{name}.{kind}.bin", where) for kind in ("geometric", "photometric")]
         found = next((file for file in candidates if file.is_file()), candidates[0])
         width, height, _ = _dense_header(found)
-        load = functools.partial(read_dense_depth, found, metres_per_unit=metres_per_unit)
+        load = functools.partial(read_dense_depth, found, metres_per_unit=1.0 / depth_scale)
         return DepthSource(path=found, size=(width, height), load=load)
-    file = listed_file(folder, name, where)
-    beside = file.with_name(file.name + ".png")
-    return depth_png(beside if beside.is_file() else file.with_suffix(".png"))
+    for suffix in DEPTH_SUFFIXES:
+        beside = listed_file(folder, name + suffix, where)
+        if beside.is_file():
+            return depth_file(beside, depth_scale)
+    bare = name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in COLOUR_SUFFIXES else name
+    found = listed_file(folder, bare, where)
+    return depth_file(found if found.is_file() else folder / f"{bare}.png", depth_scale)
 
 
 def read_dense_depth(path: Path, *, metres_per_unit: float = 1.0) -> Float[np.ndarray, "height width"]:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import project
-from stereopsis.scenes.readers.capture_files import read_rows
+from stereopsis.scenes.readers.colmap_files import ImageEntry, read_points
 from stereopsis.scenes.scene import Frame
 
 MAX_FRAMES = 12
@@ -21,7 +21,6 @@ MIN_POINTS = 20
 MAX_SPREAD = 0.2
 METRIC_WITHIN = 0.02
 """A unit this near to one metre is taken as one metre: the model was metric, and the difference is the sensor's."""
-_POINT_LINE = "POINT3D_ID X Y Z R G B ERROR TRACK[]"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,13 +46,13 @@ class MeasuredUnit:
         )
 
 
-def measure_unit(frames: Sequence[Frame], observations: Mapping[str, str], points_file: Path) -> MeasuredUnit | None:
+def measure_unit(frames: Sequence[Frame], images: Mapping[str, ImageEntry], model: Path) -> MeasuredUnit | None:
     """Compare depth images with the distances of the model's points that were seen there.
 
     Args:
         frames: poses in the model's unit, depth in metres; up to 12 of those with observations are used, evenly spread.
-        observations: {frame name: the second line of its image in images.txt: X Y POINT3D_ID and so on, pixels}.
-        points_file: points3D.txt.
+        images: {frame name: its image in the model, with the points that it observes}.
+        model: the folder of the model.
 
     Returns:
         None where there is no such file, or fewer than 20 points have a measured depth.
@@ -61,12 +60,12 @@ def measure_unit(frames: Sequence[Frame], observations: Mapping[str, str], point
     Raises:
         SceneError: the file or a line is unreadable, or the two disagree at every scale.
     """
-    seen = [frame for frame in frames if observations.get(frame.name) and frame.load_depth is not None]
-    if not seen or not points_file.is_file():
+    seen = [frame for frame in frames if len(images[frame.name].points) and frame.load_depth is not None]
+    points = read_points(model) if seen else None
+    if points is None:
         return None
-    points = _read_points(points_file)
     chosen = sorted({round(index) for index in np.linspace(0, len(seen) - 1, MAX_FRAMES)})
-    found = [_ratios(seen[index], observations[seen[index].name], points) for index in chosen]
+    found = [_ratios(seen[index], images[seen[index].name], points) for index in chosen]
     ratios = np.concatenate(found)
     if len(ratios) < MIN_POINTS:
         return None
@@ -74,45 +73,30 @@ def measure_unit(frames: Sequence[Frame], observations: Mapping[str, str], point
     spread = float(1.4826 * np.median(np.abs(ratios - measured)) / measured)
     if spread > MAX_SPREAD:
         raise SceneError(
-            f"{points_file}: the depth images and the model's {len(ratios)} points disagree at every scale (ratios "
+            f"{model}: the depth images and the model's {len(ratios)} points disagree at every scale (ratios "
             f"scatter by {spread:.0%} around {measured:.3g} metres per unit, tolerated are {MAX_SPREAD:.0%}); expected "
-            "z-depth in millimetres of the same images; check depth and model, or say metres_per_unit"
+            "z-depth in millimetres of the same images; check depth and model, or say metres_per_unit (--pose-unit)"
         )
     metres = 1.0 if abs(measured - 1.0) <= METRIC_WITHIN else measured
     return MeasuredUnit(metres=metres, measured=measured, spread=spread, points=len(ratios))
 
 
-def _read_points(file: Path) -> dict[int, Float[np.ndarray, "3"]]:
-    points = {}
-    for row in read_rows(file, "points", expected=_POINT_LINE):
-        try:
-            number, x, y, z = row.text.split(maxsplit=4)[:4]
-            points[int(number)] = np.array([float(x), float(y), float(z)])
-        except ValueError as error:
-            raise row.error(f"found '{row.text[:60]}'") from error
-    return points
-
-
-def _ratios(frame: Frame, line: str, points: Mapping[int, np.ndarray]) -> Float[np.ndarray, "n"]:
+def _ratios(frame: Frame, image: ImageEntry, points: Mapping[int, np.ndarray]) -> Float[np.ndarray, "n"]:
     """Metres per unit at every point that the frame saw and whose depth was measured."""
-    try:
-        table = np.array([float(word) for word in line.split()]).reshape(-1, 3)
-    except ValueError as error:
-        raise SceneError(
-            f"images.txt, points of frame '{frame.name}': {error}; expected X Y POINT3D_ID per point; export the model "
-            "again"
-        ) from error
-    table = table[[number in points for number in table[:, 2]]]
+    numbers = [int(number) for number in image.observations()[:, 2] if number in points]
     try:
         depth = frame.depth()
     except FrameError:  # its turn to be reported comes when it is used
         return np.zeros(0)
-    if depth is None or not len(table):
+    if depth is None or not numbers:
         return np.zeros(0)
-    seen = project(np.array([points[int(number)] for number in table[:, 2]]), frame.intrinsics, frame.T_world_camera)
+    # Where the model puts the point, not where the image showed it: the picture may have been straightened since.
+    seen = project(np.array([points[number] for number in numbers]), frame.intrinsics, frame.T_world_camera)
+    ahead = seen.depth > 0
+    pixels, z = seen.pixels[ahead], seen.depth[ahead]
     height, width = depth.shape
-    columns = np.floor(table[:, 0] * width / frame.intrinsics.width).astype(int)
-    rows = np.floor(table[:, 1] * height / frame.intrinsics.height).astype(int)
-    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height) & (seen.depth > 0)
+    columns = np.floor(pixels[:, 0] * width / frame.intrinsics.width).astype(int)
+    rows = np.floor(pixels[:, 1] * height / frame.intrinsics.height).astype(int)
+    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
     measured = depth[rows[inside], columns[inside]].astype(np.float64)
-    return measured[measured > 0] / seen.depth[inside][measured > 0]
+    return measured[measured > 0] / z[inside][measured > 0]

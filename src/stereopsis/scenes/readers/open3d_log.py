@@ -18,15 +18,11 @@ from jaxtyping import Float
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import Intrinsics
 from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_intrinsics, check_policy, collect
-from stereopsis.scenes.readers.capture_files import (
-    capture_frame,
-    check_folder,
-    depth_png,
-    frame_names,
-    natural_key,
-    read_json,
-    read_rows,
-)
+from stereopsis.scenes.conventions import Conventions, ReadOptions
+from stereopsis.scenes.images import COLOUR_SUFFIXES, DEPTH_SUFFIXES
+from stereopsis.scenes.readers.capture_files import capture_frame, check_folder, read_json, read_rows
+from stereopsis.scenes.readers.depth_files import depth_file
+from stereopsis.scenes.readers.listed_files import frame_names, given_name, images_in
 from stereopsis.scenes.scene import Frame, Scene
 
 EXPECTED_FILES = (
@@ -36,7 +32,6 @@ EXPECTED_FILES = (
 COLOUR_FOLDERS = ("color", "rgb", "image")
 TRAJECTORIES = ("trajectory.log", "scene/trajectory.log")
 INTRINSICS = ("intrinsic.json", "camera_intrinsic.json")
-_IMAGES = (".jpg", ".jpeg", ".png")
 _BLOCK = "blocks of five lines: three whole numbers (the first is the image's number, from 0), then a 4x4 matrix"
 _INTRINSIC_KEYS = "width, height and intrinsic_matrix (nine numbers, column by column: fx 0 0 0 fy 0 cx cy 1)"
 
@@ -54,7 +49,11 @@ def is_open3d_log(path: Path) -> bool:
 
 
 def read_open3d_log(
-    path: Path, *, on_bad_frame: OnBadFrame = "raise", max_bad_fraction: float = MAX_BAD_FRACTION
+    path: Path,
+    *,
+    options: ReadOptions = ReadOptions(),  # noqa: B008
+    on_bad_frame: OnBadFrame = "raise",
+    max_bad_fraction: float = MAX_BAD_FRACTION,
 ) -> Scene:
     """Open a capture in the layout of Open3D's reconstruction system; images are read when asked for.
 
@@ -63,6 +62,7 @@ def read_open3d_log(
 
     Args:
         path: the capture's folder.
+        options: what a person says of poses and depth; goes before the layout's own.
         on_bad_frame: "raise" stops at the first bad frame; "skip" leaves bad frames out and counts them.
         max_bad_fraction: the share of bad frames at which "skip" stops, too.
 
@@ -73,11 +73,12 @@ def read_open3d_log(
     path = Path(path)
     check_policy(on_bad_frame)
     check_folder(path, EXPECTED_FILES)
+    conventions = Conventions().with_options(options, str(path))
     intrinsics_file = _first(path, INTRINSICS, _INTRINSIC_KEYS)
     intrinsics = _read_intrinsics(intrinsics_file)
     blocks = _read_log(_first(path, TRAJECTORIES, _BLOCK))
-    colour = _images(path, COLOUR_FOLDERS)
-    depth = _pair(colour, _images(path, ("depth",)))
+    colour = _images(path, COLOUR_FOLDERS, COLOUR_SUFFIXES)
+    depth = _pair(colour, _images(path, ("depth",), DEPTH_SUFFIXES))
     outside = [block for block in blocks if not 0 <= block.image < len(colour)]
     if outside:
         raise SceneError(
@@ -96,22 +97,23 @@ def read_open3d_log(
             )
         return capture_frame(
             names[index],
-            block.pose,
+            conventions.camera_to_world(block.pose),
             intrinsics,
             colour[block.image],
-            depth_png(partner),
+            depth_file(partner, conventions.depth_scale),
             pose_from=block.where,
             intrinsics_from=str(intrinsics_file),
         )
 
     collected = collect(str(path), names, build, on_bad_frame=on_bad_frame, max_bad_fraction=max_bad_fraction)
     return Scene(
-        id=path.resolve().name,
+        id=given_name(path),
         frames=collected.items,
         provenance={
             "format": "open3d",
             "path": str(path),
             "skipped": dict(collected.skipped),
+            **conventions.record(),
             "unmatched": {"colour without pose": len(colour) - len({block.image for block in blocks})},
         },
     )
@@ -152,12 +154,10 @@ def _read_log(file: Path) -> list[_Block]:
     return blocks
 
 
-def _images(path: Path, folders: tuple[str, ...]) -> list[Path]:
+def _images(path: Path, folders: tuple[str, ...], suffixes: tuple[str, ...]) -> list[Path]:
     for name in folders:
-        if (path / name).is_dir():
-            found = [entry for entry in (path / name).iterdir() if entry.suffix.lower() in _IMAGES]
-            if found:
-                return sorted(found, key=lambda entry: natural_key(entry.name))
+        if found := images_in(path / name, suffixes):
+            return found
     raise SceneError(
         f"{path}: found no images in {' or '.join(f'{name}/' for name in folders)}; expected {EXPECTED_FILES}; "
         "restore the folder"

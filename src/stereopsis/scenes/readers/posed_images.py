@@ -30,9 +30,11 @@ from stereopsis.scenes.bad_frames import (
     check_policy,
     collect,
 )
+from stereopsis.scenes.conventions import Conventions, ReadOptions
 from stereopsis.scenes.images import read_colour, read_depth, read_header
-from stereopsis.scenes.readers.capture_files import read_matrix
+from stereopsis.scenes.readers.capture_files import read_matrix, read_text
 from stereopsis.scenes.readers.embodiedscan import SceneInfo, find_info, info_files
+from stereopsis.scenes.readers.listed_files import given_name
 from stereopsis.scenes.scene import Frame, Scene
 
 EXPECTED_FILES = (
@@ -98,6 +100,7 @@ def read_posed_images(
     *,
     root: Path | None = None,
     frames: Frames = "listed",
+    options: ReadOptions = ReadOptions(),  # noqa: B008
     on_bad_frame: OnBadFrame = "raise",
     max_bad_fraction: float = MAX_BAD_FRACTION,
 ) -> Scene:
@@ -108,6 +111,7 @@ def read_posed_images(
         root: the data root, which holds ``embodiedscan/``; None looks for it above the folder.
         frames: "listed" takes the frames that EmbodiedScan's record lists, in its order, as the systems named above
             do; "present" (and any scene without a record) takes all that are in the folder.
+        options: what a person says of poses and depth; goes before the layout's own.
         on_bad_frame: "raise" stops at the first bad frame; "skip" leaves bad frames out and counts them. ScanNet has
             poses of -inf or NaN where tracking was lost: these frames are bad.
         max_bad_fraction: the share of bad frames at which "skip" stops, too.
@@ -124,8 +128,9 @@ def read_posed_images(
     """
     path = Path(path)
     check_policy(on_bad_frame)
+    conventions = Conventions().with_options(options, str(path))
     present = frame_names(path)
-    scene_id = path.absolute().name
+    scene_id = given_name(path)
     root = data_root(path) if root is None else Path(root)
     info = find_info(root, scene_id) if root is not None else None
     names = list(info.names) if info is not None and frames == "listed" else present
@@ -133,7 +138,7 @@ def read_posed_images(
     collected = collect(
         str(path),
         names,
-        lambda index: _check_files(path, names[index], with_depth, info),
+        lambda index: _check_files(path, names[index], with_depth, info, conventions),
         on_bad_frame=on_bad_frame,
         max_bad_fraction=max_bad_fraction,
     )
@@ -145,23 +150,27 @@ def read_posed_images(
     recorded = sum(item.pose_recorded for item in collected.items)
     return Scene(
         id=scene_id,
-        frames=_frames(collected.items, path, info, sizes),
+        frames=_frames(collected.items, path, info, sizes, conventions.depth_scale),
         T_aligned_world=np.eye(4) if alignment is None else alignment[0],
         provenance={
             "format": "posed_images",
             "path": str(path),
             "infos": None if info is None else str(info.source),
             "skipped": collected.skipped,
+            **conventions.record(),
             **({"poses_from_infos": recorded} if recorded else {}),
             **({} if alignment is None else {"alignment": {"method": "given", "source": alignment[1]}}),
         },
     )
 
 
-def _check_files(path: Path, name: str, with_depth: bool, info: SceneInfo | None) -> _FrameFiles:
+def _check_files(
+    path: Path, name: str, with_depth: bool, info: SceneInfo | None, conventions: Conventions
+) -> _FrameFiles:
     pose_file, colour_file, depth_file = (path / f"{name}.{suffix}" for suffix in ("txt", "jpg", "png"))
     recorded = None if info is None or pose_file.exists() else info.poses.get(name)
-    pose = read_matrix(pose_file, ((4, 4),), "pose", FrameError) if recorded is None else recorded
+    stored = read_matrix(pose_file, ((4, 4),), "pose", FrameError) if recorded is None else recorded
+    pose = conventions.camera_to_world(stored)
     check_frame_pose(pose, str(pose_file) if recorded is None else f"{path}: the record's pose of frame '{name}'")
     if info is not None and name in info.names and not colour_file.exists():
         raise FrameError(
@@ -194,6 +203,7 @@ def _frames(
     path: Path,
     info: SceneInfo | None,
     sizes: tuple[tuple[int, int], tuple[int, int] | None],
+    depth_scale: float | int,
 ) -> tuple[Frame, ...]:
     given = None if info is None else info.colour_matrix
     colour = _intrinsics(path, COLOUR_INTRINSICS, given, sizes[0])
@@ -217,7 +227,9 @@ def _frames(
             T_world_camera=item.pose,
             intrinsics=colour,
             load_colour=functools.partial(read_colour, item.colour, size=sizes[0]),
-            load_depth=None if item.depth is None else functools.partial(read_depth, item.depth, size=sizes[1]),
+            load_depth=None
+            if item.depth is None
+            else functools.partial(read_depth, item.depth, scale=depth_scale, size=sizes[1]),
             depth_intrinsics=depth,
         )
         for item in found
@@ -264,7 +276,7 @@ def read_axis_alignment(path: Path) -> Float[np.ndarray, "4 4"] | None:
         SceneError: the file is unreadable, or the line holds no rigid transform.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path, "scan's description", expected="lines of 'key = value'").splitlines()
         line = next((line for line in lines if line.split("=")[0].strip() == "axisAlignment"), None)
         if line is None:
             return None

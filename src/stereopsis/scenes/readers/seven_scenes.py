@@ -10,23 +10,24 @@ import collections
 import dataclasses
 import functools
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import Intrinsics
 from stereopsis.scenes.bad_frames import (
     MAX_BAD_FRACTION,
     OnBadFrame,
-    check_frame_pose,
     check_intrinsics,
     check_policy,
     collect,
 )
+from stereopsis.scenes.conventions import Conventions, ReadOptions
 from stereopsis.scenes.images import read_colour, read_depth, read_header
-from stereopsis.scenes.readers.capture_files import read_matrix
+from stereopsis.scenes.readers.capture_files import read_matrix, read_pose
+from stereopsis.scenes.readers.listed_files import given_name
 from stereopsis.scenes.scene import Frame, Scene
 
 EXPECTED_FILES = (
@@ -34,7 +35,9 @@ EXPECTED_FILES = (
     "(4x4 camera to world); optionally camera-intrinsics.txt (3x3)"
 )
 DEFAULT_INTRINSICS = Intrinsics(fx=585.0, fy=585.0, cx=320.0, cy=240.0, width=640, height=480)
-_FRAME_FILE = re.compile(r"^(frame-\d+)\.(color\.jpg|color\.png|depth\.png|pose\.txt)$")
+_FRAME_FILE = re.compile(
+    r"^(frame-\d+)\.(?:(color)\.(?:jpg|jpeg|png)|(depth)\.(?:png|pgm|tif|tiff)|(pose)\.txt)$", re.IGNORECASE
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,12 +55,17 @@ def is_seven_scenes(path: Path) -> bool:
 
 
 def read_seven_scenes(
-    path: Path, *, on_bad_frame: OnBadFrame = "raise", max_bad_fraction: float = MAX_BAD_FRACTION
+    path: Path,
+    *,
+    options: ReadOptions = ReadOptions(),  # noqa: B008
+    on_bad_frame: OnBadFrame = "raise",
+    max_bad_fraction: float = MAX_BAD_FRACTION,
 ) -> Scene:
     """Open a folder in the 7-Scenes layout; images are read when asked for, their headers and the poses now.
 
     Args:
         path: the folder that holds the frames (of the original data set: one of the ``seq-XX`` folders).
+        options: what a person says of poses and depth; goes before the layout's own.
         on_bad_frame: "raise" stops at the first bad frame; "skip" leaves bad frames out and counts them.
         max_bad_fraction: the share of bad frames at which "skip" stops, too.
 
@@ -70,13 +78,14 @@ def read_seven_scenes(
     """
     path = Path(path)
     check_policy(on_bad_frame)
+    conventions = Conventions().with_options(options, str(path))
     files = _frame_files(path)
     matrix = _read_intrinsics(path)
     names = sorted(files)
     collected = collect(
         str(path),
         names,
-        lambda index: _check_files(path, names[index], files[names[index]]),
+        lambda index: _check_files(path, names[index], files[names[index]], conventions),
         on_bad_frame=on_bad_frame,
         max_bad_fraction=max_bad_fraction,
     )
@@ -87,33 +96,26 @@ def read_seven_scenes(
     intrinsics = _intrinsics(path, matrix, size)
     check_intrinsics(intrinsics, str(path / "camera-intrinsics.txt"))
     return Scene(
-        id=path.resolve().name,
-        frames=tuple(_frame(item, intrinsics) for item in collected.items),
-        provenance={"format": "seven_scenes", "path": str(path), "skipped": collected.skipped},
+        id=given_name(path),
+        frames=tuple(_frame(item, intrinsics, conventions.depth_scale) for item in collected.items),
+        provenance={
+            "format": "seven_scenes",
+            "path": str(path),
+            "skipped": collected.skipped,
+            **conventions.record(),
+        },
     )
 
 
-def read_pose(path: Path) -> Float[np.ndarray, "4 4"]:
-    """Read a 4x4 camera-to-world matrix from a text file.
-
-    Raises:
-        FrameError: the file is absent, no 4x4 table of numbers, not finite, or its rotation is not
-            orthonormal.
-    """
-    pose = read_matrix(path, ((4, 4),), "pose", FrameError)
-    check_frame_pose(pose, str(path))
-    return pose
-
-
-def _frame_files(path: Path) -> dict[str, set[str]]:
-    """{frame name: kinds of files present}."""
+def _frame_files(path: Path) -> dict[str, dict[str, str]]:
+    """{frame name: {kind of file: its name}}; of two colour images, the one without loss."""
     if not path.is_dir():
         raise SceneError(f"{path}: no such folder; expected one that holds {EXPECTED_FILES}; check the path")
-    files: dict[str, set[str]] = {}
-    for entry in path.iterdir():
+    files: dict[str, dict[str, str]] = {}
+    for entry in sorted(path.iterdir()):
         match = _FRAME_FILE.match(entry.name)
-        if match:
-            files.setdefault(match[1], set()).add(match[2])
+        if match:  # sorted: .jpg before .png
+            files.setdefault(match[1].lower(), {})["".join(filter(None, match.groups()[1:])).lower()] = entry.name
     if not files:
         sequences = sorted(entry.name for entry in path.iterdir() if is_seven_scenes(entry))
         remedy = f"open one of its sequences instead: {', '.join(sequences)}" if sequences else "check the path"
@@ -121,10 +123,10 @@ def _frame_files(path: Path) -> dict[str, set[str]]:
     return files
 
 
-def _check_files(path: Path, name: str, kinds: set[str]) -> _FrameFiles:
-    colour_path = path / f"{name}.{'color.png' if 'color.png' in kinds else 'color.jpg'}"
-    depth_path = path / f"{name}.depth.png"
-    pose = read_pose(path / f"{name}.pose.txt")
+def _check_files(path: Path, name: str, found: Mapping[str, str], conventions: Conventions) -> _FrameFiles:
+    colour_path = path / found.get("color", f"{name}.color.jpg")
+    depth_path = path / found.get("depth", f"{name}.depth.png")
+    pose = read_pose(path / found.get("pose", f"{name}.pose.txt"), conventions)
     colour = read_header(colour_path, kind="colour")
     depth = read_header(depth_path, kind="depth")
     if depth.size != colour.size:
@@ -136,13 +138,13 @@ def _check_files(path: Path, name: str, kinds: set[str]) -> _FrameFiles:
     return _FrameFiles(name=name, pose=pose, colour=colour_path, depth=depth_path, size=colour.size)
 
 
-def _frame(item: _FrameFiles, intrinsics: Intrinsics) -> Frame:
+def _frame(item: _FrameFiles, intrinsics: Intrinsics, depth_scale: float | int) -> Frame:
     return Frame(
         name=item.name,
         T_world_camera=item.pose,
         intrinsics=intrinsics,
         load_colour=functools.partial(read_colour, item.colour, size=item.size),
-        load_depth=functools.partial(read_depth, item.depth, size=item.size),
+        load_depth=functools.partial(read_depth, item.depth, scale=depth_scale, size=item.size),
     )
 
 

@@ -4,15 +4,18 @@ Polycam, Record3D, Scaniverse and COLMAP captures come to it through ``ns-proces
 
 Per frame: ``file_path``, ``transform_matrix`` (camera to world, OpenGL axes: y up, z backward) and optionally
 ``depth_file_path`` (z-depth, 16-bit PNG or .npy, in units of 1 mm unless ``depth_unit_scale_factor`` says otherwise).
-Intrinsics (``fl_x fl_y cx cy w h``, or ``camera_angle_x``) stand once for all or in the frame; pixel centres lie at
-+0.5, as here. ``applied_transform`` and ``applied_scale``, which tell how the poses were moved after the capture, are
+Floating-point .npy depth is in metres or millimetres, whichever its values can be. Intrinsics (``fl_x fl_y cx cy w
+h``, or ``camera_angle_x``) stand once for all or in the frame; pixel centres lie at +0.5, as here. Bent pictures
+(``k1`` to ``k4``, ``p1``, ``p2``; OPENCV_FISHEYE) are straightened when they are read, with their depth.
+
+``applied_transform`` and ``applied_scale``, which tell how the poses were moved after the capture, are
 undone: what comes out is the capture's own world, in its own units, to which the depth images belong, too.
 """
 
-import functools
+import dataclasses
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +24,22 @@ from jaxtyping import Float
 
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import ORTHONORMAL_TOLERANCE, Intrinsics
+from stereopsis.geometry.lens import Lens
 from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_policy, collect
+from stereopsis.scenes.conventions import Conventions, ReadOptions
 from stereopsis.scenes.images import read_header
-from stereopsis.scenes.readers.capture_files import (
-    DepthSource,
-    capture_frame,
-    check_folder,
-    depth_png,
-    frame_names,
-    listed_file,
-    natural_key,
-    read_json,
-)
-from stereopsis.scenes.readers.trajectories import opencv_from_opengl
+from stereopsis.scenes.readers.capture_files import capture_frame, check_folder, distortion_note, read_json
+from stereopsis.scenes.readers.depth_files import DepthSource, array_units, depth_file
+from stereopsis.scenes.readers.listed_files import frame_names, given_name, has_image_suffix, listed_file, natural_key
 from stereopsis.scenes.scene import Frame, Scene
 
 EXPECTED_FILES = (
     "transforms.json (frames with file_path, transform_matrix and, for depth, depth_file_path) and its images"
 )
-MILLIMETRE = 0.001
-MAX_DISTORTION = 0.01
-"""Lens distortion that moves no pixel by more than this share of the image's width is left uncorrected."""
-_PINHOLE_MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL")
+CONVENTIONS = Conventions(axes="opengl")
+_MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV_FISHEYE")
+_SCALE_KEYS = ("depth_scale", "integer_depth_scale")
+_DEPTH_KEYS = ("depth_file_path", "depth_path")
 _RADIAL = ("k1", "k2", "k3", "k4")
 _TANGENTIAL = ("p1", "p2")
 _CONTENT = 'an object with "frames": a list of objects with file_path and transform_matrix'
@@ -60,78 +57,121 @@ def read_transforms_json(
     path: Path,
     *,
     depth_unit: float | None = None,
+    options: ReadOptions = ReadOptions(),  # noqa: B008
     on_bad_frame: OnBadFrame = "raise",
     max_bad_fraction: float = MAX_BAD_FRACTION,
 ) -> Scene:
     """Open a transforms.json folder; images are read when asked for, their headers and the poses now.
 
-    Frames are sorted by file name. Lens distortion is not corrected: coefficients that move a pixel by more than 1 %
-    of the image's width are refused, smaller ones are noted in ``provenance["distortion"]``.
-    ``provenance["without_depth"]`` counts frames without depth where others have it.
+    Frames are sorted by file name; those that the file calls bad (``is_bad``) or keeps for tests (``test_frames``) are
+    left out and counted in ``provenance["left_out"]``. ``provenance["without_depth"]`` counts frames without depth
+    where others have it.
 
     Args:
         path: the folder.
-        depth_unit: metres per unit of the depth images; None takes ``depth_unit_scale_factor`` of the file, else 0.001.
+        depth_unit: metres per unit of the depth images; None takes what the options or the file say
+            (``depth_unit_scale_factor``), else what floating-point values tell, else 0.001.
+        options: what a person says of poses and depth; goes before the file's own.
         on_bad_frame: "raise" stops at the first bad frame; "skip" leaves bad frames out and counts them.
         max_bad_fraction: the share of bad frames at which "skip" stops, too.
 
     Raises:
         FrameError: a frame's entry, pose, intrinsics or image header is unusable, and the policy is "raise".
-        SceneError: the file is absent or unusable, the lens is no pinhole's, or too many frames are bad.
+        SceneError: the file is absent or unusable, the lens is of an unknown kind, or too many frames are bad.
     """
     path = Path(path)
     check_policy(on_bad_frame)
     check_folder(path, EXPECTED_FILES)
     file = path / "transforms.json"
+    conventions = CONVENTIONS.with_options(options, str(path))
     content = read_json(file, "capture", expected=_CONTENT)
-    entries = _entries(content, file)
-    unit = _positive(content, "depth_unit_scale_factor", MILLIMETRE, file) if depth_unit is None else depth_unit
+    entries, left_out = _entries(content, file)
+    units = _depth_units(path, content, entries, file, options) if depth_unit is None else 1.0 / depth_unit
+    conventions = dataclasses.replace(conventions, depth_scale=units)
     scale = _positive(content, "applied_scale", 1.0, file)
     undo = _undo(content, file)
-    shifts: list[float] = []
+    lenses: dict[Lens, None] = {}
 
     def build(index: int) -> Frame:
         entry = entries[index]
         where = f"{file}, frame '{entry.get('file_path')}'"
         colour = _colour_file(path, entry, where)
         values = {**content, **entry}
-        intrinsics = _intrinsics(values, colour, where)
-        shifts.append(_check_lens(values, intrinsics, where))
+        lens = _lens(values, _intrinsics(values, colour, where), where)
+        lenses[lens] = None
         pose = _matrix(entry.get("transform_matrix"), where)
         pose[:3, 3] /= scale
         return capture_frame(
             names[index],
-            opencv_from_opengl(undo @ pose),
-            intrinsics,
+            undo @ conventions.camera_to_world(pose),
+            lens.camera,
             colour,
-            _depth(path, entry, unit, where),
+            _depth(path, entry, units, where),
             pose_from=where,
             intrinsics_from=where,
+            lens=lens,
         )
 
     names = frame_names([str(entry.get("file_path")) for entry in entries])
     collected = collect(str(path), names, build, on_bad_frame=on_bad_frame, max_bad_fraction=max_bad_fraction)
-    provenance: dict[str, Any] = {"format": "transforms_json", "path": str(path), "skipped": dict(collected.skipped)}
+    provenance: dict[str, Any] = {
+        "format": "transforms_json",
+        "path": str(path),
+        "skipped": dict(collected.skipped),
+        "conventions": {**conventions.record()["conventions"], "world": undo.tolist()},
+        **left_out,
+        **distortion_note(lenses),
+    }
     without = sum(frame.load_depth is None for frame in collected.items)
     if 0 < without < len(collected.items):
         provenance["without_depth"] = without
-    if max(shifts) > 0:
-        provenance["distortion"] = f"not removed; it moves no pixel by more than {max(shifts):.1f} pixels"
-    return Scene(id=path.resolve().name, frames=collected.items, provenance=provenance)
+    return Scene(id=given_name(path), frames=collected.items, provenance=provenance)
 
 
-def _entries(content: Mapping[str, Any], file: Path) -> list[dict[str, Any]]:
+def _entries(content: Mapping[str, Any], file: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The frames, by the order of their files' names, and what to say about those that are not among them."""
     entries = content.get("frames")
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         found = f"{len(entries)} entries" if isinstance(entries, list) else type(entries).__name__
         raise SceneError(f"{file}: found {found} under 'frames'; expected {_CONTENT}; export the capture again")
+    good = [entry for entry in entries if not entry.get("is_bad")]
+    if not good:
+        raise SceneError(
+            f"{file}: all of its {len(entries)} frames are marked 'is_bad'; expected usable ones; check it"
+        )
+    held = content.get("test_frames")
+    counts = {"is_bad": len(entries) - len(good), "test_frames": len(held) if isinstance(held, list) else 0}
+    left_out = {"left_out": counts} if any(counts.values()) else {}
+    return sorted(good, key=lambda entry: natural_key(os.path.normpath(str(entry.get("file_path"))))), left_out
+
+
+def _depth_units(
+    path: Path, content: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], file: Path, options: ReadOptions
+) -> float:
+    """Units per metre: what a person says, what the file says under any known name, or what the values tell."""
+    if options.depth_scale is not None:
+        return options.depth_scale
+    if "depth_unit_scale_factor" in content:
+        return 1.0 / _positive(content, "depth_unit_scale_factor", 1.0, file)
+    named = [key for key in _SCALE_KEYS if key in content]
+    if named:
+        # Third parties write either metres per unit (0.001) or units per metre (1000); only one of the two is below 1.
+        value = _positive(content, named[0], 1.0, file)
+        return value if value >= 1 else 1.0 / value
+    remedy = "add depth_unit_scale_factor (metres per unit) beside 'frames', or --depth-scale (units per metre)"
     if any("depth_path" in entry and "depth_file_path" not in entry for entry in entries):
         raise SceneError(
             f"{file}: frames name their depth images under 'depth_path' (instant-ngp), whose unit differs from file to "
             "file; expected 'depth_file_path', and 'depth_unit_scale_factor' (metres per unit) beside 'frames'; rename "
-            "the key and add the unit"
+            f"the key and add the unit, or {remedy}"
         )
-    return sorted(entries, key=lambda entry: natural_key(os.path.normpath(str(entry.get("file_path")))))
+    files = []
+    for entry in entries:
+        try:
+            files.append(listed_file(path, entry.get("depth_file_path"), str(file)))
+        except FrameError:  # its turn to be reported comes when its frame is built
+            continue
+    return array_units(files, CONVENTIONS.depth_scale, remedy)
 
 
 def _number(value: object, key: str, where: str) -> float:
@@ -182,7 +222,7 @@ def _matrix(value: object, where: str) -> Float[np.ndarray, "4 4"]:
 
 def _colour_file(path: Path, entry: Mapping[str, Any], where: str) -> Path:
     file = listed_file(path, entry.get("file_path"), where)
-    if not file.suffix and not file.exists():  # the original NeRF scenes leave ".png" out
+    if not has_image_suffix(file.name) and not file.exists():  # for the message: the original NeRF scenes leave it out
         return file.with_name(file.name + ".png")
     return file
 
@@ -211,82 +251,16 @@ def _intrinsics(values: Mapping[str, Any], colour: Path, where: str) -> Intrinsi
     return Intrinsics(fx=fx, fy=fy, cx=cx, cy=cy, width=width, height=height)
 
 
-def _check_lens(values: Mapping[str, Any], intrinsics: Intrinsics, where: str) -> float:
-    """How far distortion moves any pixel, in pixels; too much of it, or another lens than a pinhole's, is refused."""
+def _lens(values: Mapping[str, Any], intrinsics: Intrinsics, where: str) -> Lens:
     model = values.get("camera_model", "OPENCV")
-    if model not in _PINHOLE_MODELS or values.get("is_fisheye"):
-        model = "fisheye" if values.get("is_fisheye") else model
-        raise SceneError(f"{where}: camera model {model}, expected one of {', '.join(_PINHOLE_MODELS)}; {_UNDISTORT}")
-    radial = [_number(values.get(key, 0.0), key, where) for key in _RADIAL]
-    tangential = [_number(values.get(key, 0.0), key, where) for key in _TANGENTIAL]
-    shift = distortion_shift(intrinsics, radial, tangential)
-    if shift > MAX_DISTORTION * intrinsics.width:
-        raise SceneError(
-            f"{where}: lens distortion moves pixels by up to {shift:.1f}, more than {MAX_DISTORTION:.0%} of the "
-            f"image's width; expected pinhole images; {_UNDISTORT}, without k1 to k4, p1, p2"
-        )
-    return shift
+    if model not in _MODELS:
+        raise SceneError(f"{where}: camera model {model}, expected one of {', '.join(_MODELS)}; {_UNDISTORT}")
+    fisheye = model == "OPENCV_FISHEYE" or bool(values.get("is_fisheye"))
+    radial = tuple(_number(values.get(key, 0.0), key, where) for key in _RADIAL)
+    p1, p2 = (_number(values.get(key, 0.0), key, where) for key in _TANGENTIAL)
+    return Lens(camera=intrinsics, fisheye=fisheye, radial=radial, tangential=(0.0, 0.0) if fisheye else (p1, p2))
 
 
-def distortion_shift(intrinsics: Intrinsics, radial: list[float], tangential: list[float]) -> float:
-    """The largest distance, in pixels, by which OpenCV's lens distortion moves a point of the image.
-
-    Args:
-        intrinsics: of the distorted image; focal lengths positive.
-        radial: coefficients of r^2, r^4, ...
-        tangential: p1, p2.
-    """
-    if not any(radial) and not any(tangential):
-        return 0.0
-    columns = np.linspace(0, intrinsics.width, 33)
-    rows = np.linspace(0, intrinsics.height, 33)
-    x, y = np.meshgrid((columns - intrinsics.cx) / intrinsics.fx, (rows - intrinsics.cy) / intrinsics.fy)
-    squared = x**2 + y**2
-    factor = sum(value * squared ** (power + 1) for power, value in enumerate(radial))
-    p1, p2 = tangential
-    dx = x * factor + 2 * p1 * x * y + p2 * (squared + 2 * x**2)
-    dy = y * factor + p1 * (squared + 2 * y**2) + 2 * p2 * x * y
-    return float(np.hypot(intrinsics.fx * dx, intrinsics.fy * dy).max())
-
-
-def _depth(path: Path, entry: Mapping[str, Any], unit: float, where: str) -> DepthSource | None:
-    if entry.get("depth_file_path") is None:
-        return None
-    file = listed_file(path, entry["depth_file_path"], where)
-    if file.suffix.lower() != ".npy":
-        return depth_png(file, units_per_metre=1.0 / unit)
-    shape = _open_array(file).shape
-    return DepthSource(path=file, size=(shape[1], shape[0]), load=functools.partial(read_depth_array, file, unit=unit))
-
-
-def read_depth_array(path: Path, *, unit: float) -> Float[np.ndarray, "height width"]:
-    """Read a depth image stored as a NumPy array; pickled objects in it are refused, never executed.
-
-    Args:
-        path: the .npy file, [height, width] numbers.
-        unit: metres per unit.
-
-    Returns:
-        float32 metres, 0 where the file has values that are not finite or not positive.
-
-    Raises:
-        FrameError: the file is absent, truncated, or no such array.
-    """
-    with np.errstate(over="ignore"):  # becomes inf, which is invalid
-        depth = np.array(_open_array(path), dtype=np.float32) * np.float32(unit)
-    depth[~(np.isfinite(depth) & (depth > 0))] = 0.0
-    return depth
-
-
-def _open_array(path: Path) -> np.ndarray:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise FrameError(
-            f"{path}: cannot be read as a depth array ({error}); expected a .npy file of [height, width] numbers; "
-            "restore it, or leave the frame out with on_bad_frame='skip'"
-        ) from error
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "fiu":
-        found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else "an archive"
-        raise FrameError(f"{path}: holds {found}, expected [height, width] numbers; export the depth again")
-    return array
+def _depth(path: Path, entry: Mapping[str, Any], units_per_metre: float, where: str) -> DepthSource | None:
+    name = next((entry[key] for key in _DEPTH_KEYS if entry.get(key) is not None), None)
+    return None if name is None else depth_file(listed_file(path, name, where), units_per_metre)

@@ -8,6 +8,7 @@ published ones of the benchmark's own cameras.
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,10 @@ from jaxtyping import Float
 from stereopsis.errors import SceneError
 from stereopsis.geometry.camera import Intrinsics
 from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_intrinsics, check_policy, collect
-from stereopsis.scenes.readers.capture_files import (
-    capture_frame,
-    check_folder,
-    common_size,
-    depth_png,
-    frame_names,
-    listed_file,
-    read_rows,
-)
+from stereopsis.scenes.conventions import Conventions, ReadOptions
+from stereopsis.scenes.readers.capture_files import capture_frame, check_folder, read_rows
+from stereopsis.scenes.readers.depth_files import depth_file
+from stereopsis.scenes.readers.listed_files import common_size, frame_names, given_name, listed_file
 from stereopsis.scenes.readers.trajectories import (
     Moment,
     Trajectory,
@@ -42,7 +38,7 @@ EXPECTED_FILES = (
     "tz qx qy qz qw), camera.txt (fx fy cx cy) unless the folder's name holds freiburg1, freiburg2 or freiburg3"
 )
 TRAJECTORIES = ("groundtruth.txt", "trajectory.txt", "CameraTrajectory.txt", "KeyFrameTrajectory.txt")
-UNITS_PER_METRE = 5000.0
+CONVENTIONS = Conventions(quaternion="xyzw", depth_scale=5000.0)
 MAX_DEPTH_DELAY = 0.02
 """Seconds between a colour image and its depth image, as in the benchmark's own association script."""
 MAX_POSE_GAP = 0.1
@@ -84,6 +80,7 @@ def read_tum(
     path: Path,
     *,
     trajectory: str | None = None,
+    options: ReadOptions = ReadOptions(),  # noqa: B008
     on_bad_frame: OnBadFrame = "raise",
     max_bad_fraction: float = MAX_BAD_FRACTION,
 ) -> Scene:
@@ -98,6 +95,7 @@ def read_tum(
     Args:
         path: the recording's folder.
         trajectory: the trajectory's file name; None takes the first that exists of `TRAJECTORIES`.
+        options: what a person says of poses and depth; goes before the layout's own.
         on_bad_frame: "raise" stops at the first bad frame; "skip" leaves bad frames out and counts them.
         max_bad_fraction: the share of bad frames at which "skip" stops, too.
 
@@ -108,8 +106,10 @@ def read_tum(
     path = Path(path)
     check_policy(on_bad_frame)
     check_folder(path, EXPECTED_FILES)
+    conventions = CONVENTIONS.with_options(options, str(path))
+    build_pose = functools.partial(_pose, conventions=conventions)
     colour, depth = _read_list(path / "rgb.txt"), _read_list(path / "depth.txt")
-    poses = read_trajectory(_trajectory_file(path, trajectory), 7, _pose, expected=_POSE_LINE)
+    poses = read_trajectory(_trajectory_file(path, trajectory), 7, build_pose, expected=_POSE_LINE)
     partners = associate(colour.times, depth.times, MAX_DEPTH_DELAY)
     moments = [moment_at(poses, time, tolerance=SAME_TIME, max_gap=MAX_POSE_GAP) for time in colour.times]
     matches = [
@@ -119,22 +119,19 @@ def read_tum(
     ]
     if not matches:
         raise SceneError(_no_match(path, colour, depth, poses))
-    matched = [colour.names[match.colour] for match in matches]
-    names = frame_names(matched)
+    names = frame_names([colour.names[match.colour] for match in matches])
     camera = _camera_of(path)
-    intrinsics = _intrinsics(path, camera, matched)
+    intrinsics = _intrinsics(path, camera, colour, matches)
 
     def build(index: int) -> Frame:
         match = matches[index]
         where = colour.where[match.colour]
         return capture_frame(
             names[index],
-            pose_at(poses, match.moment),
+            conventions.camera_to_world(pose_at(poses, match.moment)),
             intrinsics,
             listed_file(path, colour.names[match.colour], where),
-            depth_png(
-                listed_file(path, depth.names[match.depth], depth.where[match.depth]), units_per_metre=UNITS_PER_METRE
-            ),
+            depth_file(listed_file(path, depth.names[match.depth], depth.where[match.depth]), conventions.depth_scale),
             pose_from=f"{poses.file}, at {colour.times[match.colour]:.6f}",
             intrinsics_from=str(path / "camera.txt") if camera is None else f"the camera of {camera}",
         )
@@ -145,6 +142,7 @@ def read_tum(
         "path": str(path),
         "trajectory": poses.file.name,
         "skipped": dict(collected.skipped),
+        **conventions.record(),
         "unmatched": {
             "colour without depth": int((partners < 0).sum()),
             "colour without pose": sum(moment is None for moment in moments),
@@ -154,7 +152,7 @@ def read_tum(
         provenance["distortion"] = (
             f"not removed: the images of {camera} are distorted, by a few per cent of the width in the corners"
         )
-    return Scene(id=path.resolve().name, frames=collected.items, provenance=provenance)
+    return Scene(id=given_name(path), frames=collected.items, provenance=provenance)
 
 
 def _read_list(file: Path) -> _TimedImages:
@@ -174,8 +172,8 @@ def _read_list(file: Path) -> _TimedImages:
     return _TimedImages(times=np.array(times), names=names, where=where)
 
 
-def _pose(values: np.ndarray) -> np.ndarray:
-    return pose_from_quaternion(values[3:], values[:3])
+def _pose(values: np.ndarray, conventions: Conventions) -> np.ndarray:
+    return pose_from_quaternion(conventions.xyzw(values[3:]), values[:3])
 
 
 def _trajectory_file(path: Path, name: str | None) -> Path:
@@ -197,13 +195,15 @@ def _camera_of(path: Path) -> str | None:
     return next((camera for camera in _CAMERAS if camera in path.resolve().name), None)
 
 
-def _intrinsics(path: Path, camera: str | None, images: list[str]) -> Intrinsics:
+def _intrinsics(path: Path, camera: str | None, colour: _TimedImages, matches: list[_Match]) -> Intrinsics:
     file = path / "camera.txt"
     if camera is not None:
         values, size = np.array(_CAMERAS[camera]), (640, 480)
     elif file.exists():
         rows = read_rows(file, "camera", expected=_CAMERA_LINE)
-        values, size = rows[0].numbers(4), common_size(path, images, str(path / "rgb.txt"))
+        used = [match.colour for match in matches]
+        size = common_size(path, [colour.names[index] for index in used], [colour.where[index] for index in used])
+        values = rows[0].numbers(4)
     else:
         raise SceneError(
             f"{file}: does not exist, and the folder's name '{path.resolve().name}' holds none of "

@@ -2,8 +2,8 @@
 
 Two layouts are in use. ``posed_images/`` holds ``NNNNN.jpg``, ``NNNNN.txt`` (4x4 camera to world) and often
 ``NNNNN.png`` (16-bit depth in millimetres). ScanNet's own SensReader writes the same into ``color/``, ``pose/`` and
-``depth/``. Intrinsics are 3x3 or 4x4 tables beside the frames, in the scan's folder or in ``intrinsic/``; else those of
-``SCENE.txt`` serve.
+``depth/``. Intrinsics are 3x3 or 4x4 tables beside the frames or poses, in the scan's folder, or in ``intrinsic/`` or
+``intrinsics/``; else those of ``SCENE.txt`` serve.
 """
 
 import collections
@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +19,31 @@ import numpy as np
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import Intrinsics
 from stereopsis.scenes.bad_frames import OnBadFrame, check_intrinsics
-from stereopsis.scenes.images import read_colour, read_depth, read_header
+from stereopsis.scenes.conventions import Conventions
+from stereopsis.scenes.images import DEPTH_SUFFIXES, read_colour, read_header
+from stereopsis.scenes.readers.capture_files import read_pose
+from stereopsis.scenes.readers.depth_files import DepthSource, array_units, depth_file
 from stereopsis.scenes.readers.scannet.frames import ScanFrames
 from stereopsis.scenes.readers.scannet.metadata import ScanMetadata, read_matrix
-from stereopsis.scenes.readers.seven_scenes import read_pose
 from stereopsis.scenes.scene import Frame
 
-COLOUR_INTRINSICS = ("intrinsic_color.txt", "intrinsic.txt")
-DEPTH_INTRINSICS = ("intrinsic_depth.txt", "depth_intrinsic.txt")
-_NUMBERED = re.compile(r"^([0-9]{1,9})\.(jpg|jpeg|png|txt)$")
+COLOUR_INTRINSICS = (
+    "intrinsic_color.txt",
+    "intrinsics_color.txt",
+    "color_intrinsic.txt",
+    "color_intrinsics.txt",
+    "intrinsic.txt",
+    "intrinsics.txt",
+)
+DEPTH_INTRINSICS = (
+    "intrinsic_depth.txt",
+    "intrinsics_depth.txt",
+    "depth_intrinsic.txt",
+    "depth_intrinsics.txt",
+)
+COLOUR_FOLDERS = ("color", "rgb", "image", "images")
+POSE_FOLDERS = ("pose", "poses")
+_NUMBERED = re.compile(r"^([0-9]{1,9})\.(jpg|jpeg|png|pgm|tif|tiff|npy|txt)$", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,8 +61,11 @@ class _Files:
     pose: np.ndarray
     colour: Path
     size: tuple[int, int]
-    depth: Path | None
-    depth_size: tuple[int, int] | None
+    depth: DepthSource | None
+
+    @property
+    def depth_size(self) -> tuple[int, int] | None:
+        return None if self.depth is None else self.depth.size
 
 
 def find_folders(path: Path) -> FrameFolders | None:
@@ -53,13 +73,21 @@ def find_folders(path: Path) -> FrameFolders | None:
     together = path / "posed_images"
     if together.is_dir():
         return FrameFolders(colour=together, depth=together, pose=together)
-    if (path / "color").is_dir() and (path / "pose").is_dir():
-        return FrameFolders(colour=path / "color", depth=path / "depth", pose=path / "pose")
+    colour = next((path / name for name in COLOUR_FOLDERS if (path / name).is_dir()), None)
+    pose = next((path / name for name in POSE_FOLDERS if (path / name).is_dir()), None)
+    if colour is not None and pose is not None:
+        return FrameFolders(colour=colour, depth=path / "depth", pose=pose)
     return None
 
 
 def exported_frames(
-    path: Path, folders: FrameFolders, metadata: ScanMetadata, *, on_bad_frame: OnBadFrame, every: int
+    path: Path,
+    folders: FrameFolders,
+    metadata: ScanMetadata,
+    *,
+    conventions: Conventions,
+    on_bad_frame: OnBadFrame,
+    every: int,
 ) -> ScanFrames:
     """Index an export as frames named by their files; poses and image headers are read now, pixels when asked for.
 
@@ -69,6 +97,7 @@ def exported_frames(
         path: the scan's folder.
         folders: of `find_folders`.
         metadata: the scan's, for intrinsics where no file has them.
+        conventions: of poses and depth.
         on_bad_frame: "raise" stops at the first frame that lacks a file or whose pose or image header is wrong;
             "skip" leaves such frames out.
         every: take every how many frames.
@@ -78,18 +107,20 @@ def exported_frames(
         SceneError: there are no frames, or no usable intrinsics.
     """
     listed = {role: _numbered(getattr(folders, role)) for role in ("colour", "depth", "pose")}
-    suffixes = {"colour": ("jpg", "jpeg") if folders.colour == folders.depth else ("jpg", "jpeg", "png")}
-    colours = {
-        stem: f"{stem}.{s}" for stem, found in listed["colour"].items() for s in suffixes["colour"] if s in found
-    }
-    depths = {stem for stem, found in listed["depth"].items() if "png" in found}
-    poses = {stem for stem, found in listed["pose"].items() if "txt" in found}
-    names = sorted(colours.keys() | depths | poses, key=lambda stem: (int(stem), stem))
+    of_colour = ("jpg", "jpeg") if folders.colour == folders.depth else ("jpg", "jpeg", "png")
+    colours = _by_stem(listed["colour"], of_colour)
+    depths = _by_stem(listed["depth"], tuple(suffix[1:] for suffix in DEPTH_SUFFIXES))
+    poses = _by_stem(listed["pose"], ("txt",))
+    names = sorted(colours.keys() | depths.keys() | poses.keys(), key=lambda stem: (int(stem), stem))
     if not names:
         raise SceneError(
             f"{folders.colour}: found no frames; expected numbered images and poses (00000.jpg, 00000.txt, ...); check "
             "the export"
         )
+    if "depth_scale" not in conventions.said:
+        arrays = [folders.depth / file for file in depths.values()]
+        units = array_units(arrays, conventions.depth_scale, "add --depth-scale (units per metre)")
+        conventions = dataclasses.replace(conventions, depth_scale=units)
     usable: list[_Files] = []
     skipped: dict[str, str] = {}
 
@@ -100,7 +131,8 @@ def exported_frames(
 
     for name in names[::every]:
         try:
-            usable.append(_check(folders, name, colours.get(name, f"{name}.jpg"), with_depth=bool(depths)))
+            files = (poses.get(name, f"{name}.txt"), colours.get(name, f"{name}.jpg"), depths.get(name, f"{name}.png"))
+            usable.append(_check(folders, name, files, conventions, with_depth=bool(depths)))
         except FrameError as error:
             leave_out(name, error)
     alike = collections.Counter((item.size, item.depth_size) for item in usable).most_common(1)
@@ -114,31 +146,46 @@ def exported_frames(
         depth = None if depth_size is None else _depth_camera(path, folders, metadata, colour, depth_size)
         frames = tuple(_frame(item, colour, depth) for item in usable if item.name not in skipped)
     return ScanFrames(
-        frames=frames, skipped=skipped, source=str(folders.colour.relative_to(path)), stored=len(names), notes=()
+        frames=frames,
+        skipped=skipped,
+        source=str(folders.colour.relative_to(path)),
+        stored=len(names),
+        conventions=conventions,
     )
 
 
-def _numbered(folder: Path) -> dict[str, set[str]]:
-    """{stem: suffixes} of a folder's numbered files; nothing where there is no folder."""
+def _by_stem(listed: Mapping[str, Mapping[str, str]], suffixes: Sequence[str]) -> dict[str, str]:
+    """{stem: name of the file} with the first of the suffixes that there is."""
+    return {
+        stem: next(found[suffix] for suffix in suffixes if suffix in found)
+        for stem, found in listed.items()
+        if any(suffix in found for suffix in suffixes)
+    }
+
+
+def _numbered(folder: Path) -> dict[str, dict[str, str]]:
+    """{stem: {suffix: name}} of a folder's numbered files; nothing where there is no folder."""
     try:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise SceneError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
-    found: dict[str, set[str]] = {}
-    for match in filter(None, map(_NUMBERED.match, names)):
-        found.setdefault(match[1], set()).add(match[2])
+    found: dict[str, dict[str, str]] = {}
+    for match in filter(None, map(_NUMBERED.match, sorted(names))):
+        found.setdefault(match[1], {})[match[2].lower()] = match[0]
     return found
 
 
-def _check(folders: FrameFolders, name: str, colour_name: str, *, with_depth: bool) -> _Files:
-    pose = read_pose(folders.pose / f"{name}.txt")
-    colour = folders.colour / colour_name
+def _check(
+    folders: FrameFolders, name: str, files: tuple[str, str, str], conventions: Conventions, *, with_depth: bool
+) -> _Files:
+    """Files: of pose, colour and depth."""
+    pose = read_pose(folders.pose / files[0], conventions)
+    colour = folders.colour / files[1]
     size = read_header(colour, kind="colour").size
-    depth = folders.depth / f"{name}.png" if with_depth else None
-    depth_size = None if depth is None else read_header(depth, kind="depth").size
-    return _Files(name=name, pose=pose, colour=colour, size=size, depth=depth, depth_size=depth_size)
+    depth = depth_file(folders.depth / files[2], conventions.depth_scale) if with_depth else None
+    return _Files(name=name, pose=pose, colour=colour, size=size, depth=depth)
 
 
 def _frame(item: _Files, colour: Intrinsics, depth: Intrinsics | None) -> Frame:
@@ -147,7 +194,7 @@ def _frame(item: _Files, colour: Intrinsics, depth: Intrinsics | None) -> Frame:
         T_world_camera=item.pose,
         intrinsics=colour,
         load_colour=functools.partial(read_colour, item.colour, size=item.size),
-        load_depth=None if item.depth is None else functools.partial(read_depth, item.depth, size=item.depth_size),
+        load_depth=None if item.depth is None else item.depth.load,
         depth_intrinsics=None if depth == colour else depth,
     )
 
@@ -155,7 +202,7 @@ def _frame(item: _Files, colour: Intrinsics, depth: Intrinsics | None) -> Frame:
 def _other_size(item: _Files, size: tuple[int, int], depth_size: tuple[int, int] | None) -> str:
     what, found, expected = item.colour, item.size, size
     if found == expected and item.depth is not None and item.depth_size is not None and depth_size is not None:
-        what, found, expected = item.depth, item.depth_size, depth_size
+        what, found, expected = item.depth.path, item.depth_size, depth_size
     return (
         f"{what}: the image is {found[0]}x{found[1]}, expected {expected[0]}x{expected[1]} as most frames have (one "
         "set of intrinsics serves all); restore the original, or leave the frame out with on_bad_frame='skip'"
@@ -163,7 +210,7 @@ def _other_size(item: _Files, size: tuple[int, int], depth_size: tuple[int, int]
 
 
 def _intrinsics_file(path: Path, folders: FrameFolders, names: tuple[str, ...]) -> Path | None:
-    for folder in (folders.colour, path, path / "intrinsic"):
+    for folder in (folders.colour, path, path / "intrinsic", path / "intrinsics", folders.pose):
         for name in names:
             if (folder / name).is_file():
                 return folder / name

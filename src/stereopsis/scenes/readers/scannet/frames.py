@@ -10,6 +10,7 @@ import numpy as np
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import Intrinsics
 from stereopsis.scenes.bad_frames import OnBadFrame, check_frame_pose, check_intrinsics
+from stereopsis.scenes.conventions import Conventions, ReadOptions
 from stereopsis.scenes.readers.scannet.sens import SensFile, SensFrame, open_sens, read_sens_colour, read_sens_depth
 from stereopsis.scenes.scene import Frame
 
@@ -25,6 +26,7 @@ class ScanFrames:
         skipped: {frame name: why it is left out}.
         source: the file or folder that holds them.
         stored: how many frames there are before any was left out.
+        conventions: of poses and depth.
         notes: what people should know of them.
     """
 
@@ -32,16 +34,18 @@ class ScanFrames:
     skipped: Mapping[str, str]
     source: str
     stored: int
+    conventions: Conventions
     notes: tuple[str, ...] = ()
 
 
-def sens_frames(path: Path, *, on_bad_frame: OnBadFrame, every: int) -> ScanFrames:
+def sens_frames(path: Path, *, options: ReadOptions, on_bad_frame: OnBadFrame, every: int) -> ScanFrames:
     """Index a ``.sens`` file as frames named by five digits, as exports of the data set name them.
 
     The stored pose serves colour and depth alike, as in ScanNet's own export.
 
     Args:
         path: the file.
+        options: what a person says of poses and depth; goes before the file's own.
         on_bad_frame: "raise" stops at the first lost pose or empty image; "skip" leaves such frames out.
         every: take every how many frames.
 
@@ -50,6 +54,8 @@ def sens_frames(path: Path, *, on_bad_frame: OnBadFrame, every: int) -> ScanFram
         SceneError: the file or its intrinsics are unusable.
     """
     sens = open_sens(path)
+    conventions = Conventions(depth_scale=sens.header.depth_shift).with_options(options, str(path))
+    header = dataclasses.replace(sens.header, depth_shift=conventions.depth_scale)
     colour = _camera(sens, "colour", sens.header.colour_intrinsics, sens.header.colour_size)
     depth = _camera(sens, "depth", sens.header.depth_intrinsics, sens.header.depth_size)
     frames: list[Frame] = []
@@ -57,7 +63,8 @@ def sens_frames(path: Path, *, on_bad_frame: OnBadFrame, every: int) -> ScanFram
     for item in sens.frames[::every]:
         name = f"{item.index:05d}"
         try:
-            _check(sens, item)
+            pose = conventions.camera_to_world(item.T_world_camera)
+            _check(sens, item, pose)
         except FrameError as error:
             if on_bad_frame == "raise":
                 raise
@@ -66,15 +73,20 @@ def sens_frames(path: Path, *, on_bad_frame: OnBadFrame, every: int) -> ScanFram
         frames.append(
             Frame(
                 name=name,
-                T_world_camera=item.T_world_camera,
+                T_world_camera=pose,
                 intrinsics=colour,
-                load_colour=functools.partial(read_sens_colour, path, sens.header, item),
-                load_depth=functools.partial(read_sens_depth, path, sens.header, item),
+                load_colour=functools.partial(read_sens_colour, path, header, item),
+                load_depth=functools.partial(read_sens_depth, path, header, item),
                 depth_intrinsics=None if depth == colour else depth,
             )
         )
     return ScanFrames(
-        frames=tuple(frames), skipped=skipped, source=path.name, stored=len(sens.frames), notes=_notes(sens)
+        frames=tuple(frames),
+        skipped=skipped,
+        source=path.name,
+        stored=len(sens.frames),
+        conventions=conventions,
+        notes=_notes(sens),
     )
 
 
@@ -89,9 +101,9 @@ def _camera(sens: SensFile, which: str, matrix: np.ndarray, size: tuple[int, int
     return camera
 
 
-def _check(sens: SensFile, item: SensFrame) -> None:
+def _check(sens: SensFile, item: SensFrame, pose: np.ndarray) -> None:
     where = f"{sens.path}: frame {item.index:05d}"
-    check_frame_pose(item.T_world_camera, where)
+    check_frame_pose(pose, where)
     if not (item.colour_bytes and item.depth_bytes):
         empty = "depth" if item.colour_bytes else "colour"
         raise FrameError(

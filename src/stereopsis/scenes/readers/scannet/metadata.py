@@ -9,6 +9,8 @@ from jaxtyping import Float
 
 from stereopsis.errors import SceneError
 from stereopsis.geometry.camera import Intrinsics, check_pose
+from stereopsis.scenes.readers.capture_files import read_matrix as read_table
+from stereopsis.scenes.readers.capture_files import read_text
 
 ALIGNMENT_FILE = "axis_align_matrix.txt"
 _RESTORE = "restore the file from the data set, or correct the line"
@@ -63,26 +65,12 @@ def read_matrix(path: Path) -> Float[np.ndarray, "rows columns"]:
     Raises:
         SceneError: the file is absent or holds something else.
     """
-    expected = "3x3 or 4x4 numbers separated by blanks"
-    try:
-        rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        values = [[float(value) for value in row] for row in rows]
-    except (OSError, ValueError) as error:
-        raise SceneError(f"{path}: cannot be read ({error}); expected {expected}; restore the file") from error
-    if len(values) not in (3, 4) or any(len(row) != len(values) for row in values):
-        found = f"{len(values)} rows of {sorted({len(row) for row in values})} numbers" if values else "nothing"
-        raise SceneError(f"{path}: found {found}; expected {expected}; restore the file")
-    return np.array(values, dtype=np.float64)
+    return read_table(path, ((3, 3), (4, 4)), "matrix", SceneError)
 
 
 def _read_values(path: Path) -> dict[str, str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise SceneError(
-            f"{path}: cannot be read ({error}); expected lines of 'key = value', with axisAlignment among them; "
-            "restore the file from the data set"
-        ) from error
+    expected = "lines of 'key = value', with axisAlignment among them"
+    text = read_text(path, "scan's description", expected=expected, remedy="restore the file from the data set")
     values = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():

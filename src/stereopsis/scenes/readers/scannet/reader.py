@@ -12,6 +12,8 @@ from jaxtyping import Float
 
 from stereopsis.errors import SceneError
 from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_policy, check_skipped
+from stereopsis.scenes.conventions import Conventions, ReadOptions
+from stereopsis.scenes.readers.listed_files import given_name
 from stereopsis.scenes.readers.scannet.annotations import (
     LabelMapRow,
     ScanInstances,
@@ -20,7 +22,7 @@ from stereopsis.scenes.readers.scannet.annotations import (
     read_label_map,
     read_segments,
 )
-from stereopsis.scenes.readers.scannet.exported import exported_frames, find_folders
+from stereopsis.scenes.readers.scannet.exported import COLOUR_FOLDERS, POSE_FOLDERS, exported_frames, find_folders
 from stereopsis.scenes.readers.scannet.frames import ScanFrames, sens_frames
 from stereopsis.scenes.readers.scannet.metadata import ALIGNMENT_FILE, ScanMetadata, read_alignment, read_metadata
 from stereopsis.scenes.scene import Scene
@@ -35,8 +37,9 @@ EXPECTED_FILES = (
 LABEL_MAP = "scannetv2-labels.combined.tsv"
 MESHES = ("_vh_clean_2.ply", "_vh_clean.ply")
 _SCAN_FILE = re.compile(
-    r"^([^.].*?)(\.sens|\.aggregation\.json|_vh_clean(_2)?\.ply|_vh_clean_2\.0\.010000\.segs\.json)$"
+    r"^([^.].*?)(\.sens|(_vh_clean)?\.aggregation\.json|_vh_clean(_2)?\.ply|_vh_clean(_2\.0\.010000)?\.segs\.json)$"
 )
+_NUMBERED_POSE = re.compile(r"^[0-9]{1,9}\.txt$", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,17 +56,38 @@ class _Scan:
         return self.folder / name if name in self.names else None
 
 
+def scan_id(path: Path) -> str:
+    """The scan that a folder's files are named after; the folder's name where they name none.
+
+    Raises:
+        SceneError: the folder cannot be listed, or holds files of several scans.
+    """
+    return _find_scan(path).id
+
+
 def is_scannet(path: Path) -> bool:
     """Whether a folder holds a file named as ScanNet names those of a scan, or SensReader's folders."""
     if not path.is_dir():
         return False
     names = os.listdir(path)
-    return any(map(_SCAN_FILE.match, names)) or {"color", "pose"} <= set(names)
+    return any(map(_SCAN_FILE.match, names)) or any(
+        {colour, pose} <= set(names) and any(_NUMBERED_POSE.match(name) for name in _listed(path / pose))
+        for colour in COLOUR_FOLDERS
+        for pose in POSE_FOLDERS
+    )
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def read_scannet(
     path: Path,
     *,
+    options: ReadOptions = ReadOptions(),  # noqa: B008
     on_bad_frame: OnBadFrame = "raise",
     max_bad_fraction: float = MAX_BAD_FRACTION,
     every: int = 1,
@@ -78,6 +102,7 @@ def read_scannet(
 
     Args:
         path: the scan's folder.
+        options: what a person says of poses and depth; goes before the layout's own.
         on_bad_frame: "raise" stops at the first bad frame, which in ScanNet is often one whose pose was lost (-inf);
             "skip" leaves bad frames out and counts them.
         max_bad_fraction: the share of bad frames at which "skip" stops, too.
@@ -100,7 +125,7 @@ def read_scannet(
     scan = _find_scan(path)
     text = scan.file(".txt")
     metadata = ScanMetadata() if text is None else read_metadata(text)
-    found = _read_frames(scan, metadata, on_bad_frame, every)
+    found = _read_frames(scan, metadata, options, on_bad_frame, every)
     check_skipped(str(path), len(found.frames) + len(found.skipped), found.skipped, max_bad_fraction)
     T_aligned_world, alignment = _alignment(scan, metadata)
     instances = _read_instances(scan, T_aligned_world, label_map) if objects else None
@@ -111,6 +136,7 @@ def read_scannet(
         "frames": {"source": found.source, "stored": found.stored, "every": every},
         "axis_alignment": alignment,
         "notes": list(found.notes),
+        **found.conventions.record(),
     }
     if metadata.scene_type:
         provenance["scene_type"] = metadata.scene_type
@@ -162,7 +188,7 @@ def _find_scan(path: Path) -> _Scan:
     except OSError as error:
         raise SceneError(f"{path}: cannot be listed ({error.strerror}); check its permissions") from error
     ids = {match[1] for match in map(_SCAN_FILE.match, names) if match}
-    own = path.resolve().name
+    own = next((name for name in (given_name(path), path.resolve().name) if name in ids), given_name(path))
     if len(ids) > 1 and own not in ids:
         raise SceneError(
             f"{path}: holds files of {len(ids)} scans ({', '.join(sorted(ids)[:4])}); expected one scan per folder; "
@@ -171,10 +197,12 @@ def _find_scan(path: Path) -> _Scan:
     return _Scan(id=own if own in ids or not ids else ids.pop(), folder=path, names=names)
 
 
-def _read_frames(scan: _Scan, metadata: ScanMetadata, on_bad_frame: OnBadFrame, every: int) -> ScanFrames:
+def _read_frames(
+    scan: _Scan, metadata: ScanMetadata, options: ReadOptions, on_bad_frame: OnBadFrame, every: int
+) -> ScanFrames:
     sens = scan.file(".sens")
     if sens is not None:
-        found = sens_frames(sens, on_bad_frame=on_bad_frame, every=every)
+        found = sens_frames(sens, options=options, on_bad_frame=on_bad_frame, every=every)
     else:
         folders = find_folders(scan.folder)
         if folders is None:
@@ -182,7 +210,14 @@ def _read_frames(scan: _Scan, metadata: ScanMetadata, on_bad_frame: OnBadFrame, 
                 f"{scan.folder}: holds files of scan {scan.id}, but no frames; expected {EXPECTED_FILES}; download "
                 f"{scan.id}.sens, or export its frames here"
             )
-        found = exported_frames(scan.folder, folders, metadata, on_bad_frame=on_bad_frame, every=every)
+        found = exported_frames(
+            scan.folder,
+            folders,
+            metadata,
+            conventions=Conventions().with_options(options, str(scan.folder)),
+            on_bad_frame=on_bad_frame,
+            every=every,
+        )
     if not found.stored:
         raise SceneError(f"{scan.folder / found.source}: holds no frames; expected at least one; download it again")
     return found
