@@ -15,6 +15,7 @@ ORDER = (
     "errors",
     "extras",
     "files",
+    "objective_sections",
     "progress",
     "precision",
     "assets",

@@ -82,7 +82,7 @@ def _objectives(names: Sequence[str]) -> ObjectiveSet:
     made = {
         "text": lambda: TextLoss(),
         "grounding": lambda: GroundingLoss(),
-        "cross_view": lambda: CrossView(denoiser, ratio=0.5),
+        "cross_view": lambda: CrossView(denoiser, ratio=0.5, conditioning="released"),
     }
     return ObjectiveSet({name: made[name]() for name in names}, denoiser if "cross_view" in names else None)
 

@@ -35,7 +35,11 @@ def words():
 
 def _objectives(encoder: bool = False) -> ObjectiveSet:
     denoiser = Denoiser(DenoiserConfig(condition_dim=48, channels=4, width=16, depth=1, heads=2, view_grid=(2, 2)))
-    members = {"text": TextLoss(), "grounding": GroundingLoss(), "cross_view": CrossView(denoiser, ratio=0.5)}
+    members = {
+        "text": TextLoss(),
+        "grounding": GroundingLoss(),
+        "cross_view": CrossView(denoiser, ratio=0.5, conditioning="released"),
+    }
     return ObjectiveSet(members, denoiser)
 
 

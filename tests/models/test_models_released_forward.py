@@ -259,7 +259,7 @@ def test_hidden_views_are_the_released_ones(tmp_path, in_double):
     denoiser = Denoiser(
         DenoiserConfig(condition_dim=sizes.width, channels=4, width=16, depth=1, heads=2, view_grid=(2, 2))
     )
-    hide = CrossView(denoiser, ratio=0.5, dim=sizes.width)
+    hide = CrossView(denoiser, ratio=0.5, dim=sizes.width, conditioning="released")
     hide.mask_token.data = load_file(tmp_path / "ours" / HEADS_FILE)["members.cross_view.mask_token"].double()
     model.objectives = ObjectiveSet({"cross_view": hide}, denoiser)
     scene = seen_scene(sizes)

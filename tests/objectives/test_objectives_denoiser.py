@@ -151,7 +151,7 @@ def test_state_dict_has_exactly_the_released_keys_and_shapes():
 
 def test_the_default_size_is_the_released_one():
     with torch.device("meta"):
-        denoiser = Denoiser(DenoiserConfig(condition_dim=3584, channels=64))
+        denoiser = Denoiser(DenoiserConfig(condition_dim=3584, channels=64, width=1024, depth=3, heads=16))
     state = denoiser.state_dict()
     assert state["z_embedder_view.proj.1.weight"].shape == (1024, 3584)
     assert state["pos_embed_bev"].shape == (1, 729, 1024)
@@ -274,6 +274,6 @@ def test_wrong_sizes_are_named():
     with pytest.raises(ValueError, match="5 cells x 6 channels, but was built for 6 x 6"):
         denoiser(torch.zeros(1, 5, CHANNELS), torch.tensor([0]), torch.zeros(1, 5, WIDTH))
     with pytest.raises(ValueError, match="width 18"):
-        DenoiserConfig(condition_dim=4, channels=4, width=18, heads=4)
+        DenoiserConfig(condition_dim=4, channels=4, width=18, depth=1, heads=4)
     with pytest.raises(ValueError, match="'fp16'"):
-        DenoiserConfig(condition_dim=4, channels=4, compute_dtype="fp16")
+        DenoiserConfig(condition_dim=4, channels=4, width=16, depth=1, heads=4, compute_dtype="fp16")

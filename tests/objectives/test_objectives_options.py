@@ -74,7 +74,7 @@ def test_a_sampled_target_is_mean_plus_spread_times_noise_and_repeats_share_it(
 ):
     batch = with_spread(make_batch((4,), dtype=torch.float64))
     outputs = make_outputs(batch, hidden=hidden_of(batch), dtype=torch.float64)
-    objective = CrossView(make_denoiser(dtype=torch.float64), diffusion=diffusion)
+    objective = CrossView(make_denoiser(dtype=torch.float64), diffusion=diffusion, conditioning="released")
     loss = objective.loss(outputs, batch, generator(3)).sum
     g = generator(3)
     eps = torch.randn(1, 4, 4, generator=g).view(2, 2, 4)  # one hidden view: 2x2 cells of 4 channels, drawn once
@@ -165,7 +165,7 @@ def test_the_views_of_skipped_scenes_are_spared(make_batch, make_denoiser):
     batch = with_talk(make_batch((4, 4)), ("g1",), ("q",))
     tokens = torch.randn(8, 2, 3, 6)
     for grounding, expected in (("include", [1, 1]), ("skip", [0, 1])):
-        objective = CrossView(make_denoiser(), grounding=grounding)
+        objective = CrossView(make_denoiser(), grounding=grounding, conditioning="released")
         objectives = ObjectiveSet({"cross_view": objective}, objective.denoiser)
         masking = objectives.mask(tokens, batch.layout, ("cross_view",), generator(), batch)
         assert masking.hidden.view(2, 4).sum(1).tolist() == expected
@@ -229,7 +229,7 @@ def test_the_schedule_is_the_same_on_every_rank_in_every_pass_and_after_resuming
     def objectives():
         denoiser = make_denoiser()
         members = [
-            CrossView(denoiser, every=4, grounding="skip"),
+            CrossView(denoiser, every=4, grounding="skip", conditioning="released"),
             BirdsEye(denoiser),
             VanillaReconstruction(denoiser, every=3),
         ]

@@ -65,7 +65,7 @@ def test_an_untrained_denoiser_scores_the_squared_noise(cls, options, make_batch
     """Its prediction is 0, so the loss is the noise's own square: replay the draws and sum it by hand."""
     objective = cls(make_denoiser(randomised=False), **options)
     batch = make_batch((4,))
-    hidden = hide(CrossView(make_denoiser()), batch)
+    hidden = hide(CrossView(make_denoiser(), conditioning="released"), batch)
     loss = objective.loss(make_outputs(batch, hidden=hidden), batch, generator(3))
     g = generator(3)
     cells, targets = {"vanilla": (4, 2), "cross_view": (4, 4), "birds_eye": (9, 2)}[objective.name]
@@ -107,7 +107,7 @@ def test_a_perfect_denoiser_scores_zero(make_batch, make_outputs, make_denoiser,
 )
 def test_count_is_known_before_the_forward_pass(make_batch, make_outputs, make_denoiser, views, ratio, repeats):
     batch, denoiser = make_batch(tuple(views)), make_denoiser()
-    cross = CrossView(denoiser, ratio=ratio, repeats=repeats)
+    cross = CrossView(denoiser, ratio=ratio, repeats=repeats, conditioning="released")
     outputs = make_outputs(batch, hidden=hide(cross, batch))
     for objective in (cross, VanillaReconstruction(denoiser, ratio=ratio), BirdsEye(denoiser)):
         loss = objective.loss(outputs, batch, generator())
@@ -121,8 +121,8 @@ def test_count_hand_values(make_batch, make_denoiser):
     denoiser = make_denoiser()
     batch = make_batch((7, 1, 4))
     # 7 views: 5 stay, 2 hidden, 7 // 2 = 3 repeats; 1 view: none hidden; 4 views: 1 hidden, 4 repeats
-    assert CrossView(denoiser).count(batch) == 4 * (2 * 3 + 0 + 1 * 4)
-    assert CrossView(denoiser, repeats=1).count(batch) == 4 * (2 + 1)
+    assert CrossView(denoiser, conditioning="released").count(batch) == 4 * (2 * 3 + 0 + 1 * 4)
+    assert CrossView(denoiser, repeats=1, conditioning="released").count(batch) == 4 * (2 + 1)
     assert VanillaReconstruction(denoiser).count(batch) == 4 * (1 + 1 + 1)
     assert BirdsEye(denoiser, repeats=2).count(batch) == 2 * batch.targets["birdseye_valid"].sum()
 
@@ -137,7 +137,7 @@ def test_the_paper_s_quarter_of_32_views_is_8():
 
 
 def test_corrupt_replaces_whole_views_and_leaves_the_rest(make_batch, make_denoiser):
-    objective = CrossView(make_denoiser())
+    objective = CrossView(make_denoiser(), conditioning="released")
     batch = make_batch((8, 1, 4))
     tokens = torch.randn(13, 2, 3, 6, requires_grad=True)
     masking = objective.mask(tokens, batch.layout, generator())
@@ -152,14 +152,14 @@ def test_corrupt_replaces_whole_views_and_leaves_the_rest(make_batch, make_denoi
 
 
 def test_corrupt_is_drawn_from_the_generator_and_is_fair(make_batch, make_denoiser):
-    objective, batch = CrossView(make_denoiser()), make_batch((8,))
+    objective, batch = CrossView(make_denoiser(), conditioning="released"), make_batch((8,))
     assert hide(objective, batch, seed=1).equal(hide(objective, batch, seed=1))
     share = sum(hide(objective, batch, seed=s).float() for s in range(800)) / 800
     assert (share - 0.25).abs().max() < 0.07
 
 
 def test_corrupt_with_a_single_view_hides_nothing_but_stays_connected(make_batch, make_denoiser):
-    objective, batch = CrossView(make_denoiser()), make_batch((1, 1))
+    objective, batch = CrossView(make_denoiser(), conditioning="released"), make_batch((1, 1))
     tokens = torch.randn(2, 2, 3, 6)
     masking = objective.mask(tokens, batch.layout, generator())
     assert not masking.hidden.any()
@@ -206,7 +206,7 @@ def test_masked_positions_gives_every_hidden_view_its_own_condition(make_batch, 
 
 def test_birds_eye_reads_all_visible_views(make_batch, make_outputs, make_denoiser):
     batch = make_batch((5, 4))
-    hidden = hide(CrossView(make_denoiser()), batch)
+    hidden = hide(CrossView(make_denoiser(), conditioning="released"), batch)
     assert gradient_by_view(BirdsEye(make_denoiser()), batch, hidden, make_outputs).equal(~hidden)
 
 
@@ -223,7 +223,7 @@ def test_other_scenes_tokens_and_latents_do_not_matter(cls, options, make_batch,
     """The first scene's gradient is the same whatever the second scene's tokens are."""
     objective = cls(make_denoiser(dtype=torch.float64), **options)
     batch = make_batch((2, 5), dtype=torch.float64)
-    hidden = hide(CrossView(make_denoiser()), batch)
+    hidden = hide(CrossView(make_denoiser(), conditioning="released"), batch)
     outputs = make_outputs(batch, hidden=hidden, dtype=torch.float64)
     first_gradients = []
     for change in (1.0, -3.0):
@@ -241,7 +241,9 @@ def test_other_scenes_tokens_and_latents_do_not_matter(cls, options, make_batch,
 def test_ragged_scenes_equal_separate_batches(cls, options, make_batch, make_outputs, make_denoiser):
     objective = cls(make_denoiser(dtype=torch.float64), **options)
     batch = make_batch((2, 5), dtype=torch.float64)
-    outputs = make_outputs(batch, hidden=hide(CrossView(make_denoiser()), batch), dtype=torch.float64)
+    outputs = make_outputs(
+        batch, hidden=hide(CrossView(make_denoiser(), conditioning="released"), batch), dtype=torch.float64
+    )
     together = objective.loss(outputs, batch, generator(4))
     (grad_together,) = torch.autograd.grad(together.sum, outputs.visual)
     g, parts = generator(4), []
@@ -254,7 +256,7 @@ def test_ragged_scenes_equal_separate_batches(cls, options, make_batch, make_out
 
 
 def test_corrupt_of_ragged_scenes_equals_separate_batches(make_batch, make_outputs, make_denoiser):
-    objective, batch = CrossView(make_denoiser()), make_batch((2, 5))
+    objective, batch = CrossView(make_denoiser(), conditioning="released"), make_batch((2, 5))
     outputs, g = make_outputs(batch), generator(5)
     apart = [hide_with(objective, one_scene(batch, outputs, s)[0], g) for s in range(2)]
     assert torch.cat(apart).equal(hide(objective, batch, seed=5))
@@ -308,7 +310,7 @@ def test_the_loss_is_the_same_in_whatever_order_views_come(
 @pytest.mark.parametrize(("cls", "options"), ALL)
 def test_only_the_given_generator_is_used(cls, options, make_batch, make_outputs, make_denoiser):
     objective, batch = cls(make_denoiser(), **options), make_batch((4,))
-    outputs = make_outputs(batch, hidden=hide(CrossView(make_denoiser()), batch))
+    outputs = make_outputs(batch, hidden=hide(CrossView(make_denoiser(), conditioning="released"), batch))
     state = torch.get_rng_state()
     values = {seed: objective.loss(outputs, batch, generator(seed)).sum.item() for seed in (0, 1)}
     assert torch.get_rng_state().equal(state)
@@ -323,7 +325,9 @@ def test_only_the_given_generator_is_used(cls, options, make_batch, make_outputs
 def test_gradients_by_finite_differences(cls, options, make_batch, make_outputs, make_denoiser):
     objective = cls(make_denoiser(dtype=torch.float64), **options)
     batch = make_batch((2, 4), dtype=torch.float64)
-    outputs = make_outputs(batch, hidden=hide(CrossView(make_denoiser()), batch), dtype=torch.float64)
+    outputs = make_outputs(
+        batch, hidden=hide(CrossView(make_denoiser(), conditioning="released"), batch), dtype=torch.float64
+    )
 
     def loss(visual):
         return objective.loss(SpatialOutputs(visual=visual, hidden=outputs.hidden), batch, generator()).sum
@@ -335,7 +339,9 @@ def test_gradients_by_finite_differences(cls, options, make_batch, make_outputs,
 def test_zero_count_is_zero_and_connected_to_what_others_use(case, make_batch, make_outputs, make_denoiser):
     denoiser = make_denoiser()
     batch = make_batch((1, 1))
-    objective: ReconstructionObjective = CrossView(denoiser) if case == "single views" else BirdsEye(denoiser)
+    objective: ReconstructionObjective = (
+        CrossView(denoiser, conditioning="released") if case == "single views" else BirdsEye(denoiser)
+    )
     batch.targets["birdseye_valid"][:] = False
     outputs = make_outputs(batch)
     outputs.visual.data[0, 0, 0, 0] = float("inf")
@@ -385,7 +391,10 @@ def test_half_precision_latents_and_outputs_are_computed_in_float32(make_batch, 
 
 def test_the_denoiser_is_registered_once_by_its_owner(make_denoiser):
     denoiser = make_denoiser()
-    members = {o.name: o for o in (VanillaReconstruction(denoiser), CrossView(denoiser), BirdsEye(denoiser))}
+    members = {
+        o.name: o
+        for o in (VanillaReconstruction(denoiser), CrossView(denoiser, conditioning="released"), BirdsEye(denoiser))
+    }
     assert {n for m in members.values() for n in m.state_dict()} == {"mask_token"}
     owner = ObjectiveSet(members, denoiser)
     names = [n for n, _ in owner.named_parameters(remove_duplicate=False)]
@@ -396,7 +405,7 @@ def test_the_denoiser_is_registered_once_by_its_owner(make_denoiser):
 
 def test_pictures_have_one_entry_per_target(make_batch, make_outputs, make_denoiser):
     denoiser, batch = make_denoiser(), make_batch((4, 1, 8))
-    cross = CrossView(denoiser)
+    cross = CrossView(denoiser, conditioning="released")
     outputs = make_outputs(batch, hidden=hide(cross, batch))
     shapes = {
         o.name: tuple(o.reconstruct(outputs, batch, generator=generator(), steps=2).shape)
@@ -446,8 +455,8 @@ def test_unknown_conditioning_lists_the_known_ones(make_denoiser):
 def test_wrong_options_are_refused(make_denoiser):
     denoiser = make_denoiser()
     for build in (
-        lambda: CrossView(denoiser, ratio=1.0),
-        lambda: CrossView(denoiser, repeats=0),
+        lambda: CrossView(denoiser, ratio=1.0, conditioning="released"),
+        lambda: CrossView(denoiser, repeats=0, conditioning="released"),
         lambda: VanillaReconstruction(denoiser, ratio=0.0),
         lambda: BirdsEye(denoiser, repeats=0),
         lambda: BirdsEye(denoiser, every=0),
@@ -475,11 +484,13 @@ def test_validity_of_another_grid_is_refused(make_batch, make_outputs, make_deno
 def test_forgetting_to_hide_is_noticed(make_batch, make_outputs, make_denoiser):
     batch = make_batch((4,))
     with pytest.raises(ValueError, match="'scene0' has 0 of 4 views hidden, expected 1; apply"):
-        CrossView(make_denoiser()).loss(make_outputs(batch), batch, generator())
+        CrossView(make_denoiser(), conditioning="released").loss(make_outputs(batch), batch, generator())
 
 
 def test_tokens_of_another_width_are_refused(make_batch, make_denoiser):
     with pytest.raises(ValueError, match="9 features, its mask token 6; set dim"):
-        CrossView(make_denoiser()).mask(torch.zeros(2, 2, 3, 9), make_batch((2,)).layout, generator())
-    wide = CrossView(make_denoiser(), dim=9)
+        CrossView(make_denoiser(), conditioning="released").mask(
+            torch.zeros(2, 2, 3, 9), make_batch((2,)).layout, generator()
+        )
+    wide = CrossView(make_denoiser(), dim=9, conditioning="released")
     assert wide.mask(torch.zeros(2, 2, 3, 9), make_batch((2,)).layout, generator()).hidden.sum() == 1

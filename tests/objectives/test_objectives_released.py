@@ -169,7 +169,7 @@ def test_losses_equal_the_released_losses(released, make_batch, make_outputs):
     outputs = make_outputs(batch, hidden=hidden, dtype=torch.float64)
     visible = outputs.visual.detach()[~hidden].reshape(-1, DIM)
     for objective, kind, latents, repeats in (
-        (CrossView(loaded.denoiser), "view", batch.targets["view_latents"][1], 4),
+        (CrossView(loaded.denoiser, conditioning="released"), "view", batch.targets["view_latents"][1], 4),
         (BirdsEye(loaded.denoiser), "bev", batch.targets["birdseye_latents"][0], 1),
     ):
         g = torch.Generator().manual_seed(11)

@@ -43,7 +43,7 @@ class LoraConfig:
     rank: int
     alpha: float
     targets: tuple[str, ...]
-    dropout: float = 0.0
+    dropout: float
 
 
 def add_lora(backbone: Any, config: LoraConfig, *, base: Path, tokens: tuple[int, ...] = ()) -> None:

@@ -9,10 +9,13 @@ from torch.nn import functional
 
 from stereopsis.data.batch import Batch
 from stereopsis.errors import did_you_mean
+from stereopsis.objective_sections import AlignmentSection
 from stereopsis.objectives.base import BuildContext, Objective
 from stereopsis.objectives.dense import CellTargets, DenseObjective
 
 DISTANCES = ("squared", "cosine", "l2")
+
+DEFAULT = AlignmentSection()
 
 
 def feature_distance(
@@ -61,9 +64,9 @@ class FeatureAlignment(DenseObjective):
         dim: int,
         features: int,
         *,
-        distance: str = "squared",
-        normalise: Literal["none", "spatial"] = "none",
-        gamma: float = 1.0,
+        distance: str = DEFAULT.distance,
+        normalise: Literal["none", "spatial"] = DEFAULT.normalise,
+        gamma: float = DEFAULT.gamma,
         **options,
     ) -> None:
         super().__init__(dim, features, **options)

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from stereopsis.data.batch import Batch
 from stereopsis.data.layout import VisualLayout
+from stereopsis.objective_sections import ObjectiveSection
 
+DEFAULT = ObjectiveSection()
 Randomness = torch.Generator | Sequence[torch.Generator]
 """Where random numbers come from: one CPU generator, drawn scene after scene, or one per scene of the batch."""
 
@@ -161,7 +163,7 @@ class Objective(nn.Module, abc.ABC):
     layers: tuple[int, ...] = ()
     shuffle: bool = False
 
-    def __init__(self, *, weight: float = 1.0, every: int = 1) -> None:
+    def __init__(self, *, weight: float = DEFAULT.weight, every: int = DEFAULT.every) -> None:
         super().__init__()
         if every < 1:
             raise ValueError(f"objective '{self.name}': every must be >= 1, got {every}")

@@ -10,7 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from stereopsis.data.batch import Batch
+from stereopsis.objective_sections import CameraPoseSection
 from stereopsis.objectives.dense import CellTargets, DenseObjective
+
+DEFAULT = CameraPoseSection()
 
 
 class CameraPose(DenseObjective):
@@ -37,10 +40,10 @@ class CameraPose(DenseObjective):
         self,
         dim: int,
         *,
-        translation: float = 1.0,
-        layers: tuple[int, ...] = (-1,),
-        weight: float = 1.0,
-        every: int = 1,
+        translation: float = DEFAULT.translation,
+        layers: tuple[int, ...] = DEFAULT.layers,
+        weight: float = DEFAULT.weight,
+        every: int = DEFAULT.every,
     ) -> None:
         super().__init__(dim, 12, outputs=9, layers=layers, weight=weight, every=every)
         if translation < 0:

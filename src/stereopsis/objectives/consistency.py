@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from stereopsis.data.batch import Batch
 from stereopsis.data.pack import POINTS, POINTS_VALID
+from stereopsis.objective_sections import ConsistencySection
 from stereopsis.objectives.base import ObjectiveLoss, Randomness, SpatialOutputs
 from stereopsis.objectives.correspondence import (
     agreement,
@@ -15,6 +16,8 @@ from stereopsis.objectives.correspondence import (
     scenes_with_pairs,
 )
 from stereopsis.objectives.projected import ProjectedObjective
+
+DEFAULT = ConsistencySection()
 
 
 def collapse_guard(unit: Float[Tensor, "tokens width"]) -> Float[Tensor, ""]:
@@ -53,11 +56,11 @@ class Consistency(ProjectedObjective):
         self,
         dim: int,
         *,
-        voxel: float = 0.1,
-        guard: float = 1.0,
-        width: int = 128,
-        weight: float = 1.0,
-        every: int = 1,
+        voxel: float = DEFAULT.voxel,
+        guard: float = DEFAULT.guard,
+        width: int = DEFAULT.width,
+        weight: float = DEFAULT.weight,
+        every: int = DEFAULT.every,
     ) -> None:
         super().__init__(dim, width, weight=weight, every=every)
         if voxel <= 0 or guard < 0:

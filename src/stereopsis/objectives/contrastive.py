@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from stereopsis.data.batch import Batch
 from stereopsis.data.pack import POINTS, POINTS_VALID
+from stereopsis.objective_sections import ContrastiveSection
 from stereopsis.objectives.base import ObjectiveLoss, Randomness, SpatialOutputs, of_scene
 from stereopsis.objectives.correspondence import (
     SceneTokens,
@@ -15,6 +16,8 @@ from stereopsis.objectives.correspondence import (
     scenes_with_pairs,
 )
 from stereopsis.objectives.projected import ProjectedObjective
+
+DEFAULT = ContrastiveSection()
 
 
 class Contrastive(ProjectedObjective):
@@ -43,14 +46,14 @@ class Contrastive(ProjectedObjective):
         self,
         dim: int,
         *,
-        voxel: float = 0.1,
-        samples: int = 256,
-        temperature: float = 0.07,
-        hard_negatives: int = 0,
-        radius: float = 0.5,
-        width: int = 128,
-        weight: float = 1.0,
-        every: int = 1,
+        voxel: float = DEFAULT.voxel,
+        samples: int = DEFAULT.samples,
+        temperature: float = DEFAULT.temperature,
+        hard_negatives: int = DEFAULT.hard_negatives,
+        radius: float = DEFAULT.radius,
+        width: int = DEFAULT.width,
+        weight: float = DEFAULT.weight,
+        every: int = DEFAULT.every,
     ) -> None:
         super().__init__(dim, width, weight=weight, every=every)
         if min(voxel, temperature, radius) <= 0 or samples < 2 or hard_negatives < 0:

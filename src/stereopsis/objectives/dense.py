@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from stereopsis.data.batch import Batch
 from stereopsis.data.pack import POINTS
+from stereopsis.objective_sections import DenseSection
 from stereopsis.objectives.base import BuildContext, Objective, ObjectiveLoss, Randomness, SpatialOutputs
 
 Projector = Literal["mlp", "conv"]
+
+DEFAULT = DenseSection()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,11 +61,11 @@ class DenseObjective(Objective, abc.ABC):
         channels: int,
         *,
         outputs: int | None = None,
-        layers: tuple[int, ...] = (-1,),
-        projector: Projector = "mlp",
-        object_weight: float = 1.0,
-        weight: float = 1.0,
-        every: int = 1,
+        layers: tuple[int, ...] = DEFAULT.layers,
+        projector: Projector = DEFAULT.projector,
+        object_weight: float = DEFAULT.object_weight,
+        weight: float = DEFAULT.weight,
+        every: int = DEFAULT.every,
     ) -> None:
         super().__init__(weight=weight, every=every)
         if not layers or len(set(layers)) < len(layers):

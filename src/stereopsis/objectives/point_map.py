@@ -8,9 +8,12 @@ from torch import Tensor
 
 from stereopsis.data.batch import Batch
 from stereopsis.data.pack import POINTS, POINTS_VALID
+from stereopsis.objective_sections import PointMapSection
 from stereopsis.objectives.dense import CellTargets, DenseObjective
 
 PointFrame = Literal["first", "aligned"]
+
+DEFAULT = PointMapSection()
 
 
 class PointMap(DenseObjective):
@@ -26,7 +29,7 @@ class PointMap(DenseObjective):
     name = "point_map"
     needs = (POINTS, POINTS_VALID)
 
-    def __init__(self, dim: int, *, frame: PointFrame = "first", **options) -> None:
+    def __init__(self, dim: int, *, frame: PointFrame = DEFAULT.frame, **options) -> None:
         super().__init__(dim, 3, **options)
         self.frame = frame
 

@@ -10,9 +10,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from stereopsis.data.batch import Batch
+from stereopsis.objective_sections import RaysSection
 from stereopsis.objectives.camera_pose import relative_poses
 from stereopsis.objectives.dense import CellTargets, DenseObjective
 from stereopsis.objectives.pose import camera_rays
+
+DEFAULT = RaysSection()
 
 
 class RayMap(DenseObjective):
@@ -32,7 +35,7 @@ class RayMap(DenseObjective):
 
     name = "rays"
 
-    def __init__(self, dim: int, *, origin: float = 1.0, **options) -> None:
+    def __init__(self, dim: int, *, origin: float = DEFAULT.origin, **options) -> None:
         super().__init__(dim, 6, **options)
         if origin < 0:
             raise ValueError(f"objective 'rays': origin must be at least 0, got {origin}")

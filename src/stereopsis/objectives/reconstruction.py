@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stereopsis.data.batch import Batch
 from stereopsis.data.layout import VisualLayout
 from stereopsis.data.pack import GROUND
+from stereopsis.objective_sections import BirdsEyeSection, CrossViewSection, VanillaSection
 from stereopsis.objectives.base import BuildContext, Masking, Objective, Randomness, SpatialOutputs, of_scene
 from stereopsis.objectives.denoiser_network import Denoiser, Kind
 from stereopsis.objectives.plan import DenoisingPlan, SceneTargets, each_from_itself, kept_views
@@ -22,6 +23,8 @@ from stereopsis.objectives.reconstruction_base import ReconstructionObjective
 
 CONDITIONINGS = ("released", "masked_positions", "pose")
 GROUND_CONDITIONINGS = ("released", "pose")
+
+VANILLA, CROSS_VIEW, BIRDS_EYE = VanillaSection(), CrossViewSection(), BirdsEyeSection()
 
 
 class VanillaReconstruction(ReconstructionObjective):
@@ -39,7 +42,7 @@ class VanillaReconstruction(ReconstructionObjective):
     name = "vanilla"
     needs = ("view_latents",)
 
-    def __init__(self, denoiser: Denoiser, *, ratio: float = 0.25, **shared: Any) -> None:
+    def __init__(self, denoiser: Denoiser, *, ratio: float = VANILLA.ratio, **shared: Any) -> None:
         super().__init__(denoiser, **shared)
         if not 0 < ratio <= 1:
             raise ValueError(f"objective 'vanilla': ratio must lie in (0, 1], got {ratio}")
@@ -89,13 +92,14 @@ class CrossView(ReconstructionObjective):
         self,
         denoiser: Denoiser,
         *,
-        ratio: float = 0.25,
-        repeats: int | None = None,
-        conditioning: str = "released",
+        ratio: float = CROSS_VIEW.ratio,
+        repeats: int | None = CROSS_VIEW.repeats,
+        conditioning: str = CROSS_VIEW.conditioning,
         dim: int | None = None,
+        every: int = CROSS_VIEW.every,
         **shared: Any,
     ) -> None:
-        super().__init__(denoiser, **shared)
+        super().__init__(denoiser, every=every, **shared)
         if conditioning not in CONDITIONINGS:
             raise ValueError(
                 f"objective 'cross_view': unknown conditioning '{conditioning}'; known: {', '.join(CONDITIONINGS)}"
@@ -204,7 +208,14 @@ class BirdsEye(ReconstructionObjective):
     kind: Kind = "birdseye"
     latents_key = "birdseye_latents"
 
-    def __init__(self, denoiser: Denoiser, *, repeats: int = 1, conditioning: str = "released", **shared: Any) -> None:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        *,
+        repeats: int = BIRDS_EYE.repeats,
+        conditioning: str = BIRDS_EYE.conditioning,
+        **shared: Any,
+    ) -> None:
         super().__init__(denoiser, **shared)
         if repeats < 1:
             raise ValueError(f"objective 'birds_eye': repeats must be >= 1, got {repeats}")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stereopsis.data.batch import Batch
 from stereopsis.errors import did_you_mean
+from stereopsis.objective_sections import ReconstructionSection
 from stereopsis.objectives.base import BuildContext, Objective, ObjectiveLoss, Randomness, SpatialOutputs, of_scene
 from stereopsis.objectives.denoiser_network import Denoiser, Kind
 from stereopsis.objectives.noise_process import Process, guided
@@ -21,6 +22,8 @@ from stereopsis.objectives.plan import DenoisingPlan, SceneTargets, joined, poin
 
 LATENTS = ("sample", "mean")
 GROUNDING = ("include", "skip")
+
+DEFAULT = ReconstructionSection()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,10 +72,10 @@ class ReconstructionObjective(Objective):
         denoiser: Denoiser,
         *,
         diffusion: Process | None = None,
-        latents: str = "sample",
-        grounding: str = "include",
-        weight: float = 1.0,
-        every: int = 1,
+        latents: str = DEFAULT.latents,
+        grounding: str = DEFAULT.grounding,
+        weight: float = DEFAULT.weight,
+        every: int = DEFAULT.every,
     ) -> None:
         super().__init__(weight=weight, every=every)
         denoiser.grid(self.kind)

@@ -7,8 +7,11 @@ import torch
 from torch.nn import functional
 
 from stereopsis.data.batch import Batch
+from stereopsis.objective_sections import RelationalSection
 from stereopsis.objectives.base import ObjectiveLoss, Randomness, SpatialOutputs, of_scene
 from stereopsis.objectives.projected import ProjectedObjective
+
+DEFAULT = RelationalSection()
 
 
 class Relational(ProjectedObjective):
@@ -28,7 +31,15 @@ class Relational(ProjectedObjective):
     name = "relational"
     needs = ("view_features", "view_features_valid")
 
-    def __init__(self, dim: int, *, samples: int = 256, width: int = 128, weight: float = 1.0, every: int = 1) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        samples: int = DEFAULT.samples,
+        width: int = DEFAULT.width,
+        weight: float = DEFAULT.weight,
+        every: int = DEFAULT.every,
+    ) -> None:
         super().__init__(dim, width, weight=weight, every=every)
         if samples < 2:
             raise ValueError(f"objective 'relational': samples must be at least 2, got {samples}")

@@ -10,11 +10,14 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from stereopsis.data.batch import Batch
+from stereopsis.objective_sections import TextSection
 from stereopsis.objectives.base import Objective, ObjectiveLoss, Randomness, SpatialOutputs
 
 Average = Literal["token", "answer"]
 CHUNK = 2**25
 """Scores that are held at a time: 128 MiB in float32, 220 tokens of Qwen2's vocabulary."""
+
+DEFAULT = TextSection()
 
 
 def chunked_cross_entropy(
@@ -64,7 +67,9 @@ class TextLoss(Objective):
 
     name = "text"
 
-    def __init__(self, *, average: Average = "token", weight: float = 1.0, every: int = 1) -> None:
+    def __init__(
+        self, *, average: Average = DEFAULT.average, weight: float = DEFAULT.weight, every: int = DEFAULT.every
+    ) -> None:
         super().__init__(weight=weight, every=every)
         if average not in get_args(Average):
             raise ValueError(f"objective 'text': average must be one of {get_args(Average)}, got '{average}'")

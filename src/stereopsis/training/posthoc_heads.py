@@ -18,11 +18,11 @@ from stereopsis.errors import RecipeError, RunFolderError
 from stereopsis.files import replacing
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import HEADS_FILE, load_model, load_tensors
+from stereopsis.objective_sections import ObjectivesSection
 from stereopsis.objectives.reconstruction_base import ReconstructionObjective
 from stereopsis.packs.dataset import PackDataset
 from stereopsis.packs.targets import Teachers
 from stereopsis.training.build import OBJECTIVES, build_objectives, build_teachers
-from stereopsis.training.objective_sections import ObjectivesSection
 from stereopsis.training.recipe import Recipe, load_recipe
 from stereopsis.training.train_run import MODEL_FOLDER, RECIPE_FILE, check_finished, fit
 

@@ -8,10 +8,9 @@ import pydantic
 import yaml
 
 from stereopsis.errors import RecipeError, did_you_mean
-from stereopsis.training.objective_sections import ObjectivesSection
+from stereopsis.objective_sections import DenoiserSection, ObjectivesSection
 from stereopsis.training.sections import (
     DataSection,
-    DenoiserSection,
     EvaluationSection,
     ModelSection,
     Section,

@@ -1,4 +1,4 @@
-"""The sections of a recipe: model, data, teachers, denoiser, training, evaluation."""
+"""The sections of a recipe: model, data, teachers, training, evaluation."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -7,6 +7,7 @@ import pydantic
 
 from stereopsis.benchmarks import benchmark_named, trained_benchmarks
 from stereopsis.errors import StereopsisError
+from stereopsis.objective_sections import Section
 from stereopsis.precision import Precision
 
 
@@ -19,12 +20,6 @@ def _known(task: str) -> str:
 
 Benchmarks = tuple[Annotated[str, pydantic.AfterValidator(_known)], ...]
 """Names of benchmarks that are there."""
-
-
-class Section(pydantic.BaseModel):
-    """Frozen, and an unknown key is an error."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
 class LoraSection(Section):
@@ -193,41 +188,6 @@ class TeachersSection(Section):
     def _somebody_answers(self) -> "TeachersSection":
         if self.cache is None and not self.online:
             raise ValueError("'online: false' needs a 'cache' to read from, or nobody answers")
-        return self
-
-
-class DenoiserSection(Section):
-    """The denoiser that the reconstruction objectives share; the released one is 1024 wide, 3 deep, 16 heads.
-
-    Attributes:
-        width: of the transformer; divisible by 4 and by the heads.
-        depth: transformer blocks.
-        heads: attention heads.
-        diffusion: "cosine" predicts the noise of 1000 cosine steps (as released); "flow" the velocity of rectified
-            flow.
-        times: how "flow" draws times: "uniform", or "logit_normal", which dwells on the middle.
-        dropout: share of the targets that are trained without a condition, for guidance; released: none.
-        init: file or folder with a released denoiser to start from (Ross3D's, or Ross's two-dimensional one).
-    """
-
-    width: int = pydantic.Field(default=128, ge=4)
-    depth: int = pydantic.Field(default=2, ge=1)
-    heads: int = pydantic.Field(default=4, ge=1)
-    diffusion: Literal["cosine", "flow"] = "cosine"
-    times: Literal["uniform", "logit_normal"] = "uniform"
-    dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    init: Path | None = None
-
-    @pydantic.model_validator(mode="after")
-    def _divisible(self) -> "DenoiserSection":
-        if self.width % self.heads or self.width % 4:
-            raise ValueError(f"width {self.width} must be divisible by 4 and by heads ({self.heads})")
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _times_have_a_use(self) -> "DenoiserSection":
-        if self.times != "uniform" and self.diffusion != "flow":
-            raise ValueError(f"'times: {self.times}' needs 'diffusion: flow', found 'diffusion: {self.diffusion}'")
         return self
 
 

@@ -1,10 +1,18 @@
-"""The recipe's ``objectives:`` section: one class per objective, with its keys and their bounds."""
+"""The recipe's ``objectives:`` and ``denoiser:`` sections: one class each, with its keys, bounds and defaults.
 
+The objectives' constructors take their defaults from here, so that each stands once; reading a recipe needs no torch.
+"""
+
+from pathlib import Path
 from typing import Literal
 
 import pydantic
 
-from stereopsis.training.sections import Section
+
+class Section(pydantic.BaseModel):
+    """Frozen, and an unknown key is an error."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
 class ObjectiveSection(Section):
@@ -156,3 +164,38 @@ class ObjectivesSection(Section):
     def active(self) -> dict[str, ObjectiveSection]:
         """The objectives that are on, by name."""
         return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
+
+
+class DenoiserSection(Section):
+    """The denoiser that the reconstruction objectives share; the released one is 1024 wide, 3 deep, 16 heads.
+
+    Attributes:
+        width: of the transformer; divisible by 4 and by the heads.
+        depth: transformer blocks.
+        heads: attention heads.
+        diffusion: "cosine" predicts the noise of 1000 cosine steps (as released); "flow" the velocity of rectified
+            flow.
+        times: how "flow" draws times: "uniform", or "logit_normal", which dwells on the middle.
+        dropout: share of the targets that are trained without a condition, for guidance; released: none.
+        init: file or folder with a released denoiser to start from (Ross3D's, or Ross's two-dimensional one).
+    """
+
+    width: int = pydantic.Field(default=128, ge=4)
+    depth: int = pydantic.Field(default=2, ge=1)
+    heads: int = pydantic.Field(default=4, ge=1)
+    diffusion: Literal["cosine", "flow"] = "cosine"
+    times: Literal["uniform", "logit_normal"] = "uniform"
+    dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    init: Path | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _divisible(self) -> "DenoiserSection":
+        if self.width % self.heads or self.width % 4:
+            raise ValueError(f"width {self.width} must be divisible by 4 and by heads ({self.heads})")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _times_have_a_use(self) -> "DenoiserSection":
+        if self.times != "uniform" and self.diffusion != "flow":
+            raise ValueError(f"'times: {self.times}' needs 'diffusion: flow', found 'diffusion: {self.diffusion}'")
+        return self
