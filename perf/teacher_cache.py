@@ -132,7 +132,7 @@ def fill(scenes: int, folder: Path) -> dict[str, Any]:
     from stereopsis.training.sources import folders_of
 
     recipe = recipe_of(scenes, folder, cached=True)
-    folders_of(recipe.data.sources[0], recipe.data.cache)
+    folders_of(recipe.data.sources[0], recipe.data.cache_folder)
     start = time.monotonic()
     report = fill_cache(recipe, device="cpu")
     seconds = time.monotonic() - start

@@ -22,6 +22,7 @@ from rich.console import Console
 
 from stereopsis.benchmarks.scoring.statistics import seed_interval
 from stereopsis.experiment import kept_packs
+from stereopsis.files import cache_folder
 from stereopsis.models.storage import load_model
 from stereopsis.probing import ModelSubject, ProbeSettings, correlate, probe_scenes, write_probe
 from stereopsis.probing.probe_scenes import PROBE_FILE
@@ -64,7 +65,7 @@ def run_and_probe(job: Job) -> Outcome:
     folder = job.folder / "probe"
     if not (folder / PROBE_FILE).is_file():
         torch.set_num_threads(1)
-        scenes = scenes_of(job.recipe.evaluation.sources[0], job.recipe.data.cache)
+        scenes = scenes_of(job.recipe.evaluation.sources[0], job.recipe.data.cache_folder)
         model = load_model(job.folder / MODEL_FOLDER)
         config = model.pack_config(views=job.recipe.data.views)
         subject = ModelSubject(model, config, layers=(-1,), name=f"{job.arm}, seed {job.seed}")
@@ -159,7 +160,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), help="only these")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "compare_objectives")
-    parser.add_argument("--cache", type=Path, default=Path("data/rooms"))
+    parser.add_argument("--cache", type=Path, default=cache_folder() / "rooms")
     parser.add_argument("--results", type=Path, default=ROOT / "results")
     args = parser.parse_args()
     console = Console()

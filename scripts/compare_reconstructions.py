@@ -24,6 +24,7 @@ from rich.console import Console
 
 from stereopsis.benchmarks.scoring.statistics import seed_interval
 from stereopsis.experiment import kept_packs
+from stereopsis.files import cache_folder
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.reconstruction.metrics import FIGURES, SAMPLE, averages, figures_of
 from stereopsis.reconstruction.reconstruct_run import scene_packs
@@ -231,7 +232,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sampling-steps", type=int, default=8)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "compare_reconstructions")
-    parser.add_argument("--cache", type=Path, default=Path("data/rooms"))
+    parser.add_argument("--cache", type=Path, default=cache_folder() / "rooms")
     parser.add_argument("--name", default="ross3d_rooms", help="of the files that are written")
     parser.add_argument("--results", type=Path, default=ROOT / "results")
     return parser.parse_args()
@@ -280,7 +281,7 @@ def main() -> None:
     packs = kept_packs(whole, args.output / "packs.pt", console=console)
     unseen = args.output / "unseen.pt"
     if not unseen.is_file():
-        scenes = scenes_of(whole.evaluation.sources[0], whole.data.cache, console=console)
+        scenes = scenes_of(whole.evaluation.sources[0], whole.data.cache_folder, console=console)
         torch.save([scene_packs(scene, whole, model, teachers, 1)[0] for scene in scenes], unseen)
     shared: dict[str, Any] = {"packs": packs, "unseen": unseen, "args": args}
     models, fits = [], []

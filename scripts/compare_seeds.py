@@ -55,7 +55,7 @@ def run_job(job: Job) -> dict[str, Any]:
     if not done.is_file():
         torch.set_num_threads(1)
         packs = torch.load(job.packs, weights_only=False)  # written by this script, a moment ago
-        scenes = scenes_of(job.recipe.evaluation.sources[0], job.recipe.data.cache)
+        scenes = scenes_of(job.recipe.evaluation.sources[0], job.recipe.data.cache_folder)
         arm = Arm(name=job.arm, label=job.arm, recipe=job.recipe)
         run_arm(arm, job.folder, packs, scenes, Teachers(), progress=False)
     return json.loads(done.read_text())["tasks"]
@@ -146,8 +146,8 @@ def main() -> None:
             results.append({"positions": job.positions, "arm": job.arm, "seed": job.seed, "tasks": tasks})
             console.print(job.positions, job.arm, job.seed, f"EM over types {macro_em(tasks):.1f}")
     recipe = jobs[0].recipe
-    train_scenes = scenes_of(recipe.data.sources[0], recipe.data.cache)
-    base = baselines(train_scenes, scenes_of(recipe.evaluation.sources[0], recipe.data.cache), recipe)
+    train_scenes = scenes_of(recipe.data.sources[0], recipe.data.cache_folder)
+    base = baselines(train_scenes, scenes_of(recipe.evaluation.sources[0], recipe.data.cache_folder), recipe)
     arguments = {key: value for key, value in vars(args).items() if key not in ("output", "results")}
     record = {"environment": environment(), "arguments": arguments, "runs": results, "baselines": base}
     args.results.mkdir(exist_ok=True)

@@ -149,8 +149,10 @@ def compare(
     _require_equal_conditions(arms)
     full = max((arm.recipe for arm in arms), key=lambda recipe: len(recipe.objectives.active()))
     evaluation = full.evaluation.sources[0]
-    scenes = scenes_of(evaluation, full.data.cache, console=console)
-    train_scenes = [s for source in full.data.sources for s in scenes_of(source, full.data.cache, console=console)]
+    scenes = scenes_of(evaluation, full.data.cache_folder, console=console)
+    train_scenes = [
+        s for source in full.data.sources for s in scenes_of(source, full.data.cache_folder, console=console)
+    ]
     teachers = build_teachers(full)
     packs = build_packs(full, build_model(full), teachers, full.data.sources, console=console)
     table = []
@@ -172,7 +174,7 @@ def compare(
         "title": title,
         "arms": table,
         "baselines": baselines(train_scenes, scenes, full),
-        "scenes": os.path.relpath(prepared_folder(evaluation, full.data.cache), folder),
+        "scenes": os.path.relpath(prepared_folder(evaluation, full.data.cache_folder), folder),
         "seconds": round(time.monotonic() - start, 1),
     }
     path = folder / COMPARISON_FILE

@@ -13,6 +13,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "fusion": ("skimage",),
     "lora": ("peft",),
     "bnb": ("bitsandbytes",),
+    "video": ("av", "pyarrow"),
     "ray": ("ray",),
 }
 """Extra of pyproject.toml -> the modules that it brings (as they are imported)."""

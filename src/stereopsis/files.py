@@ -52,3 +52,37 @@ def write_whole(path: Path, text: str) -> None:
     """Write a text file so that others see all of it or nothing."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+CACHE_TAG = "CACHEDIR.TAG"
+_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55"
+
+
+def cache_folder() -> Path:
+    """Where this user's caches lie: ``stereopsis`` in XDG_CACHE_HOME, or in ``~/.cache``."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home and Path(home).is_absolute() else Path.home() / ".cache") / "stereopsis"
+
+
+def mark_cache(folder: Path) -> Path:
+    """Make a folder, and say in it that what it holds can be made again.
+
+    The mark is that of the Cache Directory Tagging Specification (bford.info/cachedir): backup programs leave such
+    folders out, and so does whoever looks for scenes.
+    """
+    tag = folder / CACHE_TAG
+    if not tag.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(
+            tag, f"{_SIGNATURE}\n# Made by stereopsis; it can be deleted, and is made again when it is needed.\n"
+        )
+    return folder
+
+
+def is_cache(folder: str | Path) -> bool:
+    """Whether a folder is marked as a cache, by whatever program."""
+    try:
+        with open(os.path.join(folder, CACHE_TAG), encoding="utf-8", errors="replace") as file:
+            return file.read(len(_SIGNATURE)) == _SIGNATURE
+    except OSError:
+        return False

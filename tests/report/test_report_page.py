@@ -172,7 +172,7 @@ def test_vision_only_run(run):
     sections = [attributes.get("id") for tag, attributes in page.tags if tag == "section"]
     assert sections == ["short", "arms", "losses", "above", "hidden", "reading"]
     assert "fell by" in page.text
-    assert "20.0 dB against 14.0 dB of a trivial guess" in page.text
+    assert "20.0 dB against 14.0 dB of the best trivial guess, the nearest view" in page.text
     assert "plotly" not in source
     assert len(source) < 1_000_000
 
@@ -257,3 +257,21 @@ def test_numbers_for_people():
     assert [duration(s) for s in (3.4, 60.0, 844.2, 7325.0)] == ["3 s", "1 min 00 s", "14 min 04 s", "2 h 02 min"]
     assert bounds(Interval(mean=1.0, low=float("nan"), high=float("nan"))) == ""
     assert bounds(Interval(mean=1.0, low=0.5, high=2.0)).replace("\u2060", "").split() == ["0.5", "–", "2.0"]
+
+
+def test_a_report_made_again_loses_nothing(run, rooms, tmp_path):
+    """What `evaluate` knew of the scenes, `report` knows; where they are gone, it says so and keeps the page."""
+    scenes = tmp_path / "scenes"
+    for room in rooms[:1]:
+        room.save(scenes / room.id)
+    first = write_report(run, scenes=scenes).read_text()
+    (run / "evaluation" / "scenes.json").write_text(json.dumps({"folder": str(scenes)}))
+    assert write_report(run).read_text() == first
+    moved = scenes.rename(tmp_path / "elsewhere")
+    with pytest.raises(RunFolderError, match="which is gone"):
+        write_report(run)
+    assert (run / "report.html").read_text() == first
+    assert len(write_report(run, tmp_path / "bare.html").read_text()) < len(first)
+    assert write_report(run, scenes=moved).read_text() == first
+    (run / "report.html").unlink()
+    assert write_report(run).is_file()  # there is none to lose

@@ -11,6 +11,7 @@ from PIL import Image
 
 from stereopsis.errors import RunFolderError
 from stereopsis.report.images import embed, embed_file, embed_pixels
+from stereopsis.report.page import render
 from stereopsis.report.pictures import picture_groups, picture_scores
 from stereopsis.report.read import read_subject
 
@@ -79,4 +80,40 @@ def test_arms_that_hid_the_same_view_stand_side_by_side(tmp_path, run):
 def test_mean_psnr_counts_all_pictures(comparison):
     (score,) = picture_scores(read_subject(comparison), "masked_view")
     # Two rooms at 20 and 21 dB, two pictures each.
-    assert (score.arm, score.count, score.psnr, score.baseline_psnr) == (2, 4, 20.5, 14.0)
+    assert (score.arm, score.count, score.psnr, score.guess, score.guess_psnr) == (2, 4, 20.5, "the nearest view", 14.0)
+    assert (score.margin.mean, score.margin.low > 0) == (6.5, True)
+    assert score.verdict == "better than every trivial guess"
+
+
+@pytest.mark.parametrize(
+    ("mean_colour", "verdict"),
+    [
+        (12.0, "better than every trivial guess"),
+        (20.5, "not told apart from a trivial guess"),
+        (23.0, "worse than a trivial guess: it has not learnt to imagine this"),
+    ],
+)
+def test_a_model_is_compared_with_the_best_guess(comparison, tmp_path, mean_colour, verdict):
+    """The nearest view has 14 dB; whoever beats that may still lose to one colour everywhere."""
+    comparison = shutil.copytree(comparison, tmp_path / "comparison")
+    file = comparison / "arms/full/pictures/pictures.json"
+    entries = json.loads(file.read_text())
+    for entry in entries:
+        entry["mean_colour_psnr"] = mean_colour
+    file.write_text(json.dumps(entries))
+    (score,) = picture_scores(read_subject(comparison), "masked_view")
+    best = max(14.0, mean_colour)
+    assert (score.guess_psnr, score.verdict) == (best, verdict)
+    assert score.guess == ("the mean colour" if mean_colour > 14 else "the nearest view")
+    page = render(read_subject(comparison))
+    assert f"{best:.1f} dB of the best trivial guess, {score.guess}" in page
+    assert verdict.split(":")[0].capitalize() in page
+
+
+def test_a_single_scene_gets_no_verdict(run):
+    file = run / "pictures" / "pictures.json"
+    entries = [entry for entry in json.loads(file.read_text()) if entry["kind"] == "masked_view"]
+    first = [entry for entry in entries if entry["scene_id"] == entries[0]["scene_id"]]
+    file.write_text(json.dumps(first))
+    (score,) = picture_scores(read_subject(run), "masked_view")
+    assert score.verdict == "one scene tells nothing yet"

@@ -9,8 +9,9 @@ from stereopsis.errors import SceneError
 from stereopsis.scenes.rooms import GENERATOR_VERSION
 from stereopsis.scenes.rooms.language import LANGUAGE_VERSION
 from stereopsis.training import sources
-from stereopsis.training.sections import SourceSection
-from stereopsis.training.sources import made_rooms, open_folder, prepared_folder, scenes_of
+from stereopsis.training.preflight import told_scenes, told_sources
+from stereopsis.training.sections import DataSection, SourceSection
+from stereopsis.training.sources import folders_of, made_rooms, open_folder, prepared_folder, scenes_of
 
 VERSION = f"v{GENERATOR_VERSION}.{LANGUAGE_VERSION}"
 
@@ -88,3 +89,36 @@ def test_a_source_gives_its_scenes_in_the_frame_that_it_is_asked_for(tiny_rooms,
     for scene in turned:
         assert abs(scene.T_aligned_camera(scene.frames[0])[:2, 3]).max() < 1e-9
     assert any(abs(s.T_aligned_camera(s.frames[0])[:2, 3]).max() > 0.1 for s in plain)
+
+
+def test_cached_rooms_are_no_scenes_of_the_users(tmp_path, tiny_rooms, monkeypatch):
+    """Rooms prepared into a folder that also serves as a cache: only those that were prepared are found."""
+    mine = tmp_path / "rooms"
+    for number in range(2):
+        shutil.copytree(tiny_rooms / f"room-{number:08d}", mine / f"room-{number:08d}")
+    made = mine / f"v{GENERATOR_VERSION}" / "train"
+    shutil.copytree(tiny_rooms / "room-00000002", made / "room-00000000")
+    cached = SourceSection(rooms=1)
+    assert len(folders_of(cached, mine)) == 1  # found there, and the folder is marked
+    assert [scene.id for scene in open_folder(mine)] == ["room-00000000", "room-00000001"]
+    assert told_sources([SourceSection(path=mine), SourceSection(rooms=3, split="test")]) == (
+        f"2 procedural rooms (train split) in {mine}, 3 procedural rooms (test split)"
+    )
+    assert len(open_folder(made)) == 1  # who names a cache's own folder gets what is in it
+    for number in range(2):
+        shutil.rmtree(mine / f"room-{number:08d}")
+    with pytest.raises(SceneError, match="holds no scenes but those in caches"):
+        open_folder(mine)
+
+
+def test_by_default_nothing_is_cached_among_the_users_data(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert DataSection().cache_folder == tmp_path / "stereopsis" / "rooms"
+    assert DataSection(cache=tmp_path / "mine").cache_folder == tmp_path / "mine"
+    assert DataSection(selection="coverage").view_options["view_cache"] == tmp_path / "stereopsis" / "rooms" / "views"
+
+
+def test_scenes_are_told_by_their_splits():
+    assert told_scenes(["room-20000000"]) == "1 procedural room (test split)"
+    assert told_scenes(["room-20000000", "room-00000003"]) == "2 procedural rooms (test and train splits)"
+    assert told_scenes(["kitchen", "room-00000003"]) == "2 scenes"

@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from stereopsis.cli.startup import load_libraries
+from stereopsis.files import cache_folder
 from stereopsis.progress import say
 
 if TYPE_CHECKING:
     from stereopsis.training.recipe_packs import CacheReport
 
 console = Console()
-DEFAULT = Path("data/cache")
+DEFAULT = cache_folder() / "teachers"
 
 
 def register(app: typer.Typer) -> None:
@@ -36,8 +37,8 @@ def cache(
 ) -> None:
     """Make every teacher's answer that a recipe's training will ask for, and keep it on disk.
 
-    They go to the recipe's teachers.cache (data/cache where it names none). Start it again to go on: what is there
-    is kept.
+    They go to the recipe's teachers.cache (~/.cache/stereopsis/teachers where it names none). Start it again to go on:
+    what is there is kept.
     """
     from stereopsis.training.preflight import check_extras, check_places, told_sources
     from stereopsis.training.recipe import load_recipe

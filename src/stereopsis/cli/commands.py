@@ -14,7 +14,7 @@ from stereopsis import __version__
 from stereopsis.cli import cache as cache_command
 from stereopsis.cli import capture_options, convert, engine, info, merge, probe, reconstruct, score
 from stereopsis.cli.interrupts import advise, interruptible
-from stereopsis.cli.startup import first_process, load_libraries, quiet_libraries
+from stereopsis.cli.startup import before_evaluation, first_process, load_libraries, quiet_libraries
 from stereopsis.errors import SceneError, StereopsisError
 from stereopsis.extras import require_extras
 from stereopsis.progress import phase, say
@@ -138,7 +138,9 @@ def prepare(
     student: Annotated[
         str, typer.Option(help="Teachers: the recipe whose views, picture size and grid they answer for.")
     ] = "stereopsis-tiny",
-    cache: Annotated[Path, typer.Option(help="Teachers: where their answers go.")] = cache_command.DEFAULT,
+    cache: Annotated[
+        Path, typer.Option(help="Teachers: where their answers go.", show_default="~/.cache/stereopsis/teachers")
+    ] = cache_command.DEFAULT,
 ) -> None:
     """Turn captures (or procedural rooms) into prepared scenes: checked, upright, seen from above.
 
@@ -278,7 +280,7 @@ def evaluate(
 
     Start it again to go on where it was stopped; torchrun or 'accelerate launch' share the scenes over processes.
     """
-    _before_evaluation(model, overrides or [], scenes, rooms, annotations or [])
+    before_evaluation(console, model, overrides or [], scenes, rooms, annotations or [])
     from stereopsis.evaluation.evaluate_run import Request, execute, make_plan
     from stereopsis.evaluation.evaluate_run import dry_run as tell
     from stereopsis.evaluation.questions import parse_annotation_files, parse_protocols
@@ -313,35 +315,6 @@ def evaluate(
         _show("Report:", page)
 
 
-def _before_evaluation(
-    model: str, overrides: list[str], scenes: Path | None, rooms: int, annotations: list[str]
-) -> None:
-    """Say and refuse what can be said and refused before torch is there."""
-    from stereopsis.training.preflight import check_extras, check_scenes
-    from stereopsis.training.recipe import load_recipe
-    from stereopsis.training.run_folder import RECIPE_FILE, check_finished
-    from stereopsis.training.sections import SourceSection
-
-    dummy = model == "dummy"
-    if not dummy:
-        check_finished(Path(model))
-    plan = load_recipe("baseline-tiny" if dummy else Path(model) / RECIPE_FILE, overrides)
-    sources = plan.evaluation.sources
-    if scenes is not None:
-        sources = (SourceSection(path=scenes),)
-    elif rooms:
-        sources = (SourceSection(rooms=rooms, split="test"),)
-    check_scenes(sources, "evaluation.sources" if scenes is None else "--scenes")
-    for each in annotations:
-        file = Path(each.partition("=")[2])
-        if each.partition("=")[2] and not file.is_file():
-            raise StereopsisError(f"--annotations {each}: there is no file {file}; correct the path")
-    check_extras(plan, "The evaluation", "report", sources=sources)
-    shown = console if first_process() else None
-    say(shown, f"Evaluating {model}")
-    load_libraries(shown, "stereopsis.evaluation.evaluate_run", "stereopsis.report")
-
-
 reconstruct.register(app)
 score.register(app)
 probe.register(app)
@@ -359,6 +332,9 @@ def report(
         list[Path], typer.Argument(help="A run folder, or a comparison made by 'demo'; with --table also several.")
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The HTML file to write.")] = None,
+    scenes: Annotated[
+        Path | None, typer.Option(help="The evaluated scenes, where they are no longer where they were.")
+    ] = None,
     tables: Annotated[
         list[Path] | None, typer.Option("--table", help="Only a table, .md .tex .csv or .html; may be repeated.")
     ] = None,
@@ -377,7 +353,7 @@ def report(
         return
     if len(folders) > 1:
         raise StereopsisError("a report is about one folder; put several results into one table with --table FILE")
-    _show("Report:", write_report(folders[0], output))
+    _show("Report:", write_report(folders[0], output, scenes=scenes))
 
 
 info.register(app)

@@ -10,6 +10,7 @@ from rich.table import Table
 from stereopsis.cli.startup import load_libraries
 from stereopsis.errors import StereopsisError
 from stereopsis.extras import require_extras
+from stereopsis.files import cache_folder
 from stereopsis.precision import ComputePrecision, choose_precision
 from stereopsis.progress import say, tracked
 
@@ -52,7 +53,9 @@ def probe(
         list[Path] | None, typer.Option("--against", help="Other probes with evaluations, for the scatter over models.")
     ] = None,
     precision: Annotated[str, typer.Option(help="Of the model's numbers: auto, bf16 or fp32.")] = "auto",
-    cache: Annotated[Path, typer.Option(help="Folder for generated rooms.")] = Path("data/rooms"),
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for generated rooms (default: ~/.cache/stereopsis/rooms).")
+    ] = None,
     sheets: Annotated[int, typer.Option(help="Draw and make clickable so many scenes.")] = 3,
 ) -> None:
     """How much do visual tokens know of 3D? Correspondence across views layer by layer, retrieval, linear readouts."""
@@ -74,7 +77,7 @@ def probe(
     computed = choose_precision(precision)
     say(console, computed.sentence)
     subject = _subject(model, folder, teacher, chosen, views, positions, computed)
-    found = _scenes(sources, cache)
+    found = _scenes(sources, cache or cache_folder() / "rooms")
     result = probe_scenes(subject, found, ProbeSettings(voxel=voxel), console=console)
     if evaluation is not None:
         add_downstream(result, evaluation)

@@ -3,10 +3,13 @@
 import importlib
 import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
-from stereopsis.progress import phase
+from stereopsis.errors import StereopsisError
+from stereopsis.progress import phase, say
 
 HEAVY = ("torch", "transformers")
 
@@ -34,3 +37,36 @@ def load_libraries(console: Console | None, *modules: str) -> None:
 def first_process() -> bool:
     """Whether this is the process that prints, of those that a launcher started."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def before_evaluation(
+    console: Console, model: str, overrides: Sequence[str], scenes: Path | None, rooms: int, annotations: Sequence[str]
+) -> None:
+    """What `evaluate` can say and refuse before torch is there; see its options.
+
+    Raises:
+        StereopsisError: there is nothing to evaluate, no such scenes or file, or a package is missing.
+    """
+    from stereopsis.training.preflight import check_extras, check_scenes
+    from stereopsis.training.recipe import load_recipe
+    from stereopsis.training.run_folder import RECIPE_FILE, check_finished
+    from stereopsis.training.sections import SourceSection
+
+    shown, folder = console if first_process() else None, Path(model)
+    say(shown, f"Evaluating {model}")
+    plan = load_recipe("baseline-tiny")
+    if model != "dummy" and not (folder / "config.json").is_file():  # else a model without a run
+        check_finished(folder)
+        plan = load_recipe(folder / RECIPE_FILE, overrides)
+    sources = plan.evaluation.sources
+    if scenes is not None:
+        sources = (SourceSection(path=scenes),)
+    elif rooms:
+        sources = (SourceSection(rooms=rooms, split="test"),)
+    check_scenes(sources, "evaluation.sources" if scenes is None else "--scenes")
+    for each in annotations:
+        file = Path(each.partition("=")[2])
+        if each.partition("=")[2] and not file.is_file():
+            raise StereopsisError(f"--annotations {each}: there is no file {file}; correct the path")
+    check_extras(plan, "The evaluation", "report", sources=sources)
+    load_libraries(shown, "stereopsis.evaluation.evaluate_run", "stereopsis.report")

@@ -22,12 +22,14 @@ from stereopsis.evaluation.questions import attach, counts, parse_benchmarks, qu
 from stereopsis.evaluation.resumable import run_evaluation
 from stereopsis.evaluation.sharding import Processes
 from stereopsis.evaluation.stream import SETTINGS_FILE, finished, read_parts
+from stereopsis.files import write_whole
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import load_model
 from stereopsis.precision import choose_precision, parse_precision
 from stereopsis.progress import say
 from stereopsis.scenes.scene import Scene
 from stereopsis.training.build import model_changes
+from stereopsis.training.preflight import told_scenes
 from stereopsis.training.recipe import Recipe, load_recipe
 from stereopsis.training.sections import SourceSection
 from stereopsis.training.sources import missing_rooms, open_folder, prepared_folder, scenes_of
@@ -43,6 +45,8 @@ from stereopsis.training.train_run import (
 DUMMY = "dummy"
 DUMMY_RECIPE = "baseline-tiny"
 EVALUATION_FOLDER = "evaluation"
+SCENES_FILE = "scenes.json"
+"""Says where the evaluated scenes lie, so that any later report can show them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,7 +164,7 @@ def make_plan(request: Request) -> EvaluationPlan:
 
 def dry_run(plan: EvaluationPlan) -> dict[str, str]:
     """What an evaluation would do, in words, without loading weights, making rooms or writing anything."""
-    section, cache = plan.recipe.evaluation, plan.recipe.data.cache
+    section, cache = plan.recipe.evaluation, plan.recipe.data.cache_folder
     absent = [missing_rooms(source, cache) for source in section.sources]
     ready = [source for source, number in zip(section.sources, absent, strict=True) if not number]
     scenes = [s for source in ready for s in (open_folder(source.path) if source.path else scenes_of(source, cache))]
@@ -205,6 +209,8 @@ def execute(plan: EvaluationPlan, *, processes: Processes | None = None, console
     if not processes.main:
         scenes = _scenes(plan, None)
     asked = questions(scenes, recipe.evaluation.tasks, request.limit)
+    told = f"{told_scenes([each.scene.id for each in asked])}, {sum(len(each.annotations) for each in asked)} questions"
+    say(console if processes.main else None, f"Asked: {told}")
     predictor: Predictor = DummyPredictor(proposals=recipe.evaluation.proposals, protocols=request.protocols)
     if not plan.dummy:
         decided = None if request.overwrite else _precision_there(folder)
@@ -229,7 +235,10 @@ def execute(plan: EvaluationPlan, *, processes: Processes | None = None, console
     )
     if processes.main:
         (folder / ENVIRONMENT_FILE).write_text(json.dumps(environment(), indent=2) + "\n")
-    return prepared_folder(recipe.evaluation.sources[0], recipe.data.cache)
+    where = prepared_folder(recipe.evaluation.sources[0], recipe.data.cache_folder)
+    if processes.main:
+        write_whole(folder / SCENES_FILE, json.dumps({"folder": str(where.resolve())}) + "\n")
+    return where
 
 
 def model_predictor(model: SpatialModel, recipe: Recipe, protocols: Mapping[str, str] | None = None) -> ModelPredictor:
@@ -255,7 +264,7 @@ def facts_of(recipe: Recipe, predictor: Predictor) -> dict[str, Any]:
 
 
 def _scenes(plan: EvaluationPlan, console: Console | None) -> list[Scene]:
-    sources, cache = plan.recipe.evaluation.sources, plan.recipe.data.cache
+    sources, cache = plan.recipe.evaluation.sources, plan.recipe.data.cache_folder
     return _annotated(
         [scene for source in sources for scene in scenes_of(source, cache, console=console)], plan.request
     )

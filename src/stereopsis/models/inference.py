@@ -1,6 +1,7 @@
 """Using a trained model: enter a scene once, then ask, find and describe as often as you like."""
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,6 +60,12 @@ def enter_scene(model: SpatialModel, scene: Scene, **options: Any) -> "EnteredSc
         scene: posed RGB-D frames.
         options: fields of `stereopsis.packs.build.PackConfig` (``views=8``, ``proposals="detector"``, ...).
     """
+    if options.get("proposals", "detector") == "detector" and not scene.proposals and scene.objects:
+        warnings.warn(
+            f"scene '{scene.id}' has no candidate boxes of a detector: 'find' chooses among the boxes of its "
+            f"{len(scene.objects)} objects; say proposals='objects' to mean just that",
+            stacklevel=2,
+        )
     return EnteredScene(model, build_pack(scene, model.pack_config(**{"proposals": "detector", **options})))
 
 
@@ -131,12 +138,24 @@ class EnteredScene:
         return self.answer([asked], max_new_tokens=max_new_tokens)[0]
 
     def find(self, expression: str) -> list[float] | None:
-        """The proposal [6] that an expression means, aligned frame, metres; None where the model finds none."""
+        """The candidate box [6] that an expression means, aligned frame, metres, to the millimetre.
+
+        Returns:
+            None where the model says that there is no such object.
+
+        Raises:
+            StereopsisError: the scene has no candidates at all.
+        """
+        if not len(self.pack.proposals.boxes):
+            raise StereopsisError(
+                f"scene '{self.pack.scene_id}' has neither candidate boxes nor objects, so there is nothing to choose "
+                "from; 'stereopsis prepare' makes candidate boxes (--proposals geometry, or a detector's file)"
+            )
         asked = _asked("scanrefer", f"{IDENTIFY}\n{expression}", GROUND_TOKEN)
         found = self.score_proposals([asked])[0]
         if not len(found.cosines) or found.zero_cosine > float(found.cosines.max()):
             return None
-        return [float(v) for v in self.pack.proposals.boxes[int(found.cosines.argmax())]]
+        return [round(float(v), 3) for v in self.pack.proposals.boxes[int(found.cosines.argmax())]]
 
     def passes(self, conversations: Sequence[Conversation], *, most: int = MOST_TOGETHER) -> list[range]:
         """Which conversations are read together: neighbours, so many that the pass stays worth its mask.

@@ -80,10 +80,12 @@ def execute(request: ReconstructRequest, *, console: Console | None = None) -> P
     recipe, model, teachers = open_with_heads(request.model, overrides=request.overrides, dtype=precision.dtype)
     imagining_objectives(model)
     assert teachers.latent is not None
-    scenes = [scene for path in request.scenes for scene in scenes_of(SourceSection(path=path), recipe.data.cache)]
+    scenes = [
+        scene for path in request.scenes for scene in scenes_of(SourceSection(path=path), recipe.data.cache_folder)
+    ]
     if request.rooms:
         unseen = SourceSection(rooms=request.rooms, split="test")
-        scenes += scenes_of(unseen, recipe.data.cache, console=console)
+        scenes += scenes_of(unseen, recipe.data.cache_folder, console=console)
     if not scenes:
         raise StereopsisError("name the scenes to reconstruct (prepared scenes or captures), or so many --rooms")
     controls = {
@@ -140,7 +142,7 @@ def training_means(
         if len(scenes) < most:
             left = most - len(scenes)
             some = source if source.rooms is None else source.model_copy(update={"rooms": min(source.rooms, left)})
-            scenes += scenes_of(some, recipe.data.cache, console=console)[:left]
+            scenes += scenes_of(some, recipe.data.cache_folder, console=console)[:left]
     if len(scenes) < LEAST_FOR_MEAN:
         return None
     shown = tracked(scenes, "Averaging training scenes", "scenes", console=console)

@@ -49,7 +49,8 @@ def write_report(folder: Path, output: Path | None = None, *, scenes: Path | Non
         MissingExtraError: jinja2 or plotly is not installed.
         SceneError: a scene that the report shows is damaged.
     """
-    page = render(read_subject(folder, scenes))
+    replaces = output is None and (folder / REPORT_FILE).exists()
+    page = render(read_subject(folder, scenes, alone=not replaces))
     output = folder / REPORT_FILE if output is None else output
     output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, page)

@@ -2,9 +2,11 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
+from stereopsis.benchmarks.scoring.statistics import Interval, bootstrap_by_scene
 from stereopsis.report.images import EmbeddedImage, embed_file, fingerprint
 from stereopsis.report.read import Picture, ReportSubject
 
@@ -46,12 +48,36 @@ class PictureGroup:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PictureScore:
-    """Mean PSNR of an arm over all its pictures of one kind, and of the trivial guess on the same pictures."""
+    """Mean PSNR of an arm over all its pictures of one kind, and of the best trivial guess on the same pictures.
+
+    Attributes:
+        arm: its place in the subject.
+        count: how many pictures.
+        psnr: dB.
+        guess: name of the trivial guess whose mean is highest; empty where none was measured.
+        guess_psnr: its mean, dB; NaN where none was measured.
+        margin: the arm's PSNR minus that guess's, picture by picture, with an interval over scenes.
+    """
 
     arm: int
     count: int
     psnr: float
-    baseline_psnr: float
+    guess: str
+    guess_psnr: float
+    margin: Interval
+
+    @property
+    def verdict(self) -> str:
+        """Whether the arm imagines more than a guess that looks at nothing; empty where that was not measured."""
+        if not self.guess:
+            return ""
+        if math.isnan(self.margin.low):
+            return "one scene tells nothing yet"
+        if self.margin.low > 0:
+            return "better than every trivial guess"
+        if self.margin.high < 0:
+            return "worse than a trivial guess: it has not learnt to imagine this"
+        return "not told apart from a trivial guess"
 
 
 def picture_groups(subject: ReportSubject, kind: str) -> tuple[PictureGroup, ...]:
@@ -88,12 +114,22 @@ def picture_scores(subject: ReportSubject, kind: str) -> tuple[PictureScore, ...
     for index, arm in enumerate(subject.arms):
         pictures = [p for p in (arm.run.pictures if arm.run is not None else ()) if p.kind == kind]
         if pictures:
-            scores.append(
-                PictureScore(
-                    arm=index,
-                    count=len(pictures),
-                    psnr=float(np.mean([p.psnr for p in pictures])),
-                    baseline_psnr=float(np.mean([p.baseline_psnr for p in pictures])),
-                )
-            )
+            scores.append(_score(index, pictures))
     return tuple(scores)
+
+
+def _score(arm: int, pictures: Sequence[Picture]) -> PictureScore:
+    common = set.intersection(*(set(p.guesses) for p in pictures))
+    means = {name: float(np.mean([p.guesses[name] for p in pictures])) for name in sorted(common)}
+    guess = max((name for name in means if not math.isnan(means[name])), key=means.__getitem__, default="")
+    measured = [p for p in pictures if guess and math.isfinite(p.psnr - p.guesses[guess])]
+    gaps = np.array([p.psnr - p.guesses[guess] for p in measured])
+    unknown = Interval(mean=math.nan, low=math.nan, high=math.nan)
+    return PictureScore(
+        arm=arm,
+        count=len(pictures),
+        psnr=float(np.mean([p.psnr for p in pictures])),
+        guess=guess,
+        guess_psnr=means.get(guess, math.nan),
+        margin=bootstrap_by_scene(gaps, [p.scene_id for p in measured]) if measured else unknown,
+    )

@@ -131,7 +131,7 @@ def read_own_results(folders: Sequence[Path]) -> list[OwnResult]:
     found: list[OwnResult] = []
     for folder in folders:
         if (folder / COMPARISON_FILE).is_file() or (folder / RECIPE_FILE).is_file():
-            arms = [(arm.label, arm.evaluation) for arm in read_subject(folder).arms]
+            arms = [(arm.label, arm.evaluation) for arm in read_subject(folder, alone=True).arms]
         else:
             inner = folder / EVALUATION_FOLDER
             evaluation = read_evaluation(inner if inner.is_dir() else folder)

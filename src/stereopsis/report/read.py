@@ -24,9 +24,12 @@ RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
 METRICS_FILE = "metrics.jsonl"
 EVALUATION_FOLDER = "evaluation"
+SCENES_FILE = "scenes.json"
 PICTURES_FOLDER = "pictures"
 PICTURES_FILE = "pictures.json"
 PICTURE_KINDS = ("masked_view", "birds_eye")
+_GUESSES = {"masked_view": "the nearest view", "birds_eye": "the mean colour"}
+"""What ``baseline_psnr`` is of, by kind."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,7 @@ class Picture:
         baseline: picture file of a trivial guess (nearest visible view, mean image), or None.
         psnr: of the reconstruction, dB; NaN where not measured.
         baseline_psnr: of the trivial guess, dB; NaN where not measured.
+        guesses: dB of every trivial guess that was measured, by name.
     """
 
     kind: str
@@ -54,6 +58,7 @@ class Picture:
     baseline: Path | None
     psnr: float
     baseline_psnr: float
+    guesses: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,12 +158,13 @@ class ReportSubject:
     comparison: bool
 
 
-def read_subject(folder: Path, scenes: Path | None = None) -> ReportSubject:
+def read_subject(folder: Path, scenes: Path | None = None, *, alone: bool = False) -> ReportSubject:
     """Read a run folder or a comparison folder.
 
     Args:
         folder: holds ``comparison.json`` or ``recipe.yaml``.
-        scenes: folder of the evaluated scenes, where the comparison does not name it.
+        scenes: folder of the evaluated scenes, where neither the comparison nor the run's evaluation names it.
+        alone: do without evaluated scenes that are gone, instead of refusing.
 
     Raises:
         RunFolderError: the folder is neither, or something in it is incomplete or damaged.
@@ -179,7 +185,7 @@ def read_subject(folder: Path, scenes: Path | None = None) -> ReportSubject:
         arms=(ReportedArm(name=name, label=name, note="", run=run),),
         majority=Baseline(),
         chance=Baseline(),
-        scenes=_scenes_folder(scenes, "scenes"),
+        scenes=_scenes_folder(scenes, "scenes") or _evaluated_scenes(folder, alone),
         seconds=number(seconds, "seconds"),
         environment=run.environment,
         comparison=False,
@@ -256,6 +262,27 @@ def _scenes_folder(folder: Path | None, where: str) -> Path | None:
     return folder
 
 
+def _evaluated_scenes(folder: Path, alone: bool) -> Path | None:
+    """The scenes of a run's evaluation, which says where they lay.
+
+    Raises:
+        RunFolderError: they are gone, and ``alone`` is false.
+    """
+    file = folder / EVALUATION_FOLDER / SCENES_FILE
+    if not file.is_file():
+        return None
+    scenes = Path(text(mapping(read_json(file), str(file)), "folder", str(file)))
+    if scenes.is_dir():
+        return scenes
+    if alone:
+        return None
+    raise RunFolderError(
+        f"{folder}: its evaluated scenes lay in {scenes}, which is gone; without them a report has no views, boxes and "
+        "maps, so the one that is there is not replaced: prepare the scenes again, name them with --scenes, or write "
+        "another file with --output"
+    )
+
+
 def _read_baseline(value: Any, where: str) -> Baseline:
     """Task -> metrics beside "by_type", or an evaluation summary's form with "overall" and "by_type"."""
     overall, by_type = {}, {}
@@ -327,4 +354,9 @@ def _picture(record: Mapping[str, Any], folder: Path, where: str) -> Picture:
         baseline=None if baseline is None else file(baseline),
         psnr=number(record.get("psnr"), f"{where}.psnr"),
         baseline_psnr=number(record.get("baseline_psnr"), f"{where}.baseline_psnr"),
+        guesses={
+            name: number(record[key], f"{where}.{key}")
+            for name, key in ((_GUESSES[kind], "baseline_psnr"), ("the mean colour", "mean_colour_psnr"))
+            if record.get(key) is not None
+        },
     )

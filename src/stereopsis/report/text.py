@@ -21,7 +21,7 @@ def text_table(folder: Path) -> Table:
     Raises:
         RunFolderError: the folder is neither, or something in it is damaged.
     """
-    subject = read_subject(folder)
+    subject = read_subject(folder, alone=True)
     table = main_table(subject)
     if not table.rows:
         return _loss_table(subject)

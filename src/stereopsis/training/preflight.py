@@ -66,7 +66,7 @@ def check_extras(recipe: Recipe, purpose: str, *more: str, sources: Sequence[Sou
 
     extras = list(more)
     sources = recipe.data.sources if sources is None else sources
-    if any(missing_rooms(source, recipe.data.cache) for source in sources):
+    if any(missing_rooms(source, recipe.data.cache_folder) for source in sources):
         extras.append("rooms")
     if recipe.model.lora is not None:
         extras.append("lora")

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from stereopsis.data.pack import ScenePack
 from stereopsis.errors import RecipeError
+from stereopsis.files import mark_cache
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.packs.build import PackConfig, build_pack, cache_vision, decode_chosen
 from stereopsis.packs.stored import PackFolder, StoredPack, StoredPacks
@@ -77,7 +78,7 @@ def shared_packs(
         return build_packs(recipe, model, teachers, sources, console=console)
     if processes.main:
         for source in sources:
-            folders_of(source, recipe.data.cache, console=console)
+            folders_of(source, recipe.data.cache_folder, console=console)
     processes.wait()
     if recipe.teachers.cache is not None:
         plan = CachePlan.of(recipe, model, teachers, recipe.teachers.cache)
@@ -161,6 +162,7 @@ class CachePlan:
     ) -> list[StoredPack]:
         """The scenes of a source (or a share of them), packed and answered; what is there already is kept."""
         config = pack_config(self.recipe, self.model, source, tasks=tasks, proposals=proposals)
+        mark_cache(self.root)
         folder = PackFolder(self.root, config, self.model if _keeps_vision(self.recipe) else None)
         found = []
         for scene in _opened(source, self.recipe, out, share):
@@ -263,5 +265,5 @@ def _opened(
     source: SourceSection, recipe: Recipe, console: Console | None, share: slice = slice(None)
 ) -> Iterator[Scene]:
     """A source's scenes (or a share of them), one in memory at a time."""
-    scenes = SceneFolders(folders_of(source, recipe.data.cache, console=console).openers[share])
+    scenes = SceneFolders(folders_of(source, recipe.data.cache_folder, console=console).openers[share])
     yield from tracked(scenes, "Reading scenes, asking teachers", "scenes", console=console)

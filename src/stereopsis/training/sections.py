@@ -7,6 +7,7 @@ import pydantic
 
 from stereopsis.benchmarks import benchmark_named, trained_benchmarks
 from stereopsis.errors import StereopsisError
+from stereopsis.files import cache_folder
 from stereopsis.objective_sections import Section
 from stereopsis.precision import Precision
 
@@ -135,7 +136,8 @@ class DataSection(Section):
         vision_only: share of the training samples that are vision-only passes, exact to one sample; left out, what the
             scenes give.
         group_by_length: put samples of like length into the same optimiser step, so that less is padded.
-        cache: folder for generated rooms and for the order in which "coverage" takes views.
+        cache: folder for generated rooms and for the order in which "coverage" takes views; left out, ``rooms`` in the
+            user's cache folder (`stereopsis.files.cache_folder`).
     """
 
     sources: tuple[SourceSection, ...] = pydantic.Field(default=(SourceSection(rooms=200),), min_length=1)
@@ -148,7 +150,7 @@ class DataSection(Section):
     text_share: float = pydantic.Field(default=1.0, ge=0, le=1)
     vision_only: float | None = pydantic.Field(default=None, ge=0, le=1)
     group_by_length: bool = False
-    cache: Path = Path("data/rooms")
+    cache: Path | None = None
 
     @pydantic.model_validator(mode="after")
     def _coverage_has_a_use(self) -> "DataSection":
@@ -161,7 +163,12 @@ class DataSection(Section):
         """How `stereopsis.packs.build.PackConfig` chooses views under this recipe."""
         if self.selection != "coverage":
             return {"selection": "uniform"}
-        return {"selection": "coverage", "coverage": self.coverage, "view_cache": self.cache / "views"}
+        return {"selection": "coverage", "coverage": self.coverage, "view_cache": self.cache_folder / "views"}
+
+    @property
+    def cache_folder(self) -> Path:
+        """``cache``, or where it is by default."""
+        return self.cache or cache_folder() / "rooms"
 
 
 class TeachersSection(Section):

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from stereopsis.benchmarks.files.processed import ProcessedFiles
 from stereopsis.errors import SceneError
+from stereopsis.files import is_cache, mark_cache
 from stereopsis.scenes.alignment import align_scene, with_birdseye
 from stereopsis.scenes.first_view import from_first_view
 from stereopsis.scenes.prepare import Capture, PrepareSettings, Room, find_captures, prepare
@@ -72,6 +73,7 @@ def folders_of(source: SourceSection, cache: Path, *, console: Console | None = 
 def _openers(source: SourceSection, cache: Path, console: Console | None) -> list[Callable[[], Scene]]:
     if source.rooms is not None:
         seeds = split_seeds(source.split, source.rooms, source.offset)
+        mark_cache(prepared_folder(source, cache).parent)
         made = made_rooms(seeds, prepared_folder(source, cache), console=console)
         return [functools.partial(read_scene, path) for path in made]
     assert source.path is not None
@@ -144,7 +146,7 @@ def captures_in(path: Path) -> list[Capture]:
     captures = find_captures(path)
     if captures[0].path != path:
         for inner in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")):
-            if not any(capture.path.is_relative_to(inner) for capture in captures):
+            if not is_cache(inner) and not any(capture.path.is_relative_to(inner) for capture in captures):
                 find_captures(inner)  # says what is wrong with it
     return captures
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from stereopsis.errors import SceneError
+from stereopsis.files import is_cache
 from stereopsis.scenes.alignment import with_birdseye
 from stereopsis.scenes.formats import FoundScenes, detect_format, open_scene, scene_id_at, scenes_at
 from stereopsis.scenes.prepare.settings import PrepareSettings
@@ -134,7 +135,8 @@ def find_captures(root: str | Path, *, format: str | None = None) -> list[Captur
     """The scenes at or below a folder, sorted by path; a source that holds several gives each of them.
 
     A folder that is in a known layout is one scene and is not searched any further. Symbolic links are followed,
-    a folder that was seen already is not entered again. Hidden folders are left out.
+    a folder that was seen already is not entered again. Hidden folders and caches (`stereopsis.files.is_cache`) are
+    left out.
 
     Args:
         root: a scene folder, or a folder of such folders (up to `MAX_DEPTH` deep).
@@ -196,7 +198,16 @@ def _search(folder: Path, seen: set[Path], depth: int, reasons: list[SceneError]
     except OSError as error:
         reasons.append(SceneError(f"{folder}: cannot be listed: {error}; check its permissions"))
         return []
-    return [source for name in inner for source in _search(folder / name, seen, depth + 1, reasons)]
+    caches = [name for name in inner if is_cache(folder / name)]
+    found = [
+        source for name in inner if name not in caches for source in _search(folder / name, seen, depth + 1, reasons)
+    ]
+    if caches and not found and depth == 0:
+        raise SceneError(
+            f"{folder}: holds no scenes but those in caches ({', '.join(caches)}), which are passed over; name "
+            "the folder in one of them, or prepare scenes of your own"
+        )
+    return found
 
 
 def _named(root: Path, format: str) -> list[Capture]:
@@ -209,7 +220,7 @@ def _named(root: Path, format: str) -> list[Capture]:
     except SceneError:
         pass
     inner = []
-    for path in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
+    for path in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and not is_cache(p)):
         try:
             if detect_format(path) == format:
                 inner.append(path)
