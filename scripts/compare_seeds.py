@@ -57,7 +57,7 @@ def run_job(job: Job) -> dict[str, Any]:
         packs = torch.load(job.packs, weights_only=False)  # written by this script, a moment ago
         scenes = scenes_of(job.recipe.evaluation.sources[0], job.recipe.data.cache_folder)
         arm = Arm(name=job.arm, label=job.arm, recipe=job.recipe)
-        run_arm(arm, job.folder, packs, scenes, Teachers(), progress=False)
+        run_arm(arm, job.folder, packs, scenes, Teachers())
     return json.loads(done.read_text())["tasks"]
 
 

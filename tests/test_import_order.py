@@ -18,6 +18,7 @@ ORDER = (
     "objective_sections",
     "progress",
     "precision",
+    "side_by_side",
     "assets",
     "weights",
     "annotations",

@@ -34,6 +34,14 @@ SHORT = 3.0
 Item = TypeVar("Item")
 
 
+class PhaseConsole(Console):
+    """A console that shows phases in a way of its own, for example to another process."""
+
+    def shown(self, current: "Phase", expected: float | int | None) -> contextlib.AbstractContextManager[None]:
+        """Show a phase while it goes on."""
+        raise NotImplementedError
+
+
 def duration(seconds: float | int) -> str:
     """Seconds as people say them: "12 s", "3 min 05 s", "2 h 10 min", "3 d 4 h"."""
     whole = round(seconds)
@@ -155,6 +163,9 @@ def phase(
     current = Phase(what=what, total=total, unit=unit, done=done)
     if console is None or total == 0:
         yield current
+    elif isinstance(console, PhaseConsole):
+        with console.shown(current, expected):
+            yield current
     elif shows_bars(console):
         with _Bar(console, current, expected):
             yield current

@@ -1,6 +1,5 @@
 """The command line: demo, prepare, train, engine, reconstruct, evaluate, score, compare, probe, report, info."""
 
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.markup import escape
 
 from stereopsis import __version__
 from stereopsis.cli import cache as cache_command
-from stereopsis.cli import capture_options, convert, engine, info, merge, probe, reconstruct, score
+from stereopsis.cli import capture_options, convert, demo, engine, info, merge, probe, reconstruct, score
 from stereopsis.cli.interrupts import advise, interruptible
 from stereopsis.cli.startup import before_evaluation, first_process, load_libraries, quiet_libraries
 from stereopsis.errors import SceneError, StereopsisError
@@ -53,43 +52,7 @@ def _top(
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
-@app.command(epilog="Example: stereopsis demo --output demo")
-def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything the demo makes.")] = Path(
-        "demo"
-    ),
-    overrides: Overrides = None,
-    seed: Annotated[int, typer.Option(help="Seed of training.")] = 0,
-) -> None:
-    """Train three small models on procedural rooms, compare them, and write a report to look at.
-
-    The three: one that never looks (the language prior), one trained on words and grounding alone, and one that is
-    also supervised at its visual tokens (Ross3D's reconstructions, 3DRS's alignment).
-    """
-    from stereopsis.training.preflight import check_extras, check_places, told_sources
-    from stereopsis.training.recipe import load_recipe
-
-    cache = f"data.cache={json.dumps(str(output / 'data'))}"
-    plan = load_recipe("stereopsis-tiny", [cache, *(overrides or [])])
-    check_places(plan)
-    check_extras(plan, "The demo", "report", sources=[*plan.data.sources, *plan.evaluation.sources])
-    told = f"trained on {told_sources(plan.data.sources)}, asked about {told_sources(plan.evaluation.sources)}"
-    say(console, f"Three small models, {told}; everything goes into {output}")
-    load_libraries(console, "stereopsis.experiment", "stereopsis.report")
-    from stereopsis.experiment import COMPARISON_FILE, demo_arms
-    from stereopsis.experiment import compare as run_comparison
-    from stereopsis.report import text_table, write_report
-
-    if output.exists() and any(output.iterdir()) and not (output / COMPARISON_FILE).is_file():
-        unfinished = (output / "data").is_dir()
-        if not unfinished:
-            raise StereopsisError(f"{output} is not empty and holds no earlier demo; choose another --output")
-    arms = demo_arms(seed, [cache, *(overrides or [])])
-    run_comparison(arms, output, title="Demo on procedural rooms", console=console)
-    with phase("Writing the report", console=console):
-        page = write_report(output)
-    console.print(text_table(output))
-    _show("\nReport (open it in a browser):", page)
+demo.register(app)
 
 
 @app.command(

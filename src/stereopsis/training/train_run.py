@@ -82,6 +82,8 @@ def environment() -> dict[str, object]:
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "command": " ".join(sys.argv),
         "machine": platform.processor() or platform.machine(),
+        "cpu": torch.cpu.get_capabilities().get("cpu_name"),
+        "cpu_kernels": torch.backends.cpu.get_cpu_capability(),
         "cpu_threads": cpu_threads(0),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
