@@ -28,12 +28,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import LlavaOnevisionForConditionalGeneration
 
+from stereopsis.files import write_atomic
 from stereopsis.models.grounding import GroundingHead
 from stereopsis.models.released import released_name
 from stereopsis.models.released.config import huggingface_config
 from stereopsis.models.tiny import build_tokenizer
 from stereopsis.objectives import Denoiser, DenoiserConfig
-from stereopsis.scenes.images import write_atomic
 from stereopsis.training.train_run import environment
 
 ROOT = Path(__file__).resolve().parent.parent

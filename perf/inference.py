@@ -24,11 +24,11 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import torch
 
+from stereopsis.files import write_atomic
 from stereopsis.models.inference import EnteredScene
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import load_model
 from stereopsis.packs.build import build_pack
-from stereopsis.scenes.images import write_atomic
 from stereopsis.scenes.stored import write_scene
 from stereopsis.training.recipe import load_recipe
 from stereopsis.training.sources import open_folder

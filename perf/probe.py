@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
 
+from stereopsis.files import write_atomic
 from stereopsis.probing import correspondence, retrieval
-from stereopsis.scenes.images import write_atomic
 from stereopsis.training.train_run import environment
 
 MOST_PAIRED = 8000

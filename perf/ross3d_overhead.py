@@ -34,13 +34,13 @@ from evaluate import DTYPES, conversations, random_7b, random_llava, random_scen
 from transformers import Qwen2Config, SiglipVisionConfig
 
 from stereopsis.data.pack import ScenePack
+from stereopsis.files import write_atomic
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.tiny import build_tokenizer
 from stereopsis.objectives.denoiser_network import Denoiser, DenoiserConfig
 from stereopsis.objectives.reconstruction import BirdsEye, CrossView
 from stereopsis.objectives.set import ObjectiveSet
 from stereopsis.objectives.text import TextLoss
-from stereopsis.scenes.images import write_atomic
 from stereopsis.training.train_run import environment
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -30,13 +30,13 @@ from ross3d_overhead import Shapes, objectives, small_model, targets_of
 
 from stereopsis.data.batch import Batch
 from stereopsis.data.pack import Conversation, ScenePack
+from stereopsis.files import write_atomic
 from stereopsis.models.attention import Attention
 from stereopsis.models.lora import LoraConfig, add_lora
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.objectives import FeatureAlignment
 from stereopsis.objectives.set import ObjectiveSet
 from stereopsis.report.line_chart import ChartPanel, Series, panels_svg
-from stereopsis.scenes.images import write_atomic
 from stereopsis.training.cost import GPUS, scene_loads, step_flops
 from stereopsis.training.optimizer import build_optimizer
 from stereopsis.training.train_run import environment

@@ -24,12 +24,11 @@ from rich.console import Console
 
 from stereopsis.benchmarks.scoring.statistics import seed_interval
 from stereopsis.experiment import kept_packs
-from stereopsis.files import cache_folder
+from stereopsis.files import cache_folder, write_atomic
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.reconstruction.metrics import FIGURES, SAMPLE, averages, figures_of
 from stereopsis.reconstruction.reconstruct_run import scene_packs
 from stereopsis.reconstruction.sampling import imagine, mean_cells
-from stereopsis.scenes.images import write_atomic
 from stereopsis.training.build import build_model, build_teachers
 from stereopsis.training.frozen import fit_to_frozen
 from stereopsis.training.posthoc_heads import open_with_heads

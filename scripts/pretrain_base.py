@@ -25,12 +25,12 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+from stereopsis.annotations import COORD_TOKEN
 from stereopsis.benchmarks.multi3drefer.prompt import SUFFIX as ANY_NUMBER
 from stereopsis.benchmarks.scan2cap.prompt import PROMPT as DESCRIBE
 from stereopsis.benchmarks.scanqa.prompt import SUFFIX as SIMPLE_ANSWER
 from stereopsis.benchmarks.scanrefer.prompt import PREFIX as IDENTIFY
 from stereopsis.benchmarks.sqa3d.prompt import SUFFIX as SHORT_ANSWER
-from stereopsis.benchmarks.wording import COORD_TOKEN
 from stereopsis.data.batch import Batch, SceneProposals
 from stereopsis.data.pack import Conversation, ScenePack
 from stereopsis.models.spatial import SpatialConfig, SpatialModel

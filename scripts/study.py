@@ -28,7 +28,7 @@ from study_arms import ARMS, Arm
 from stereopsis.benchmarks.scoring.statistics import seed_interval
 from stereopsis.data.pack import ScenePack
 from stereopsis.evaluation.in_memory import evaluate, predict_scene
-from stereopsis.files import write_whole
+from stereopsis.files import write_atomic
 from stereopsis.packs.targets import Teachers
 from stereopsis.scenes.alignment import with_birdseye
 from stereopsis.scenes.rooms import RoomConfig, make_room
@@ -138,7 +138,7 @@ def run_job(job: Job, data: Path, runs: Path, registry: Path, console: Console) 
         "samples": scores,
     }
     registry.mkdir(parents=True, exist_ok=True)
-    write_whole(registry / f"{job.key}.json", json.dumps(record) + "\n")
+    write_atomic(registry / f"{job.key}.json", json.dumps(record) + "\n")
     return record
 
 
@@ -249,7 +249,7 @@ def main() -> None:
         record = run_job(job, args.data, args.runs, registry, console)
         console.print(job.key, {k: round(v, 1) for k, v in record["figures"].items()})
     text = table(read_registry(registry))
-    write_whole(registry.parent / "study.md", text)
+    write_atomic(registry.parent / "study.md", text)
     console.print(text)
 
 

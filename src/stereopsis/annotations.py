@@ -3,6 +3,10 @@
 import dataclasses
 from typing import Any
 
+GROUND_TOKEN = "<ground>"
+"""What a model says to point: its state there is compared with every candidate box."""
+COORD_TOKEN = "<coord>"
+"""Stands in a prompt for a point in 3D, whose encoding is added there."""
 Box = tuple[float, float, float, float, float, float]
 """cx cy cz dx dy dz, aligned frame, metres."""
 

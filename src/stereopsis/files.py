@@ -6,6 +6,9 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+from stereopsis.errors import StereopsisError
 
 
 @contextlib.contextmanager
@@ -48,10 +51,39 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that others see all of it or nothing."""
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+@contextlib.contextmanager
+def writing(path: Path, *, error: type[StereopsisError] = StereopsisError) -> Iterator[BinaryIO]:
+    """An open file whose content takes the place of ``path`` when the block ends without an error; folders are made.
+
+    Args:
+        path: the file.
+        error: what is raised where it cannot be written.
+
+    Raises:
+        StereopsisError: no space, no permission; nothing half-written is left.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary, temporary.open("xb") as file:
+            yield file
+    except OSError as failure:
+        raise error(write_failure(path, failure)) from failure
+
+
+def write_atomic(path: Path, data: bytes | str, *, error: type[StereopsisError] = StereopsisError) -> Path:
+    """Write a file so that readers see the old content or the new one, never a part; text is UTF-8 (see `writing`)."""
+    with writing(path, error=error) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+    return path
+
+
+def write_failure(path: Path, error: OSError) -> str:
+    """The message for a failed write: the path, the system's reason and the remedy."""
+    reason = error.strerror or str(error)
+    return (
+        f"{path}: cannot be written ({reason}); nothing half-written was left behind; "
+        "free some space or choose a folder that you may write to, then run the same command again"
+    )
 
 
 CACHE_TAG = "CACHEDIR.TAG"
@@ -64,7 +96,7 @@ def cache_folder() -> Path:
     return (Path(home) if home and Path(home).is_absolute() else Path.home() / ".cache") / "stereopsis"
 
 
-def mark_cache(folder: Path) -> Path:
+def mark_cache(folder: Path, *, error: type[StereopsisError] = StereopsisError) -> Path:
     """Make a folder, and say in it that what it holds can be made again.
 
     The mark is that of the Cache Directory Tagging Specification (bford.info/cachedir): backup programs leave such
@@ -72,10 +104,8 @@ def mark_cache(folder: Path) -> Path:
     """
     tag = folder / CACHE_TAG
     if not tag.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(
-            tag, f"{_SIGNATURE}\n# Made by stereopsis; it can be deleted, and is made again when it is needed.\n"
-        )
+        content = f"{_SIGNATURE}\n# Made by stereopsis; it can be deleted, and is made again when it is needed.\n"
+        write_atomic(tag, content, error=error)
     return folder
 
 

@@ -1,7 +1,4 @@
 import contextlib
-import errno
-import io
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -21,7 +18,6 @@ from stereopsis.scenes.images import (
     read_depth,
     read_header,
     read_mask,
-    write_atomic,
     write_colour,
     write_depth,
 )
@@ -221,41 +217,3 @@ def test_unknown_suffix(tmp_path):
         write_colour(tmp_path / "a.bmp", _photo())
     with pytest.raises(SceneError, match=r"a\.jpg.*\.png"):
         write_depth(tmp_path / "a.jpg", np.ones((2, 2), dtype=np.float32))
-
-
-def test_write_atomic_replaces_and_makes_folders(tmp_path):
-    file = tmp_path / "new" / "folder" / "a.txt"
-    assert write_atomic(file, b"one") == file
-    write_atomic(file, b"two")
-    assert file.read_bytes() == b"two"
-    assert [entry.name for entry in file.parent.iterdir()] == ["a.txt"]
-
-
-def test_write_atomic_gives_ordinary_permissions(tmp_path):
-    (tmp_path / "ordinary").write_bytes(b"")
-    write_atomic(tmp_path / "atomic", b"")
-    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
-
-
-@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), KeyboardInterrupt()])
-def test_write_atomic_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch, failure):
-    file = write_atomic(tmp_path / "a.txt", b"old")
-
-    class FullDisk(io.BytesIO):
-        def write(self, data):
-            raise failure
-
-    opened = Path.open
-
-    def open_full(self, mode="r", *args, **kwargs):
-        opened(self, mode, *args, **kwargs).close()
-        return FullDisk()
-
-    monkeypatch.setattr(Path, "open", open_full)
-    with pytest.raises(SceneError if isinstance(failure, OSError) else KeyboardInterrupt) as error:
-        write_atomic(file, b"new")
-    monkeypatch.undo()
-    if isinstance(failure, OSError):
-        _refused(error, file, "No space left", "free some space")
-    assert file.read_bytes() == b"old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]

@@ -3,9 +3,6 @@
 from stereopsis.annotations import Annotation
 from stereopsis.errors import StereopsisError
 
-GROUND_TOKEN = "<ground>"
-COORD_TOKEN = "<coord>"
-
 
 def required_text(annotation: Annotation, what: str) -> str:
     """The question or expression of an annotation.

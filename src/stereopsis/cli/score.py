@@ -302,7 +302,7 @@ def _plain(result: "TaskComparison") -> dict[str, Any]:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     """Written whole or not at all."""
-    from stereopsis.scenes.images import write_atomic
+    from stereopsis.files import write_atomic
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())

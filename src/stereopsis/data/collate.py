@@ -9,9 +9,10 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from stereopsis.annotations import COORD_TOKEN, GROUND_TOKEN
 from stereopsis.data.batch import Batch
 from stereopsis.data.layout import VisualLayout
-from stereopsis.data.pack import COORD_TOKEN, GROUND_TOKEN, Conversation, ScenePack
+from stereopsis.data.pack import Conversation, ScenePack
 from stereopsis.data.prompt import ChatTemplate, ViewTemplate
 from stereopsis.errors import StereopsisError
 

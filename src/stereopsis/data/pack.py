@@ -8,14 +8,12 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from stereopsis.annotations import Annotation
+from stereopsis.annotations import COORD_TOKEN, GROUND_TOKEN, Annotation
 from stereopsis.benchmarks import all_benchmarks, prompt_of, target_of
 from stereopsis.data.batch import SceneProposals
 from stereopsis.geometry import iou
 from stereopsis.scenes.scene import Scene
 
-COORD_TOKEN = "<coord>"
-GROUND_TOKEN = "<ground>"
 POINTS, POINTS_VALID = "view_points", "view_points_valid"
 """Targets that hold the true mean point of every cell, whatever coordinates the model is given."""
 GROUND = "birdseye_cells"

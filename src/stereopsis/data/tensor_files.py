@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stereopsis.errors import CacheError, SceneError
-from stereopsis.scenes.images import write_atomic
+from stereopsis.errors import CacheError
+from stereopsis.files import write_atomic
 
 _FACTS = "facts"
 _CHECKSUMS = "crc32"
@@ -78,10 +78,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
     plain = {name: t if owners[t.data_ptr()] == name else t.clone() for name, t in plain.items()}
     checksums = {name: _checksum(tensor) for name, tensor in plain.items()}
     data = save(plain, metadata={_FACTS: json.dumps(facts), _CHECKSUMS: json.dumps(checksums)})
-    try:
-        return write_atomic(path, data)
-    except SceneError as error:
-        raise CacheError(str(error)) from error
+    return write_atomic(path, data, error=CacheError)
 
 
 def open_tensors(path: Path) -> TensorFile:

@@ -12,7 +12,7 @@ from stereopsis.benchmarks.multi3drefer.metric import select
 from stereopsis.benchmarks.scan2cap.metric import wrapped
 from stereopsis.benchmarks.sqa3d.metric import clean_answer
 from stereopsis.errors import RunFolderError
-from stereopsis.files import write_whole
+from stereopsis.files import write_atomic
 
 RECORDS_FILE = "records.jsonl"
 SUMMARY_FILE = "summary.json"
@@ -134,8 +134,12 @@ def write_results(
 ) -> None:
     """Write records and summary, each file whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / RECORDS_FILE, "".join(f"{json.dumps(r)}\n" for r in records))
-    write_whole(folder / SUMMARY_FILE, json.dumps({"settings": settings, "tasks": summary}, indent=1) + "\n")
+    write_atomic(folder / RECORDS_FILE, "".join(f"{json.dumps(r)}\n" for r in records), error=RunFolderError)
+    write_atomic(
+        folder / SUMMARY_FILE,
+        json.dumps({"settings": settings, "tasks": summary}, indent=1) + "\n",
+        error=RunFolderError,
+    )
 
 
 def read_results(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -15,7 +15,7 @@ from stereopsis import __version__
 from stereopsis.annotations import Annotation
 from stereopsis.benchmarks import SampleScore, score, summarise
 from stereopsis.data.pack import candidate_boxes
-from stereopsis.errors import StereopsisError
+from stereopsis.errors import RunFolderError, StereopsisError
 from stereopsis.evaluation.predictors import Failure, Outcome, Pass, Predictor, spoken_prediction
 from stereopsis.evaluation.questions import EvaluationSample, Key, counts, fingerprint_of, key_of
 from stereopsis.evaluation.records import (
@@ -31,7 +31,7 @@ from stereopsis.evaluation.records import (
 )
 from stereopsis.evaluation.sharding import Processes, share
 from stereopsis.evaluation.stream import PARTS_FOLDER, Part, claim, finished, read_failures, read_parts
-from stereopsis.files import write_whole
+from stereopsis.files import write_atomic
 from stereopsis.progress import tracked
 
 SCHEMA = 1
@@ -227,10 +227,10 @@ def _merge(
             records.append({**record, **score_fields(sample)})
             samples.append(sample)
     tasks = summary_dict(summarise(samples))
-    write_whole(folder / TIMINGS_FILE, "".join(json.dumps(timing) + "\n" for timing in timings))
-    write_whole(folder / RECORDS_FILE, "".join(json.dumps(record) + "\n" for record in records))
+    write_atomic(folder / TIMINGS_FILE, "".join(json.dumps(timing) + "\n" for timing in timings), error=RunFolderError)
+    write_atomic(folder / RECORDS_FILE, "".join(json.dumps(record) + "\n" for record in records), error=RunFolderError)
     summary = {"settings": dict(settings), "tasks": tasks}
-    write_whole(folder / SUMMARY_FILE, json.dumps(summary, indent=1) + "\n")
+    write_atomic(folder / SUMMARY_FILE, json.dumps(summary, indent=1) + "\n", error=RunFolderError)
     shutil.rmtree(folder / PARTS_FOLDER)
     return tasks
 

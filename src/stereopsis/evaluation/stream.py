@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from stereopsis.errors import RunFolderError
 from stereopsis.evaluation.questions import Key
 from stereopsis.evaluation.records import RECORDS_FILE, SUMMARY_FILE, TIMINGS_FILE
-from stereopsis.files import write_whole
+from stereopsis.files import write_atomic
 
 SETTINGS_FILE = "settings.json"
 PARTS_FOLDER = "parts"
@@ -153,7 +153,9 @@ def claim(folder: Path, settings: Mapping[str, Any], *, overwrite: bool = False)
     if not (folder / SETTINGS_FILE).is_file():
         clear(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / SETTINGS_FILE, json.dumps(settings, indent=1, allow_nan=False) + "\n")
+        write_atomic(
+            folder / SETTINGS_FILE, json.dumps(settings, indent=1, allow_nan=False) + "\n", error=RunFolderError
+        )
     if finished(folder):  # a kill may have come between the last file and the removal of the parts
         shutil.rmtree(folder / PARTS_FOLDER, ignore_errors=True)
     for path in (folder / PARTS_FOLDER).glob("failed-*.jsonl"):

@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from stereopsis.annotations import GROUND_TOKEN
 from stereopsis.benchmarks.scan2cap.prompt import PROMPT as DESCRIBE
 from stereopsis.benchmarks.scanrefer.prompt import PREFIX as IDENTIFY
 from stereopsis.benchmarks.sqa3d.prompt import SUFFIX as SHORT_ANSWER
 from stereopsis.data.collate import Collator
-from stereopsis.data.pack import GROUND_TOKEN, Conversation, ScenePack
+from stereopsis.data.pack import Conversation, ScenePack
 from stereopsis.errors import CheckpointError, StereopsisError
 from stereopsis.models.prefix import PrefixCache, packed_allowed
 from stereopsis.models.spatial import SpatialModel

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
-from stereopsis.data.pack import COORD_TOKEN, GROUND_TOKEN
+from stereopsis.annotations import COORD_TOKEN, GROUND_TOKEN
 from stereopsis.errors import CheckpointError, did_you_mean
 from stereopsis.models.adapter import Adapter
 from stereopsis.models.attention import Attention

@@ -14,7 +14,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from stereopsis.data.pack import COORD_TOKEN, GROUND_TOKEN
+from stereopsis.annotations import COORD_TOKEN, GROUND_TOKEN
 
 PAD, END, IMAGE = "<pad>", "<end>", "<image>"
 CHAT = (

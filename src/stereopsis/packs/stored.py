@@ -24,9 +24,9 @@ from stereopsis.data.batch import SceneProposals
 from stereopsis.data.pack import Conversation, ScenePack
 from stereopsis.data.tensor_files import open_tensors, write_tensors
 from stereopsis.errors import CacheError
+from stereopsis.files import write_atomic
 from stereopsis.packs.build import PackConfig, VisionTower, build_pack, cache_vision, chosen_frames
 from stereopsis.packs.targets import with_answers
-from stereopsis.scenes.images import write_atomic
 from stereopsis.scenes.scene import Frame, Scene
 from stereopsis.teachers.cache import DESCRIPTION, StoredAnswers, file_stem
 
@@ -159,7 +159,7 @@ class PackFolder:
             "conversations": [dataclasses.asdict(c) for c in pack.conversations],
         }
         if not (self.folder / DESCRIPTION).is_file():
-            write_atomic(self.folder / DESCRIPTION, (json.dumps(self.record, indent=1) + "\n").encode())
+            write_atomic(self.folder / DESCRIPTION, json.dumps(self.record, indent=1) + "\n", error=CacheError)
         write_tensors(path, tensors, facts)
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from stereopsis.benchmarks.scoring.statistics import bootstrap_by_scene
 from stereopsis.errors import RunFolderError, StereopsisError
-from stereopsis.files import write_whole
+from stereopsis.files import write_atomic
 from stereopsis.probing.correspondence import Correspondence, correspondence, retrieval
 from stereopsis.probing.readouts import RidgeProbe, cell_geometry
 from stereopsis.probing.subjects import ProbeSubject, SceneFeatures
@@ -131,7 +131,7 @@ def _interval(usable: Sequence[tuple[float, str]]) -> dict[str, float | None] | 
 def write_probe(folder: Path, result: Mapping[str, Any]) -> Path:
     """Write ``probe.json``, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / PROBE_FILE, json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_atomic(folder / PROBE_FILE, json.dumps(result, indent=1, allow_nan=False) + "\n", error=RunFolderError)
     return folder / PROBE_FILE
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from stereopsis.data.pack import ScenePack
+from stereopsis.errors import RunFolderError
+from stereopsis.files import write_atomic
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.reconstruction.metrics import SAMPLE, averages, figures_of, likeness, mean_of, pixels_of
 from stereopsis.reconstruction.panels import Panel, hidden, without, write_row
 from stereopsis.reconstruction.sampling import Imagined, MeanCells, imagine
-from stereopsis.scenes.images import write_atomic
 from stereopsis.teachers.latents import LatentTokenizer
 
 RECONSTRUCT_FILE = "reconstruct.json"
@@ -87,8 +88,8 @@ def reconstruct(
         "by_steps": _by_steps(records),
         "targets": records,
     }
-    write_atomic(folder / RECONSTRUCT_FILE, (json.dumps(written, indent=1, allow_nan=False) + "\n").encode())
-    write_atomic(folder / PAGE_FILE, page(written).encode())
+    write_atomic(folder / RECONSTRUCT_FILE, json.dumps(written, indent=1, allow_nan=False) + "\n", error=RunFolderError)
+    write_atomic(folder / PAGE_FILE, page(written), error=RunFolderError)
     return written
 
 

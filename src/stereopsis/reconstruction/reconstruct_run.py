@@ -10,6 +10,7 @@ from rich.console import Console
 
 from stereopsis.data.pack import ScenePack
 from stereopsis.errors import RecipeError, RunFolderError, StereopsisError
+from stereopsis.files import write_atomic
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import HEADS_FILE
 from stereopsis.packs.build import build_pack
@@ -18,7 +19,6 @@ from stereopsis.precision import choose_precision
 from stereopsis.progress import say, tracked
 from stereopsis.reconstruction.pages import RECONSTRUCT_FILE, Sampling, reconstruct
 from stereopsis.reconstruction.sampling import MeanCells, imagining_objectives, mean_cells
-from stereopsis.scenes.images import write_atomic
 from stereopsis.scenes.scene import Scene
 from stereopsis.scenes.selection import uniform_indices
 from stereopsis.training.posthoc_heads import fit_denoiser, load_heads, open_with_heads, prepare_heads, save_heads
@@ -190,5 +190,5 @@ def _control(
     packs = build_packs(recipe, control, teachers, recipe.data.sources, tasks=(), console=console)
     fit_denoiser(control, packs, recipe, kept, steps=steps, console=console)
     save_heads(control, kept)
-    write_atomic(known, json.dumps(made_with, indent=1).encode())
+    write_atomic(known, json.dumps(made_with, indent=1), error=RunFolderError)
     return control

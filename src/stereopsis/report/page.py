@@ -8,7 +8,7 @@ from typing import Any
 
 from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.errors import RunFolderError
-from stereopsis.files import write_whole
+from stereopsis.files import write_atomic
 from stereopsis.progress import duration
 from stereopsis.report.curves import loss_charts
 from stereopsis.report.grounding import expressions
@@ -53,7 +53,7 @@ def write_report(folder: Path, output: Path | None = None, *, scenes: Path | Non
     page = render(read_subject(folder, scenes, alone=not replaces))
     output = folder / REPORT_FILE if output is None else output
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(output, page)
+    write_atomic(output, page, error=RunFolderError)
     return output
 
 

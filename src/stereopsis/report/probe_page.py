@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stereopsis.files import write_whole
+from stereopsis.errors import RunFolderError
+from stereopsis.files import write_atomic
 from stereopsis.report.similarity import ClickableScene
 from stereopsis.report.style import arm_hex
 from stereopsis.report.tables import TASK_NAMES
@@ -184,5 +185,5 @@ def write_probe_page(
         scenes=scenes,
         data=[dataclasses.asdict(scene) | {"images": len(scene.images)} for scene in scenes],
     )
-    write_whole(folder / PAGE_FILE, page)
+    write_atomic(folder / PAGE_FILE, page, error=RunFolderError)
     return folder / PAGE_FILE

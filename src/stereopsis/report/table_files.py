@@ -8,10 +8,10 @@ from pathlib import Path
 
 from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.errors import RunFolderError
+from stereopsis.files import write_atomic
 from stereopsis.report.published_table import ResultsTable, TableCell, TableRow
 from stereopsis.report.tables import TASK_NAMES
 from stereopsis.report.templates import escaped
-from stereopsis.scenes.images import write_atomic
 
 CSV_FIELDS = ("label", "kind", "task", "metric", "value", "low", "high", "protocol", "source", "notes")
 _MISSING = "–"

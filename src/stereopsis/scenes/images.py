@@ -13,14 +13,13 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8, UInt16
 from PIL import Image
 
-from stereopsis import files
 from stereopsis.errors import FrameError, SceneError
+from stereopsis.files import write_atomic
 
 DEPTH_MODES = ("I;16", "I;16B", "I;16L", "I")
 MILLIMETRES = 1000.0
@@ -215,51 +214,14 @@ def read_mask(
 
 def write_colour(path: Path, pixels: UInt8[np.ndarray, "height width 3"]) -> Path:
     """Write a colour image atomically; the suffix (.png or .jpg) decides the compression."""
-    return write_atomic(path, encode_colour(pixels, path.suffix.lower()))
+    return write_atomic(path, encode_colour(pixels, path.suffix.lower()), error=SceneError)
 
 
 def write_depth(path: Path, depth: Float[np.ndarray, "height width"], *, scale: float = MILLIMETRES) -> Path:
     """Write a depth image atomically as 16-bit PNG (see `depth_units` for rounding and range)."""
     if path.suffix.lower() != ".png":
         raise SceneError(f"{path}: depth is written as .png, which loses nothing; change the file's suffix")
-    return write_atomic(path, encode_depth(depth, scale=scale))
-
-
-def write_atomic(path: Path, data: bytes) -> Path:
-    """Write a file so that readers see the old content or the new one, never a part (see `replacing`).
-
-    Raises:
-        SceneError: the file cannot be written (no space, no permission); nothing half-written is left.
-    """
-    with replacing(path) as file:
-        file.write(data)
-    return path
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """An open file whose content takes the place of ``path`` when the block ends without an error.
-
-    See `stereopsis.files.replacing`; here folders are made, and what goes wrong is told as a scene's fault.
-
-    Raises:
-        SceneError: the file cannot be written (no space, no permission); nothing half-written is left.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(path) as temporary, temporary.open("xb") as file:
-            yield file
-    except OSError as error:
-        raise SceneError(write_failure(path, error)) from error
-
-
-def write_failure(path: Path, error: OSError) -> str:
-    """The message for a failed write: the path, the system's reason and the remedy."""
-    reason = error.strerror or str(error)
-    return (
-        f"{path}: cannot be written ({reason}); nothing half-written was left behind; "
-        "free some space or choose a folder that you may write to, then run the same command again"
-    )
+    return write_atomic(path, encode_depth(depth, scale=scale), error=SceneError)
 
 
 def _decode(path: Path, kind: str, size: tuple[int, int] | None, sha256: str | None) -> Image.Image:

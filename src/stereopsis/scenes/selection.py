@@ -16,10 +16,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from stereopsis.errors import FrameError, SceneError
-from stereopsis.files import mark_cache
+from stereopsis.files import mark_cache, write_atomic
 from stereopsis.geometry.coverage import VOXEL, CoverageOrder, depth_voxels, greedy_coverage
 from stereopsis.geometry.voxels import voxel_keys
-from stereopsis.scenes.images import write_atomic
 from stereopsis.scenes.scene import Frame, Scene
 
 ViewSelection = Literal["uniform", "coverage"]
@@ -139,8 +138,8 @@ def cached_coverage_order(scene: Scene, folder: Path | None = None) -> CoverageO
     found = stored or _KNOWN.get(key) or coverage_order(scene)
     _KNOWN[key] = found
     if path is not None and stored is None:
-        mark_cache(path.parent)
-        write_atomic(path, _json(key, scene, found))
+        mark_cache(path.parent, error=SceneError)
+        write_atomic(path, _json(key, scene, found), error=SceneError)
     return found
 
 

@@ -30,7 +30,7 @@ import numpy as np
 
 from stereopsis.annotations import Annotation
 from stereopsis.errors import FrameError, SceneError
-from stereopsis.files import replacing
+from stereopsis.files import replacing, write_failure
 from stereopsis.geometry.birdseye import BirdsEyeView
 from stereopsis.geometry.camera import Intrinsics
 from stereopsis.scenes.bad_frames import (
@@ -51,7 +51,6 @@ from stereopsis.scenes.images import (
     read_colour,
     read_depth,
     read_mask,
-    write_failure,
 )
 from stereopsis.scenes.scene import Frame, Proposal, Scene, SceneObject
 from stereopsis.scenes.stored_schema import (

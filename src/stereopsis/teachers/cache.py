@@ -22,8 +22,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from stereopsis.data.tensor_files import TensorFile, open_tensors, write_tensors
-from stereopsis.errors import CacheError, SceneError
-from stereopsis.scenes.images import write_atomic
+from stereopsis.errors import CacheError
+from stereopsis.files import write_atomic
 from stereopsis.teachers.glimpse import LEVELS, Glimpse, thumbnails
 
 SCHEMA = 1
@@ -224,10 +224,7 @@ class TeacherCache:
     def _describe(self) -> None:
         path = self.folder / DESCRIPTION
         if not path.is_file():
-            try:
-                write_atomic(path, (json.dumps(self.identity.record(), indent=1) + "\n").encode())
-            except SceneError as error:
-                raise CacheError(str(error)) from error
+            write_atomic(path, json.dumps(self.identity.record(), indent=1) + "\n", error=CacheError)
 
     def _names(self, file: TensorFile, scene_id: str) -> tuple[str, ...]:
         if file.facts.get("scene") != scene_id:

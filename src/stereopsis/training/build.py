@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from stereopsis.data.pack import COORD_TOKEN, GROUND_TOKEN
+from stereopsis.annotations import COORD_TOKEN, GROUND_TOKEN
 from stereopsis.errors import CheckpointError, RecipeError
 from stereopsis.models.lora import LoraConfig, add_lora
 from stereopsis.models.spatial import SpatialModel

@@ -7,7 +7,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from stereopsis.files import write_whole
+from stereopsis.errors import RunFolderError
+from stereopsis.files import write_atomic
 from stereopsis.progress import Phase
 
 METRICS_FILE = "metrics.jsonl"
@@ -23,7 +24,7 @@ class MetricsLog(TrainerCallback):
         """Forget lines past the step that the run resumes from."""
         if self.path.is_file() and state.is_world_process_zero:
             lines = [line for line in self.path.read_text().splitlines() if _step_of(line) <= state.global_step]
-            write_whole(self.path, "".join(f"{line}\n" for line in lines))
+            write_atomic(self.path, "".join(f"{line}\n" for line in lines), error=RunFolderError)
 
     def on_log(
         self,

@@ -16,7 +16,8 @@ from rich.console import Console
 from transformers import PrinterCallback, TrainingArguments
 
 from stereopsis.data.pack import ScenePack
-from stereopsis.files import write_whole
+from stereopsis.errors import RunFolderError
+from stereopsis.files import write_atomic
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import HEADS_FILE, load_model, load_tensors
 from stereopsis.packs.batch_sampler import Deal
@@ -64,7 +65,7 @@ def start_run_folder(folder: Path, recipe: Recipe, *, resume: bool, precision: C
     Called when everything that can fail for a wrong recipe has been tried, so that a failed start leaves nothing.
     """
     if resume:
-        write_whole(folder / RECIPE_FILE, recipe.to_yaml())
+        write_atomic(folder / RECIPE_FILE, recipe.to_yaml(), error=RunFolderError)
         return
     if folder.exists():
         shutil.rmtree(folder)

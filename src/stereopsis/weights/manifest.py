@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stereopsis.errors import CheckpointError
-from stereopsis.files import write_whole
+from stereopsis.files import write_atomic
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA = 1
@@ -34,7 +34,11 @@ def write_manifest(folder: Path, **facts: Any) -> None:
         name: {"bytes": (folder / name).stat().st_size, "sha256": found}
         for name, found in zip(names, sums, strict=True)
     }
-    write_whole(folder / MANIFEST_FILE, json.dumps({"schema": SCHEMA, **facts, "files": files}, indent=1) + "\n")
+    write_atomic(
+        folder / MANIFEST_FILE,
+        json.dumps({"schema": SCHEMA, **facts, "files": files}, indent=1) + "\n",
+        error=CheckpointError,
+    )
 
 
 def check_manifest(folder: Path, remedy: str, *, passed_over: Container[str] = ()) -> Mapping[str, Any] | None:

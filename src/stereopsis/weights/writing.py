@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stereopsis.errors import CheckpointError
-from stereopsis.files import write_whole
+from stereopsis.files import write_atomic
 from stereopsis.weights.reading import DTYPES, INDEXES, Spec
 
 SHARD_BYTES = 2 * 1024**3
@@ -151,4 +151,4 @@ def _writes(path: Path) -> Iterator[None]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON whole or not at all."""
-    write_whole(path, json.dumps(content, indent=2) + "\n")
+    write_atomic(path, json.dumps(content, indent=2) + "\n", error=CheckpointError)

@@ -1,8 +1,8 @@
 """The words of a Multi3DRefer sample."""
 
-from stereopsis.annotations import Annotation
+from stereopsis.annotations import GROUND_TOKEN, Annotation
 from stereopsis.benchmarks.scanrefer.prompt import PREFIX
-from stereopsis.benchmarks.wording import GROUND_TOKEN, required_text
+from stereopsis.benchmarks.wording import required_text
 
 SUFFIX = "There may be no corresponding object, or there may be one or more objects."
 

@@ -1,7 +1,7 @@
 """The words of a Scan2Cap sample."""
 
-from stereopsis.annotations import Annotation
-from stereopsis.benchmarks.wording import COORD_TOKEN, first_answer
+from stereopsis.annotations import COORD_TOKEN, Annotation
+from stereopsis.benchmarks.wording import first_answer
 
 PROMPT = f"Given an object located at {COORD_TOKEN} , describe the object in detail."
 

@@ -1,7 +1,7 @@
 """The words of a ScanRefer sample."""
 
-from stereopsis.annotations import Annotation
-from stereopsis.benchmarks.wording import GROUND_TOKEN, required_text
+from stereopsis.annotations import GROUND_TOKEN, Annotation
+from stereopsis.benchmarks.wording import required_text
 
 PREFIX = "Identify the object according to the following description."
 

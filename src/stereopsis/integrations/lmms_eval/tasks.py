@@ -7,8 +7,8 @@ from typing import Any
 
 from stereopsis.annotations import Annotation
 from stereopsis.errors import StereopsisError
+from stereopsis.files import write_atomic
 from stereopsis.integrations.lmms_eval.documents import TEXT_TASKS, document, metric_names
-from stereopsis.scenes.images import write_atomic
 
 FUNCTIONS = "stereopsis_functions"
 SPLIT = "test"

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import LlavaOnevisionConfig, Qwen2Config
 
-from stereopsis.data.pack import COORD_TOKEN, GROUND_TOKEN
+from stereopsis.annotations import COORD_TOKEN, GROUND_TOKEN
 from stereopsis.errors import CheckpointError
 from stereopsis.models.grounding import TEMPERATURE
 from stereopsis.models.position import MAXIMUM, MINIMUM, STEP

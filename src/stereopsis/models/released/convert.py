@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from stereopsis.data.pack import COORD_TOKEN, GROUND_TOKEN
+from stereopsis.annotations import COORD_TOKEN, GROUND_TOKEN
 from stereopsis.errors import CheckpointError, RunFolderError
 from stereopsis.models.released.adapters import (
     ADAPTER_CONFIG,

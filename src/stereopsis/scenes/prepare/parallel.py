@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from stereopsis.errors import SceneError
+from stereopsis.files import write_atomic
 from stereopsis.progress import phase
 from stereopsis.scenes.agreement import KEY, in_words
-from stereopsis.scenes.images import write_atomic
 from stereopsis.scenes.prepare.settings import PrepareSettings
 from stereopsis.scenes.prepare.sources import Room, Source
 from stereopsis.scenes.prepare.work import Outcome, prepare_source
@@ -251,4 +251,4 @@ def _write_summary(output: Path, outcomes: Sequence[Outcome], total: int, second
         "seconds": round(seconds, 1),
         "scenes": [outcome.record() for outcome in outcomes],
     }
-    write_atomic(output / SUMMARY_FILE, (json.dumps(summary, indent=1, default=str) + "\n").encode())
+    write_atomic(output / SUMMARY_FILE, json.dumps(summary, indent=1, default=str) + "\n", error=SceneError)

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from stereopsis.errors import SceneError
+from stereopsis.files import write_atomic
 from stereopsis.geometry.mesh import TriangleMesh
-from stereopsis.scenes.images import write_atomic
 
 MESH_SUFFIXES = (".ply", ".obj", ".off", ".stl", ".glb")
 _GREY = 160
@@ -144,4 +144,4 @@ def write_mesh(mesh: TriangleMesh, path: str | Path) -> Path:
     )
     data = written.export(file_type="ply")
     assert isinstance(data, bytes)
-    return write_atomic(path, data)
+    return write_atomic(path, data, error=SceneError)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
-from stereopsis.data.pack import COORD_TOKEN, GROUND, GROUND_TOKEN, POINTS, POINTS_VALID
+from stereopsis.annotations import COORD_TOKEN, GROUND_TOKEN
+from stereopsis.data.pack import GROUND, POINTS, POINTS_VALID
 from stereopsis.errors import CheckpointError, StereopsisError, did_you_mean
 from stereopsis.models.spatial import SpatialConfig, SpatialModel
 from stereopsis.models.storage import adapter_for, fresh_grid, open_config, read_settings

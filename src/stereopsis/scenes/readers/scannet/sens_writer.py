@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Float, UInt16
 
 from stereopsis.errors import FrameError, SceneError
+from stereopsis.files import writing
 from stereopsis.geometry.camera import Intrinsics
 from stereopsis.scenes.bad_frames import check_frame, check_intrinsics
-from stereopsis.scenes.images import MILLIMETRES, decode_colour, depth_units, encode_colour, replacing
+from stereopsis.scenes.images import MILLIMETRES, decode_colour, depth_units, encode_colour
 from stereopsis.scenes.readers.scannet.sens import (
     COLOUR_COMPRESSIONS,
     DEPTH_COMPRESSIONS,
@@ -106,7 +107,7 @@ def write_sens(
         sensor=sensor,
     )
     _check_settings(path, settings)
-    with replacing(path) as file:
+    with writing(path, error=SceneError) as file:
         _write(file, path, records, settings)
     return path
 

@@ -11,14 +11,13 @@ import random
 
 import numpy as np
 
-from stereopsis.annotations import Annotation
+from stereopsis.annotations import COORD_TOKEN, Annotation
 from stereopsis.scenes.rooms.language.config import Margins
 from stereopsis.scenes.rooms.language.facts import Facts, bits, box_distance, clear_minimum, gather
 from stereopsis.scenes.rooms.language.situated import answer_names
 from stereopsis.scenes.rooms.language.situations import FreeFloor
 from stereopsis.scenes.scene import Scene
 
-COORD_TOKEN = "<coord>"  # as in the benchmarks' words, which stand above the scenes
 _WHAT = (f"what is at {COORD_TOKEN} ?", f"which object is at {COORD_TOKEN} ?")
 _COLOUR = (f"what colour is the thing at {COORD_TOKEN} ?", f"what is the colour of the object at {COORD_TOKEN} ?")
 _NEAREST = ("what is the closest thing to me?", "which object is closest to me?")
