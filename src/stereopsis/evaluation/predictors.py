@@ -19,7 +19,7 @@ from stereopsis.models.inference import MOST_TOGETHER, EnteredScene, Found
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.packs.build import PackConfig, build_pack
 from stereopsis.scenes.scene import Scene
-from stereopsis.teachers.latents import fingerprint
+from stereopsis.weights.fingerprint import fingerprint
 
 MAX_NEW_TOKENS = 32
 MAX_CAPTION_TOKENS = 96

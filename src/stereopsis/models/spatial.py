@@ -20,7 +20,7 @@ from stereopsis.models.position import PositionEncoding3D
 from stereopsis.objectives.base import Masking, ObjectiveLoss, Randomness, SpatialOutputs, TextStates
 from stereopsis.objectives.set import ObjectiveSet
 from stereopsis.packs.build import PackConfig
-from stereopsis.teachers.latents import fingerprint
+from stereopsis.weights.fingerprint import fingerprint
 
 Positions = Literal["depth", "noisy", "none"]
 ObjectFeatures = Literal["encoder", "last_layer", "mean", "box"]

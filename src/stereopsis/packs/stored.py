@@ -9,15 +9,11 @@ words have changed, or the size or time of its pictures' files) is made again.
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
-
-import numpy as np
 
 from stereopsis.benchmarks import benchmark_names
 from stereopsis.data.batch import SceneProposals
@@ -27,7 +23,8 @@ from stereopsis.errors import CacheError
 from stereopsis.files import write_atomic
 from stereopsis.packs.build import PackConfig, VisionTower, build_pack, cache_vision, chosen_frames
 from stereopsis.packs.targets import with_answers
-from stereopsis.scenes.scene import Frame, Scene
+from stereopsis.scenes.identity import plain, scene_key
+from stereopsis.scenes.scene import Scene
 from stereopsis.teachers.cache import DESCRIPTION, StoredAnswers, file_stem
 
 SCHEMA = 1
@@ -107,7 +104,7 @@ class PackFolder:
     def __init__(self, root: Path, config: PackConfig, tower: VisionTower | None) -> None:
         self.config, self.tasks = dataclasses.replace(config, tasks=benchmark_names()), config.tasks
         self.tower = tower
-        settings = {key: value for key, value in _plain(self.config).items() if key not in ("view_cache", "tasks")}
+        settings = {key: value for key, value in plain(self.config).items() if key not in ("view_cache", "tasks")}
         self.record = {
             "schema": SCHEMA,
             "packs": settings,
@@ -161,53 +158,6 @@ class PackFolder:
         if not (self.folder / DESCRIPTION).is_file():
             write_atomic(self.folder / DESCRIPTION, json.dumps(self.record, indent=1) + "\n", error=CacheError)
         write_tensors(path, tensors, facts)
-
-
-def scene_key(scene: Scene, frames: Sequence[Frame]) -> str:
-    """Digest of everything that decides how some frames of a scene look to a student.
-
-    Pixels are known by what their loaders are given: checksums where the scene has them, the size and time of files.
-    """
-    facts = {key: value for key, value in scene.provenance.items() if key != "path"}
-    parts = (scene.id, facts, scene.T_aligned_world, scene.objects, scene.proposals, scene.annotations)
-    digest = hashlib.sha256(json.dumps(_plain(parts), sort_keys=True).encode())
-    for frame in frames:
-        loaders = [_loader(load) for load in (frame.load_colour, frame.load_depth)]
-        camera = (frame.name, frame.T_world_camera, frame.intrinsics, frame.depth_intrinsics, loaders)
-        digest.update(json.dumps(_plain(camera), sort_keys=True).encode())
-    return digest.hexdigest()
-
-
-def _loader(load: Any) -> list[Any]:
-    """What a loader is given: plain values, and of files their size and time."""
-    found: list[Any] = []
-    while isinstance(load, functools.partial):
-        for value in (*load.args, *load.keywords.values()):
-            path = value if isinstance(value, Path) else getattr(value, "path", None)
-            if isinstance(path, Path):
-                state = path.stat() if path.exists() else None
-                found.append(None if state is None else [state.st_size, state.st_mtime_ns])
-            elif isinstance(value, np.ndarray):
-                found.append(zlib.crc32(np.ascontiguousarray(value).data))
-            elif isinstance(value, (str, int, float, tuple)):
-                found.append(value)
-        load = load.func
-    return found
-
-
-def _plain(value: Any) -> Any:
-    """Any of our plain dataclasses, arrays and containers as JSON values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(entry) for entry in value]
-    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
 
 
 def _conversation(plain: Mapping[str, Any]) -> Conversation:

@@ -6,7 +6,6 @@ what costs time, so the order of a scene's views is worked out once and kept, in
 given, on disk. Any number of views and any share is a beginning of that one order.
 """
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -19,6 +18,7 @@ from stereopsis.errors import FrameError, SceneError
 from stereopsis.files import mark_cache, write_atomic
 from stereopsis.geometry.coverage import VOXEL, CoverageOrder, depth_voxels, greedy_coverage
 from stereopsis.geometry.voxels import voxel_keys
+from stereopsis.scenes.identity import geometry_key
 from stereopsis.scenes.scene import Frame, Scene
 
 ViewSelection = Literal["uniform", "coverage"]
@@ -132,7 +132,7 @@ def cached_coverage_order(scene: Scene, folder: Path | None = None) -> CoverageO
         SceneError: see `coverage_order`; or the folder cannot be written to.
         FrameError: a depth image cannot be used.
     """
-    key = _fingerprint(scene)
+    key = geometry_key(scene, _SCHEMA)
     path = None if folder is None else Path(folder) / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', scene.id)}-{key[:16]}.json"
     stored = None if path is None else _read(path, key, len(scene.frames))
     found = stored or _KNOWN.get(key) or coverage_order(scene)
@@ -155,16 +155,6 @@ def _frame_voxels(scene: Scene, frame: Frame, voxel: float) -> Int[np.ndarray, "
             f"scene '{scene.id}', frame '{frame.name}': {error}; correct the frame, or leave it out with "
             "on_bad_frame='skip'"
         ) from error
-
-
-def _fingerprint(scene: Scene) -> str:
-    facts = {key: value for key, value in scene.provenance.items() if key != "path"}
-    digest = hashlib.sha256(json.dumps([_SCHEMA, scene.id, facts], sort_keys=True, default=str).encode())
-    for frame in scene.frames:
-        camera = frame.depth_intrinsics or frame.intrinsics
-        digest.update(repr((frame.name, camera, frame.load_depth is None)).encode())
-        digest.update(np.ascontiguousarray(scene.T_aligned_camera(frame), dtype=np.float64).tobytes())
-    return digest.hexdigest()
 
 
 def _json(key: str, scene: Scene, found: CoverageOrder) -> bytes:

@@ -14,7 +14,7 @@ import stereopsis.assets
 from stereopsis.errors import CheckpointError
 from stereopsis.teachers.features import FeatureTeacher, TeacherViews, ViewFeatures
 from stereopsis.teachers.geometry_network import GeometryConfig, GeometryNetwork
-from stereopsis.teachers.latents import fingerprint
+from stereopsis.weights.fingerprint import fingerprint
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 

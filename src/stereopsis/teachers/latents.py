@@ -8,8 +8,6 @@ latent), scales them to about unit spread, and folds each 2x2 block of latents i
 import abc
 import dataclasses
 import functools
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -17,6 +15,8 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
+
+from stereopsis.weights.fingerprint import fingerprint
 
 Self = TypeVar("Self", bound="LatentTokenizer")
 # what every tokenizer does to pictures and latents; part of its fingerprint
@@ -341,14 +341,3 @@ def psnr(
     """Peak signal-to-noise ratio of each picture, dB; infinite for equal pictures."""
     error = (images.float() - reconstructions.float()).square().flatten(1).mean(dim=1)
     return 10 * torch.log10(255.0**2 / error)
-
-
-def fingerprint(preprocessing: Mapping[str, Any], module: nn.Module | None = None) -> str:
-    """Sha256 over plain JSON values and, where there is a network, its named weights and buffers."""
-    digest = hashlib.sha256(json.dumps(preprocessing, sort_keys=True).encode())
-    if module is not None:
-        for key, tensor in sorted(module.state_dict().items()):
-            raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-            digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(raw.numpy().tobytes())
-    return digest.hexdigest()

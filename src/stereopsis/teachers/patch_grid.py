@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from stereopsis.errors import RecipeError, did_you_mean
 from stereopsis.teachers.features import FeatureTeacher, TeacherViews, ViewFeatures
-from stereopsis.teachers.latents import fingerprint
+from stereopsis.weights.fingerprint import fingerprint
 
 Self = TypeVar("Self", bound="PatchGridTeacher")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stereopsis.geometry.normals import estimate_normals
 from stereopsis.teachers.features import FeatureTeacher, TeacherViews, ViewFeatures
-from stereopsis.teachers.latents import fingerprint
+from stereopsis.weights.fingerprint import fingerprint
 
 
 class PointMapTeacher(FeatureTeacher):

@@ -14,8 +14,8 @@ from stereopsis.scenes.readers.posed_images import frame_names
 from stereopsis.scenes.readers.view_features import VGGT_PATCH, VGGT_SIDE, open_features
 from stereopsis.scenes.readers.view_features import FeatureArchive as Archive
 from stereopsis.teachers.features import FeatureTeacher, TeacherViews, ViewFeatures
-from stereopsis.teachers.latents import fingerprint
 from stereopsis.teachers.patch_grid import pooled
+from stereopsis.weights.fingerprint import fingerprint
 
 _FILE = "vggt.npz"
 _NAMES = "names.json"
