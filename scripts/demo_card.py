@@ -12,7 +12,7 @@ from typing import Any
 from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.experiment import COMPARISON_FILE
 from stereopsis.experiment.arms import FINISHED_FILE
-from stereopsis.files import write_whole
+from stereopsis.files import write_atomic
 from stereopsis.progress import duration
 from stereopsis.report.headlines import arm_headlines, contrasts
 from stereopsis.report.read import ReportSubject, read_subject
@@ -125,7 +125,7 @@ def main() -> None:
         "",
         *types_table(subject),
     ]
-    write_whole(args.output, "\n".join(lines) + "\n")
+    write_atomic(args.output, "\n".join(lines) + "\n")
     print(f"wrote {args.output}")
 
 

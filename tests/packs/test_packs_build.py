@@ -223,7 +223,7 @@ def test_views_by_coverage(room, tmp_path):
     config = _config(views=3, selection="coverage", view_cache=tmp_path)
     names = [room.frames[i].name for i in sorted(order.first(3))]
     assert list(build_pack(room, config).frame_names) == names
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.glob("*.json"))) == 1
     share = float(order.gains[0] / order.total)
     few = build_pack(room, dataclasses.replace(config, coverage=share))
     assert list(few.frame_names) == [room.frames[order.order[0]].name]

@@ -98,7 +98,7 @@ def test_the_order_is_kept(wall, tmp_path):
     selection._KNOWN.clear()
     assert select_views(copy, 2, selection="coverage", cache=tmp_path) == first
     assert len(READS) == 5, "read once, on disk"
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("*.json")
     record = json.loads(file.read_text())
     assert record["names"] == ["c", "d", "e", "a", "b"]
     moved = wall.frames[0].T_world_camera.copy()
@@ -106,7 +106,7 @@ def test_the_order_is_kept(wall, tmp_path):
     other = wall.replace(frames=(dataclasses.replace(wall.frames[0], T_world_camera=moved), *wall.frames[1:]))
     select_views(other, 2, selection="coverage", cache=tmp_path)
     assert len(READS) == 10, "another pose is another scene"
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("*.json"))) == 2
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_the_order_is_kept(wall, tmp_path):
 )
 def test_a_damaged_entry_is_made_again(wall, tmp_path, damage):
     expected = cached_coverage_order(wall, tmp_path)
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("*.json")
     sound = file.read_text()
     file.write_text(damage(json.loads(sound)))
     selection._KNOWN.clear()

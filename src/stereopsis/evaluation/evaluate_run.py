@@ -22,7 +22,7 @@ from stereopsis.evaluation.questions import attach, counts, parse_benchmarks, qu
 from stereopsis.evaluation.resumable import run_evaluation
 from stereopsis.evaluation.sharding import Processes
 from stereopsis.evaluation.stream import SETTINGS_FILE, finished, read_parts
-from stereopsis.files import write_whole
+from stereopsis.files import write_atomic
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import load_model
 from stereopsis.precision import choose_precision, parse_precision
@@ -237,7 +237,7 @@ def execute(plan: EvaluationPlan, *, processes: Processes | None = None, console
         (folder / ENVIRONMENT_FILE).write_text(json.dumps(environment(), indent=2) + "\n")
     where = prepared_folder(recipe.evaluation.sources[0], recipe.data.cache_folder)
     if processes.main:
-        write_whole(folder / SCENES_FILE, json.dumps({"folder": str(where.resolve())}) + "\n")
+        write_atomic(folder / SCENES_FILE, json.dumps({"folder": str(where.resolve())}) + "\n")
     return where
 
 

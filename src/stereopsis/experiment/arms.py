@@ -15,7 +15,7 @@ from stereopsis.errors import StereopsisError
 from stereopsis.evaluation.evaluate_run import facts_of, model_predictor
 from stereopsis.evaluation.questions import questions
 from stereopsis.evaluation.resumable import run_evaluation
-from stereopsis.files import replacing, write_whole
+from stereopsis.files import replacing, write_atomic
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.packs.build import blinded, build_pack
 from stereopsis.packs.targets import Teachers
@@ -105,7 +105,7 @@ def run_arm(
         drawn = tracked(unseen, "Drawing reconstructions", "scenes", console=console)
         write_pictures(run.model, drawn, teachers.latent, folder / "pictures", seed=recipe.seed)
     record = {"made_with": _conditions(recipe), "train_seconds": round(trained, 1)}
-    write_whole(folder / FINISHED_FILE, json.dumps(record, indent=1) + "\n")
+    write_atomic(folder / FINISHED_FILE, json.dumps(record, indent=1) + "\n")
     return summary
 
 

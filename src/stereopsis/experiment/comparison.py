@@ -16,7 +16,7 @@ from stereopsis.evaluation.in_memory import chance_rates, evaluate, majority_pre
 from stereopsis.evaluation.records import summary_dict
 from stereopsis.experiment.arms import Arm, finished_arm, run_arm
 from stereopsis.experiment.jobs import ArmJob
-from stereopsis.files import write_whole
+from stereopsis.files import write_atomic
 from stereopsis.progress import say
 from stereopsis.scenes.prepare import usable_cpus
 from stereopsis.scenes.scene import Scene
@@ -90,7 +90,7 @@ def compare(
         "kept": [arm.name for arm in kept],
     }
     path = folder / COMPARISON_FILE
-    write_whole(path, json.dumps(record, indent=1) + "\n")
+    write_atomic(path, json.dumps(record, indent=1) + "\n")
     return path
 
 
