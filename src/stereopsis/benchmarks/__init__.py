@@ -149,7 +149,15 @@ def summarise(
     for task in by_task:
         benchmark_named(task)
     return {
-        task: summarise_task(by_task[task], benchmark.metrics, n=n, seed=seed, level=level)
+        task: summarise_task(
+            by_task[task],
+            benchmark.metrics,
+            groups=benchmark.type_groups,
+            over=benchmark.over,
+            n=n,
+            seed=seed,
+            level=level,
+        )
         for task, benchmark in all_benchmarks().items()
         if task in by_task
     }

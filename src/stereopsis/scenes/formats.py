@@ -27,6 +27,8 @@ from stereopsis.scenes.readers.transforms_json import EXPECTED_FILES as TRANSFOR
 from stereopsis.scenes.readers.transforms_json import is_transforms_json, read_transforms_json
 from stereopsis.scenes.readers.tum import EXPECTED_FILES as TUM_FILES
 from stereopsis.scenes.readers.tum import is_tum, read_tum
+from stereopsis.scenes.readers.video import EXPECTED_FILES as VIDEO_FILES
+from stereopsis.scenes.readers.video import is_video, read_video, video_id, video_paths
 from stereopsis.scenes.scene import Scene
 from stereopsis.scenes.stored import is_stored, read_scene, stored_id
 from stereopsis.scenes.stored_schema import EXPECTED_FILES as STORED_FILES
@@ -66,6 +68,15 @@ FORMATS = (
     SceneFormat(name="transforms_json", files=TRANSFORMS_FILES, matches=is_transforms_json, read=read_transforms_json),
     SceneFormat(name="arkitscenes", files=ARKITSCENES_FILES, matches=is_arkitscenes, read=read_arkitscenes),
     SceneFormat(name="colmap", files=COLMAP_FILES, matches=is_colmap, read=read_colmap),
+    SceneFormat(
+        name="video",
+        files=VIDEO_FILES,
+        matches=is_video,
+        read=read_video,
+        scenes=video_paths,
+        scene_id=video_id,
+        takes_options=False,
+    ),
     SceneFormat(
         name="front3d",
         files=FRONT3D_FILES,

@@ -160,7 +160,7 @@ def _opened(capture: Capture) -> Scene:
 
 
 def _upright(scene: Scene) -> Scene:
-    """Aligned with gravity and walls, and seen from above, where its source says neither."""
-    if scene.birdseye is not None:
+    """Aligned with gravity and walls, and seen from above, where its source says neither and there is depth."""
+    if scene.birdseye is not None or not any(frame.load_depth for frame in scene.frames):
         return scene
     return with_birdseye(align_scene(scene).scene, size=PrepareSettings().birdseye_size)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -24,10 +25,10 @@ class Summary:
         task: the benchmark.
         count: samples.
         scene_count: scenes.
-        overall: metric name -> value over all samples.
-        macro: metric name -> mean over the question types' values.
-        by_type: question type -> metric name -> value.
-        type_counts: question type -> samples.
+        overall: metric name -> value over all samples, or what the benchmark takes for it (its macro).
+        macro: metric name -> mean over the question types' values; a group of types counts once.
+        by_type: question type, or group of types -> metric name -> value; a group's is the mean of its types'.
+        type_counts: question type, or group of types -> samples.
         protocol: by whose rules the samples were scored.
         unavailable: metric name -> why it has no value; such a metric is in none of the tables above.
     """
@@ -55,6 +56,8 @@ def summarise_task(
     samples: Sequence[SampleScore],
     metrics: Sequence[Metric],
     *,
+    groups: Mapping[str, Sequence[str]] | None = None,
+    over: Literal["samples", "types"] = "samples",
     n: int = 1000,
     seed: int = 0,
     level: float = 0.95,
@@ -67,6 +70,8 @@ def summarise_task(
     Args:
         samples: per-sample scores of one task.
         metrics: which to report (each benchmark's `METRICS`).
+        groups: name -> question types that are averaged first, and then count as one; those that are there.
+        over: whether ``overall`` is the mean over samples, or over types and groups.
         n: bootstrap draws.
         seed: of the draws.
         level: of the intervals.
@@ -87,6 +92,7 @@ def summarise_task(
     metrics = [metric for metric in metrics if metric.name not in unavailable]
     types = sorted({sample.type for sample in samples})
     type_counts = Counter(sample.type for sample in samples)
+    averaged = _averaged(types, groups or {})
     scene_count = len({sample.scene_id for sample in samples})
     scenes_of_type = [len({s.scene_id for s in samples if s.type == name}) for name in types]
     blocks = [_block(samples, metric) for metric in metrics]
@@ -95,7 +101,7 @@ def summarise_task(
 
     overall: dict[str, Interval] = {}
     macro: dict[str, Interval] = {}
-    by_type: dict[str, dict[str, Interval]] = {name: {} for name in types}
+    by_type: dict[str, dict[str, Interval]] = {name: {} for name in (*types, *averaged)}
     start = 0
     for metric, block in zip(metrics, blocks, strict=True):
         here = slice(start, start + block.columns.shape[1])
@@ -103,10 +109,13 @@ def summarise_task(
         sums = draws[:, :, here]
         # Row 0 is the data itself, the other rows are draws.
         whole, each = block.statistic(sums.sum(axis=1)), block.statistic(sums)
-        overall[metric.name] = _points(whole, level, scene_count)
-        macro[metric.name] = _points(np.nanmean(each, axis=1), level, scene_count)
-        for place, name in enumerate(types):
-            by_type[name][metric.name] = _points(each[:, place], level, scenes_of_type[place])
+        worth = {name: _mean_of_known(each[:, indices]) for name, indices in averaged.items()}
+        macro[metric.name] = _points(_mean_of_known(np.stack(list(worth.values()), axis=1)), level, scene_count)
+        overall[metric.name] = macro[metric.name] if over == "types" else _points(whole, level, scene_count)
+        for index, name in enumerate(types):
+            by_type[name][metric.name] = _points(each[:, index], level, scenes_of_type[index])
+        for name, indices in averaged.items():
+            by_type[name][metric.name] = _points(worth[name], level, max(scenes_of_type[i] for i in indices))
     return Summary(
         task=samples[0].task,
         count=len(samples),
@@ -114,10 +123,25 @@ def summarise_task(
         overall=overall,
         macro=macro,
         by_type=by_type,
-        type_counts={name: type_counts[name] for name in types},
+        type_counts={name: type_counts[name] for name in types}
+        | {name: sum(type_counts[types[i]] for i in indices) for name, indices in averaged.items()},
         protocol=protocols[0],
         unavailable=unavailable,
     )
+
+
+def _averaged(types: Sequence[str], groups: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
+    """What a mean over types averages: each group, and each type outside all groups, with the types' indices."""
+    found = {name: [types.index(each) for each in members if each in types] for name, members in groups.items()}
+    found = {name: indices for name, indices in found.items() if indices}
+    grouped = {index for indices in found.values() for index in indices}
+    return found | {name: [index] for index, name in enumerate(types) if index not in grouped}
+
+
+def _mean_of_known(values: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, " rows"]:
+    """The mean of a row's values that are known; NaN where none is."""
+    known = ~np.isnan(values)
+    return ratio(np.where(known, values, 0.0).sum(axis=1), known.sum(axis=1).astype(np.float64))
 
 
 def _unavailable(samples: Sequence[SampleScore], metrics: Sequence[Metric]) -> dict[str, str]:

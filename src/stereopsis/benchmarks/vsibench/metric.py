@@ -12,6 +12,8 @@ import numpy as np
 
 from stereopsis.benchmarks.protocols import Protocol, protocol_of
 from stereopsis.benchmarks.records import Metric, Prediction, SampleScore, references, require_unique, sample_score
+from stereopsis.benchmarks.vsibench.extraction import last_number, letter_in
+from stereopsis.benchmarks.vsibench.prompt import vlmevalkit_prompt
 from stereopsis.errors import StereopsisError
 
 METRICS = (Metric(name="score"),)
@@ -28,6 +30,14 @@ PROTOCOLS = (
         name="lmms_eval",
         differs="numbers: the first number of the answer, in digits or in English words; choices as in 'original'",
         used_by=("lmms-eval since July 2026",),
+    ),
+    Protocol(
+        task="vsibench",
+        name="vlmevalkit",
+        differs="asks without a line over the options and for a float; looks for letter and number in the whole "
+        "answer, behind <answer> and <think> first, numbers from the end",
+        prompt=vlmevalkit_prompt,
+        used_by=("VLMEvalKit", "EASI"),
     ),
 )
 LEVELS = np.linspace(0.5, 0.95, 10)
@@ -92,7 +102,11 @@ def _spelled_out(words: Sequence[str]) -> float:
     return float(thousands + rest)
 
 
-_NUMBER_OF: dict[str, Callable[[str], float | None]] = {"original": bare_number, "lmms_eval": first_number}
+_NUMBER_OF: dict[str, Callable[[str], float | None]] = {
+    "original": bare_number,
+    "lmms_eval": first_number,
+    "vlmevalkit": last_number,
+}
 
 
 def score_sample(prediction: Prediction, protocol: str) -> float:
@@ -104,6 +118,8 @@ def score_sample(prediction: Prediction, protocol: str) -> float:
     annotation = prediction.annotation
     truth = references(annotation)[0]
     if annotation.options:
+        if protocol == "vlmevalkit":
+            return float(letter_in(prediction.text) == letter_in(truth))
         return float(first_word(prediction.text).lower() == truth.lower())
     said = _NUMBER_OF[protocol](prediction.text)
     try:
