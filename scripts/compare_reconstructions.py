@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from frozen_fit import fit_to_frozen
 from rich.console import Console
 
 from stereopsis.benchmarks.scoring.statistics import seed_interval
@@ -30,7 +31,6 @@ from stereopsis.reconstruction.metrics import FIGURES, SAMPLE, averages, figures
 from stereopsis.reconstruction.reconstruct_run import scene_packs
 from stereopsis.reconstruction.sampling import imagine, mean_cells
 from stereopsis.training.build import build_model, build_teachers
-from stereopsis.training.frozen import fit_to_frozen
 from stereopsis.training.posthoc_heads import open_with_heads
 from stereopsis.training.recipe import Recipe, load_recipe
 from stereopsis.training.sources import scenes_of

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stereopsis.geometry import unique_voxels, voxel_groups, voxel_indices
+from stereopsis.geometry import voxel_groups, voxel_indices
 
 
 def test_hand_values():
@@ -19,7 +19,6 @@ def test_unique_and_groups_hand_values():
     np.testing.assert_array_equal(found.groups, [[1, 0], [1, -1]])
     np.testing.assert_array_equal(found.voxels, [[-1, 0, 0], [1, 0, 0]])
     np.testing.assert_array_equal(found.sizes, [1, 2])
-    np.testing.assert_array_equal(unique_voxels(points[valid], 1.0), found.voxels)
 
 
 @settings(max_examples=40, deadline=None)
@@ -34,7 +33,6 @@ def test_groups_agree_with_a_dictionary(seed, size):
     for group, key in enumerate(sorted(members)):
         np.testing.assert_array_equal(np.flatnonzero(found.groups == group), members[key])
         assert found.sizes[group] == len(members[key])
-    np.testing.assert_array_equal(unique_voxels(points, size), found.voxels)
 
 
 @settings(max_examples=30, deadline=None)
@@ -47,11 +45,10 @@ def test_shift_by_whole_voxels_shifts_indices(seed, shift):
 
 
 def test_no_points_and_bad_points():
-    assert unique_voxels(np.zeros((0, 3)), 0.1).shape == (0, 3)
     assert voxel_groups(np.zeros((0, 3)), 0.1).sizes.shape == (0,)
     with pytest.raises(ValueError, match="NaN"):
         voxel_indices(np.full((1, 3), np.nan), 0.1)
     with pytest.raises(ValueError, match="size is 0"):
         voxel_indices(np.zeros((1, 3)), 0.0)
     with pytest.raises(ValueError, match="supported"):
-        unique_voxels(np.full((1, 3), 1e9), 0.1)
+        voxel_groups(np.full((1, 3), 1e9), 0.1)

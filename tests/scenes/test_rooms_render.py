@@ -13,7 +13,6 @@ from stereopsis.scenes.rooms import (
     make_layout,
     make_room,
     make_room_mesh,
-    render_instances,
     render_room,
 )
 from stereopsis.scenes.rooms.render import camera_rays
@@ -41,7 +40,7 @@ def test_the_same_seed_gives_the_same_bytes():
         assert a.colour().tobytes() == b.colour().tobytes() != c.colour().tobytes()
         assert a.depth().tobytes() == b.depth().tobytes()
         assert a.T_world_camera.tobytes() == b.T_world_camera.tobytes()
-    assert first.instances.tobytes() == second.instances.tobytes() == render_instances(3).tobytes()
+    assert first.instances.tobytes() == second.instances.tobytes()
     for a, b in zip(first.scene.objects, second.scene.objects, strict=True):
         assert (a.id, a.label, a.attributes, a.visible_pixels) == (
             b.id,

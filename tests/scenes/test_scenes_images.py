@@ -18,12 +18,20 @@ from stereopsis.scenes.images import (
     read_depth,
     read_header,
     read_mask,
-    write_colour,
-    write_depth,
 )
 
 ANY_DEPTH = st.one_of(st.floats(-1.0, 80.0, width=32), st.floats(width=32))
 SAME_FILE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+
+
+def write_colour(path, pixels):
+    path.write_bytes(encode_colour(pixels, path.suffix))
+    return path
+
+
+def write_depth(path, depth, **options):
+    path.write_bytes(encode_depth(depth, **options))
+    return path
 
 
 def _photo(height: int = 48, width: int = 64) -> np.ndarray:
@@ -214,6 +222,4 @@ def test_checksum(tmp_path):
 
 def test_unknown_suffix(tmp_path):
     with pytest.raises(SceneError, match=r"'\.bmp'.*choose"):
-        write_colour(tmp_path / "a.bmp", _photo())
-    with pytest.raises(SceneError, match=r"a\.jpg.*\.png"):
-        write_depth(tmp_path / "a.jpg", np.ones((2, 2), dtype=np.float32))
+        encode_colour(_photo(), ".bmp")

@@ -18,10 +18,8 @@ from stereopsis.geometry.boxes import (
     box_from_points,
     box_volume,
     check_boxes,
-    enclosing_box,
     intersection_volume,
     iou,
-    points_in_box,
 )
 from stereopsis.geometry.camera import (
     Intrinsics,
@@ -37,13 +35,12 @@ from stereopsis.geometry.camera import (
     unproject,
 )
 from stereopsis.geometry.coverage import CoverageOrder, depth_voxels, greedy_coverage
-from stereopsis.geometry.gravity import Alignment, axis_share, estimate_alignment, up_from_cameras
+from stereopsis.geometry.gravity import Alignment, estimate_alignment, up_from_cameras
 from stereopsis.geometry.mesh import TriangleMesh, join_meshes
 from stereopsis.geometry.normals import NormalMap, estimate_cloud_normals, estimate_normals
 from stereopsis.geometry.patches import PatchCoordinates, depth_patch_coordinates, discretise, patch_coordinates
 from stereopsis.geometry.voxels import (
     VoxelGroups,
-    unique_voxels,
     voxel_groups,
     voxel_indices,
     voxel_keys,
@@ -62,7 +59,6 @@ __all__ = [
     "Rays",
     "TriangleMesh",
     "VoxelGroups",
-    "axis_share",
     "box_corners",
     "box_edges",
     "box_from_points",
@@ -74,7 +70,6 @@ __all__ = [
     "depth_patch_coordinates",
     "depth_voxels",
     "discretise",
-    "enclosing_box",
     "estimate_alignment",
     "estimate_cloud_normals",
     "estimate_normals",
@@ -86,13 +81,11 @@ __all__ = [
     "join_meshes",
     "patch_coordinates",
     "pixel_of",
-    "points_in_box",
     "project",
     "ray_slopes",
     "raycast_birdseye",
     "splat_birdseye",
     "transform",
-    "unique_voxels",
     "unproject",
     "up_from_cameras",
     "voxel_groups",

@@ -1,7 +1,7 @@
 """Axis-aligned boxes [cx, cy, cz, dx, dy, dz]: centre and full side lengths, metres, aligned frame (z up)."""
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 _SIGNS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], dtype=np.float64)
 
@@ -65,13 +65,6 @@ def box_edges() -> Int[np.ndarray, "12 2"]:
     return np.array(pairs, dtype=np.int64)
 
 
-def points_in_box(points: Float[np.ndarray, "*points 3"], box: Float[np.ndarray, "6"]) -> Bool[np.ndarray, "*points"]:
-    """Which points lie in the box; its faces belong to it."""
-    check_boxes(box, "box")
-    offset = np.abs(points.astype(np.float64) - box[:3].astype(np.float64))
-    return np.all(offset <= box[3:].astype(np.float64) / 2, axis=-1)
-
-
 def box_from_points(points: Float[np.ndarray, "*points 3"]) -> Float[np.ndarray, "6"]:
     """The smallest box around the points, float64.
 
@@ -85,13 +78,3 @@ def box_from_points(points: Float[np.ndarray, "*points 3"]) -> Float[np.ndarray,
         raise ValueError("points hold NaN or inf; drop invalid points first")
     low, high = flat.min(axis=0), flat.max(axis=0)
     return np.concatenate([(low + high) / 2, high - low])
-
-
-def enclosing_box(boxes: Float[np.ndarray, "n 6"]) -> Float[np.ndarray, "6"]:
-    """The smallest box around all boxes, float64.
-
-    Raises:
-        ValueError: no boxes; see also `check_boxes`.
-    """
-    check_boxes(boxes)
-    return box_from_points(box_corners(boxes.astype(np.float64)))

@@ -66,11 +66,6 @@ def up_from_cameras(T_world_camera: Float[np.ndarray, "n 4 4"]) -> Float[np.ndar
     return up if up @ mean_up >= 0 else -up
 
 
-def axis_share(normals: Float[np.ndarray, "n 3"], degrees: float = 5.0) -> float:
-    """Share of unit normals that lie within an angle of any of the axes +-x, +-y, +-z."""
-    return float((np.abs(normals).max(axis=1) >= np.cos(np.radians(degrees))).mean())
-
-
 def estimate_alignment(
     points: Float[np.ndarray, "n 3"],
     normals: Float[np.ndarray, "n 3"] | None = None,

@@ -63,16 +63,6 @@ def voxels_of_keys(keys: Int[np.ndarray, "*points"]) -> Int[np.ndarray, "*points
     return np.stack([keys // _SPAN**2, keys // _SPAN % _SPAN, keys % _SPAN], axis=-1) - _SPAN // 2
 
 
-def unique_voxels(points: Float[np.ndarray, "*points 3"], size: float) -> Int[np.ndarray, "count 3"]:
-    """The occupied voxels, sorted by x, then y, then z: int64 [count, 3].
-
-    Args:
-        points: [..., 3] metres.
-        size: edge length, metres.
-    """
-    return voxels_of_keys(np.unique(voxel_keys(voxel_indices(points, size))))
-
-
 def voxel_groups(
     points: Float[np.ndarray, "*points 3"], size: float, valid: Bool[np.ndarray, "*points"] | None = None
 ) -> VoxelGroups:

@@ -19,7 +19,6 @@ from jaxtyping import Float, Shaped, UInt8, UInt16
 from PIL import Image
 
 from stereopsis.errors import FrameError, SceneError
-from stereopsis.files import write_atomic
 
 DEPTH_MODES = ("I;16", "I;16B", "I;16L", "I")
 MILLIMETRES = 1000.0
@@ -210,18 +209,6 @@ def read_mask(
         FrameError: the file is absent, truncated, corrupt, of another size, or not a 1-bit image.
     """
     return np.array(_decode(path, "mask", size, sha256))
-
-
-def write_colour(path: Path, pixels: UInt8[np.ndarray, "height width 3"]) -> Path:
-    """Write a colour image atomically; the suffix (.png or .jpg) decides the compression."""
-    return write_atomic(path, encode_colour(pixels, path.suffix.lower()), error=SceneError)
-
-
-def write_depth(path: Path, depth: Float[np.ndarray, "height width"], *, scale: float = MILLIMETRES) -> Path:
-    """Write a depth image atomically as 16-bit PNG (see `depth_units` for rounding and range)."""
-    if path.suffix.lower() != ".png":
-        raise SceneError(f"{path}: depth is written as .png, which loses nothing; change the file's suffix")
-    return write_atomic(path, encode_depth(depth, scale=scale), error=SceneError)
 
 
 def _decode(path: Path, kind: str, size: tuple[int, int] | None, sha256: str | None) -> Image.Image:

@@ -10,7 +10,6 @@ from stereopsis.scenes.rooms.room import (
     RenderedRoom,
     make_room,
     make_room_mesh,
-    render_instances,
     render_room,
 )
 
@@ -27,6 +26,5 @@ __all__ = [
     "make_layout",
     "make_room",
     "make_room_mesh",
-    "render_instances",
     "render_room",
 ]

@@ -124,11 +124,6 @@ def make_room(seed: int, config: RoomConfig = DEFAULT) -> Scene:
     return render_room(seed, config).scene
 
 
-def render_instances(seed: int, config: RoomConfig = DEFAULT) -> UInt16[np.ndarray, "views height width"]:
-    """The object id at every pixel of every view. See `RenderedRoom.instances`."""
-    return render_room(seed, config).instances
-
-
 def make_room_mesh(seed: int, config: RoomConfig = DEFAULT) -> RoomMesh:
     """The room's exact triangles, for checks against what the views show.
 
