@@ -13,7 +13,7 @@ from stereopsis.errors import CheckpointError, MissingExtraError, RecipeError
 from stereopsis.models.storage import load_model, save_model
 from stereopsis.training.build import build_model, build_objectives, own_device
 from stereopsis.training.optimizer import adamw_of, build_optimizer
-from stereopsis.training.recipe import parse_recipe
+from stereopsis.training.recipe import load_recipe, parse_recipe
 from stereopsis.training.recipe_packs import build_packs
 from stereopsis.training.train_run import open_run, train
 
@@ -242,3 +242,25 @@ def test_every_process_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setenv("LOCAL_RANK", "6")
     assert own_device() == torch.device("cuda", 2)
+
+
+@needs_peft
+def test_a_capture_is_tuned_into_adapters_with_words_as_an_anchor(tiny_base, tiny_rooms, tmp_path):
+    """The recipe for real models, on a small random one: the capture without words, rooms with them."""
+    small = {
+        "model.base": tiny_base,
+        "model.dtype": "float32",
+        "data.sources": f"[{{path: {tiny_rooms / 'room-00000000'}, text: false}}, {{path: {tiny_rooms}}}]",
+        "data.views": 2,
+        "teachers": "{latent: pixels, view_size: 32, birdseye_size: 32}",
+        "denoiser": "{width: 24, depth: 1, heads: 2, diffusion: flow}",
+        "training": "{steps: 4, scenes: 2, log_every: 1, threads: 1, precision: fp32, save_every: 0}",
+    }
+    recipe = load_recipe("capture-anchored", [f"{key}={value}" for key, value in small.items()])
+    run = train(recipe, tmp_path / "run", progress=False)
+    losses = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss/text", "loss/cross_view", "loss/birds_eye"} <= {key for line in losses for key in line}
+    before, after = load_model(tiny_base).backbone.state_dict(), load_model(run.folder / "model").backbone.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert not any("vision" in name for name in changed)  # adapters are in the language model alone

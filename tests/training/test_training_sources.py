@@ -9,7 +9,8 @@ from stereopsis.errors import SceneError
 from stereopsis.scenes.rooms import GENERATOR_VERSION
 from stereopsis.scenes.rooms.language import LANGUAGE_VERSION
 from stereopsis.training import sources
-from stereopsis.training.preflight import told_scenes, told_sources
+from stereopsis.training.preflight import advice, told_scenes, told_sources
+from stereopsis.training.recipe import load_recipe
 from stereopsis.training.sections import DataSection, SourceSection
 from stereopsis.training.sources import folders_of, made_rooms, open_folder, prepared_folder, scenes_of
 
@@ -122,3 +123,10 @@ def test_scenes_are_told_by_their_splits():
     assert told_scenes(["room-20000000"]) == "1 procedural room (test split)"
     assert told_scenes(["room-20000000", "room-00000003"]) == "2 procedural rooms (test and train splits)"
     assert told_scenes(["kitchen", "room-00000003"]) == "2 scenes"
+
+
+def test_training_without_words_is_advised_against():
+    assert "language suffers" in advice(load_recipe("capture-tiny"))[0]
+    assert "capture-anchored" in advice(load_recipe("capture-tiny"))[0]
+    for name in ("capture-anchored", "stereopsis-tiny"):
+        assert advice(load_recipe(name)) == ()

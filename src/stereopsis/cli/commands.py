@@ -181,7 +181,7 @@ def train(
 
     'accelerate launch' and torchrun train on several processes: see 'stereopsis engine'.
     """
-    from stereopsis.training.preflight import check_extras, check_places, told_sources
+    from stereopsis.training.preflight import advice, check_extras, check_places, told_sources
     from stereopsis.training.recipe import load_recipe
     from stereopsis.training.run_folder import check_run_folder, how_to_go_on
 
@@ -192,6 +192,8 @@ def train(
     if first_process():
         say(console, f"Training {plan.name} for {plan.training.steps} steps, into {output}")
         say(console, f"Scenes: {told_sources(plan.data.sources)}")
+        for text in advice(plan):
+            console.print(f"[yellow]note:[/yellow] {escape(text)}", highlight=False, soft_wrap=True)
     check_extras(plan, "Training", "report")
     load_libraries(console if first_process() else None, "stereopsis.experiment", "stereopsis.report")
     from stereopsis.experiment import train_and_draw

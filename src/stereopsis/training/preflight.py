@@ -75,6 +75,17 @@ def check_extras(recipe: Recipe, purpose: str, *more: str, sources: Sequence[Sou
     require_extras(purpose, *extras)
 
 
+def advice(recipe: Recipe) -> tuple[str, ...]:
+    """What to mind before training, in sentences; nothing of it stops a run."""
+    if "text" in recipe.objectives.active() or recipe.model.lora is not None:
+        return ()
+    return (
+        "no objective trains on words, so the model's language suffers: use it for its visual tokens and for what it "
+        "imagines, not to be asked. To keep it talking, tune adapters and add scenes with words as an anchor (recipe "
+        "'capture-anchored')",
+    )
+
+
 def told_sources(sources: Sequence[SourceSection]) -> str:
     """How many scenes, of which split and from where: "200 procedural rooms (train split), 4 scenes in data/mine"."""
     return ", ".join(_told(source) for source in sources)

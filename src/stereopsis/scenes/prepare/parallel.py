@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +20,7 @@ from stereopsis.errors import SceneError
 from stereopsis.files import write_atomic
 from stereopsis.progress import phase
 from stereopsis.scenes.agreement import KEY, in_words
+from stereopsis.scenes.prepare.main_guard import unguarded_script
 from stereopsis.scenes.prepare.settings import PrepareSettings
 from stereopsis.scenes.prepare.sources import Room, Source
 from stereopsis.scenes.prepare.work import Outcome, prepare_source
@@ -26,6 +28,9 @@ from stereopsis.scenes.prepare.work import Outcome, prepare_source
 SUMMARY_FILE = "prepare.json"
 AHEAD = 4
 """Sources in flight per worker: enough to keep all busy, few enough that a dying worker loses little."""
+
+FEW = 4
+"""So many scenes are not worth a word about other processes."""
 
 Work = Callable[[Source], Outcome]
 
@@ -142,10 +147,23 @@ def _outcomes(sources: Sequence[Source], work: Work, workers: int, ray: str | No
     workers = min(workers or usable_cpus(), len(sources))
     if ray is not None:
         yield from _over_ray(sources, work, ray, workers)
-    elif workers <= 1:
+    elif workers <= 1 or _only_here(len(sources)):
         yield from ((number, work(source)) for number, source in enumerate(sources))
     else:
         yield from _over_processes(sources, work, workers)
+
+
+def _only_here(count: int) -> bool:
+    """Whether the work must be done in this process, as others could not start; large work says what to do."""
+    script = unguarded_script()
+    if script is not None and count > FEW:
+        warnings.warn(
+            f"{script} has no 'if __name__ == \"__main__\":' around what led here, so that no other process can start "
+            f"and this one does all the work ({count} scenes): put the script's statements below that line to use "
+            f"{usable_cpus()} CPUs",
+            stacklevel=2,
+        )
+    return script is not None
 
 
 def _over_processes(sources: Sequence[Source], work: Work, workers: int) -> Iterator[tuple[int, Outcome]]:
