@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from stereopsis.benchmarks import Prediction, read_annotation_records, read_annotations, score, summarise
-from stereopsis.benchmarks.scan2cap.metric import query_box
 from stereopsis.benchmarks.scanrefer.classes import unique_or_multiple
+from stereopsis.benchmarks.scoring.boxes import query_box
 from stereopsis.geometry.boxes import iou
 
 AWAY = np.array([50.0, 0, 0, 0, 0, 0])

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from stereopsis.annotations import Annotation
 from stereopsis.benchmarks import Prediction, score
-from stereopsis.benchmarks.scan2cap.metric import query_box, wrapped
 from stereopsis.benchmarks.scan2cap.metric import score as score_captions
+from stereopsis.benchmarks.scan2cap.metric import wrapped
+from stereopsis.benchmarks.scoring.boxes import query_box
 from stereopsis.benchmarks.scoring.text import bleu_of_counts, score_texts
 from stereopsis.benchmarks.sqa3d.metric import clean_answer
 from stereopsis.errors import StereopsisError

@@ -85,11 +85,11 @@ def test_records_of_released_suffice_for_strict_but_not_the_other_way_round(capt
     expected = read_result(tmp_path / "strict").samples["scan2cap"]
     for rules in ("strict", "released"):
         file = read_predictions(tmp_path / rules / "records.jsonl", "scan2cap")
-        require_captions(file, "strict")
+        require_captions(file, "scan2cap", "strict")
         scored = score_file(file, asked, score)
         assert [s.scores for s in scored.samples] == [s.scores for s in expected]
     with pytest.raises(StereopsisError, match=r"2 objects were never captioned .*--protocol scan2cap=released"):
-        require_captions(read_predictions(tmp_path / "strict" / "records.jsonl", "scan2cap"), "released")
+        require_captions(read_predictions(tmp_path / "strict" / "records.jsonl", "scan2cap"), "scan2cap", "released")
 
 
 def test_an_empty_answer_matches_under_sqa3ds_released_rule_alone(hand_scene, tmp_path):

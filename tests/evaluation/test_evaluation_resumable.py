@@ -18,7 +18,7 @@ from stereopsis.benchmarks import Prediction, benchmark_names, prompt_of
 from stereopsis.errors import RunFolderError, StereopsisError
 from stereopsis.evaluation.predictors import DummyPredictor, Failure, ModelPredictor, Pass
 from stereopsis.evaluation.questions import questions
-from stereopsis.evaluation.records import SCORED_ALONE, read_results
+from stereopsis.evaluation.records import read_results
 from stereopsis.evaluation.resumable import run_evaluation, settings_of
 from stereopsis.evaluation.stream import Part, differences, read_parts
 from stereopsis.models.storage import load_model
@@ -148,7 +148,7 @@ def test_a_damaged_line_in_the_middle_is_named(dummy, asked, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from stereopsis.benchmarks import benchmark_names
+from stereopsis.benchmarks import benchmark_named, benchmark_names
 from stereopsis.evaluation.predictors import ModelPredictor
 from stereopsis.evaluation.questions import questions
 from stereopsis.evaluation.resumable import run_evaluation
@@ -362,7 +362,7 @@ def test_nothing_asked_is_an_error(dummy, tmp_path):
 
 def _as_streamed(record: dict) -> dict:
     """A line of the final file as it stood in a part."""
-    alone = record["task"] in SCORED_ALONE
+    alone = benchmark_named(record["task"]).scored_alone
     sample = {key: record[key] for key in ("id", "scene_id", "task", "type", "scores", "bleu_counts", "protocol")}
     ended = {} if alone else {"scores": {}, "bleu_counts": [], "meteor_counts": []}
     return {**record, **ended, "sample_score": sample if alone else None, "seconds": 1.0}

@@ -1,6 +1,7 @@
 """Our rows beside published ones: what may stand together, what is marked, and that files say the same as the table."""
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from stereopsis.annotations import Annotation
-from stereopsis.benchmarks import Prediction, Published, score, summarise
+from stereopsis.benchmarks import Prediction, Published, benchmark_named, score, summarise
 from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.errors import RunFolderError
 from stereopsis.evaluation.records import record_of, summary_dict, write_results
@@ -98,7 +99,8 @@ def test_our_cells_have_intervals_and_say_that_they_are_a_part(ours):
 
 
 def test_a_whole_split_carries_no_mark(ours, monkeypatch):
-    monkeypatch.setitem(published_table.SPLIT_SIZES, "sqa3d", 4)
+    small = dataclasses.replace(benchmark_named("sqa3d"), splits={"test": 4})
+    monkeypatch.setattr(published_table, "benchmark_named", lambda task: small)
     assert cells(results_table(read_own_results([ours]), NUMBERS), "ours")["em"].marks == ()
 
 

@@ -24,7 +24,13 @@ from stereopsis.benchmarks.files.readers import (
 from stereopsis.benchmarks.protocols import Protocol
 from stereopsis.benchmarks.published import Published
 from stereopsis.benchmarks.records import Metric, Prediction, SampleScore
-from stereopsis.benchmarks.registry import all_benchmarks, benchmark_named, benchmark_names, trained_benchmarks
+from stereopsis.benchmarks.registry import (
+    all_benchmarks,
+    benchmark_named,
+    benchmark_names,
+    benchmarks_of,
+    trained_benchmarks,
+)
 from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.benchmarks.scoring.summary import Summary, summarise_task
 
@@ -43,6 +49,7 @@ __all__ = [
     "all_benchmarks",
     "benchmark_named",
     "benchmark_names",
+    "benchmarks_of",
     "parse_llava_style",
     "prompt_of",
     "protocols_of",

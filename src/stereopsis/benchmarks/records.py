@@ -53,11 +53,11 @@ class Prediction:
 
     Attributes:
         annotation: the question, caption or expression that was asked.
-        text: the decoded answer or caption (sqa3d, scanqa, scan2cap).
-        boxes: [proposals, 6] the candidates of a grounding task; for scan2cap the one box that ``<coord>``
+        text: the decoded answer or caption; empty where the benchmark points.
+        boxes: [proposals, 6] the candidates of a grounding task; for a caption the one box that ``<coord>``
             spoke of, or none where no proposal was captioned.
         scores: [proposals] cosine similarity of each candidate, BEFORE the division by the temperature.
-        zero_target_score: the same for "no such object" (multi3drefer needs it, scanrefer ignores it).
+        zero_target_score: the same for "no such object" (needed where that may be the answer, else ignored).
         targets: [targets, 6] the true boxes of `annotation.object_ids`.
 
     Raises:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from stereopsis.benchmarks.benchmark import Benchmark
+from stereopsis.benchmarks.benchmark import Benchmark, Kind
 from stereopsis.errors import StereopsisError, did_you_mean
 
 ENTRY_POINTS = "stereopsis.benchmarks"
@@ -51,6 +51,11 @@ def benchmark_names() -> tuple[str, ...]:
 def trained_benchmarks() -> tuple[str, ...]:
     """The names of those that have a training split: what a recipe trains and evaluates where it names none."""
     return tuple(name for name, each in all_benchmarks().items() if "train" in each.splits)
+
+
+def benchmarks_of(*kinds: Kind) -> tuple[Benchmark, ...]:
+    """Those of some kinds, in the order of tables."""
+    return tuple(each for each in all_benchmarks().values() if each.kind in kinds)
 
 
 def benchmark_named(name: str) -> Benchmark:

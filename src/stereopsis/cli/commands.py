@@ -12,6 +12,7 @@ from rich.markup import escape
 from stereopsis import __version__
 from stereopsis.cli import cache as cache_command
 from stereopsis.cli import capture_options, convert, demo, engine, info, merge, probe, reconstruct, score
+from stereopsis.cli.benchmark_names import declared_names
 from stereopsis.cli.interrupts import advise, interruptible
 from stereopsis.cli.startup import before_evaluation, first_process, load_libraries, quiet_libraries
 from stereopsis.errors import SceneError, StereopsisError
@@ -210,17 +211,16 @@ def train(
 
 @app.command(
     epilog="Examples: stereopsis evaluate runs/first --rooms 50   |   "
-    "stereopsis evaluate runs/first --benchmarks sqa3d,scanrefer --limit 100 --dry-run   |   "
+    "stereopsis evaluate runs/first --benchmarks NAME,NAME --limit 100 --dry-run   |   "
     "stereopsis evaluate models/ross3d --scenes data/scannet -o results/ross3d   |   "
-    "stereopsis evaluate dummy --scenes data/mine -o runs/dummy   |   "
-    "stereopsis evaluate runs/first --scenes data/scannet --annotations scanqa=ScanQA_v1.0_val.json   |   "
+    "stereopsis evaluate dummy --scenes data/mine -o runs/dummy --annotations NAME=FILE.json   |   "
     "torchrun --nproc-per-node 8 -m stereopsis evaluate runs/first"
 )
 def evaluate(
     model: Annotated[
         str, typer.Argument(help="A run folder, a model folder or converted checkpoint, or 'dummy' (simple rules).")
     ],
-    benchmarks: Annotated[str | None, typer.Option(help="Only these, e.g. sqa3d,scanrefer.")] = None,
+    benchmarks: Annotated[str | None, typer.Option(help=f"Only these of {declared_names()}.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many questions of each benchmark.")] = None,
     scenes: Annotated[Path | None, typer.Option(help="Prepared scenes (instead of the recipe's).")] = None,
     annotations: Annotated[
@@ -231,7 +231,7 @@ def evaluate(
         list[str] | None,
         typer.Option("--protocol", help="Another protocol than the default: BENCHMARK=NAME; may be repeated."),
     ] = None,
-    meteor: Annotated[bool, typer.Option(help="Captions and ScanQA: METEOR too, where Java is there.")] = True,
+    meteor: Annotated[bool, typer.Option(help="METEOR too, where a benchmark reports it and Java is there.")] = True,
     rooms: Annotated[int, typer.Option(help="So many unseen test rooms (instead of the recipe's).")] = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where the evaluation goes (instead of the run).")

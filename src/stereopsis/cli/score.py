@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from stereopsis import __version__
+from stereopsis.cli.benchmark_names import declared_names
 from stereopsis.errors import StereopsisError
 
 if TYPE_CHECKING:
@@ -25,22 +26,19 @@ console = Console()
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command(
-        epilog="Examples: stereopsis score sqa3d.jsonl --benchmark sqa3d --annotations "
-        "v1_balanced_questions_test_scannetv2.json   "
-        "|   stereopsis score val.jsonl -b scan2cap -a scan2cap_val_llava_style.json --protocol released "
-        "--json scan2cap.json   |   stereopsis score answers.json -b scanqa -a ScanQA_v1.0_val.json -o scored/mine"
+        epilog="Examples: stereopsis score theirs.jsonl --benchmark NAME --annotations OFFICIAL_FILE.json   "
+        "|   stereopsis score val.jsonl -b NAME -a NAME_val_llava_style.json --protocol released --json figures.json   "
+        "|   stereopsis score answers.json -b NAME -a OFFICIAL_FILE.json -o scored/mine"
     )(score)
     app.command(
         epilog="Examples: stereopsis compare runs/with runs/without   |   stereopsis compare scored/mine scored/theirs "
-        "--benchmark sqa3d --by-type --json difference.json"
+        "--benchmark NAME --by-type --json difference.json"
     )(compare)
 
 
 def score(
     predictions: Annotated[Path, typer.Argument(help="Predictions: JSON lines, a JSON list, or {id: answer}.")],
-    benchmark: Annotated[
-        str, typer.Option("--benchmark", "-b", help="sqa3d, scanqa, scan2cap, scanrefer or multi3drefer.")
-    ],
+    benchmark: Annotated[str, typer.Option("--benchmark", "-b", help=f"Its name: {declared_names()}.")],
     annotations: Annotated[
         Path, typer.Option("--annotations", "-a", help="The benchmark's own file, or a *_llava_style.json.")
     ],
@@ -59,7 +57,7 @@ def score(
     missing_as_wrong: Annotated[
         bool, typer.Option("--missing-as-wrong", help="Annotations without prediction score 0.")
     ] = False,
-    meteor: Annotated[bool, typer.Option(help="Captions and ScanQA: METEOR too, where Java is there.")] = True,
+    meteor: Annotated[bool, typer.Option(help="METEOR too, where the benchmark reports it and Java is there.")] = True,
     name: Annotated[
         str | None, typer.Option(help="What tables call this result; the file's name if not given.")
     ] = None,
@@ -77,8 +75,7 @@ def score(
     named = protocols_of(None if protocol is None else {task: protocol})[task].name
     records = read_annotation_records(task, annotations)
     file = read_predictions(predictions, task)
-    if task == "scan2cap":
-        require_captions(file, named)
+    require_captions(file, task, named)
     scored = score_file(
         file,
         records,

@@ -112,12 +112,24 @@ def candidate_boxes(scene: Scene, source: str) -> Float[np.ndarray, "boxes 6"]:
 
 
 def conversation_of(
-    annotation: Annotation, scene: Scene, boxes: Float[np.ndarray, "boxes 6"], *, iou_threshold: float = 0.5
+    annotation: Annotation,
+    scene: Scene,
+    boxes: Float[np.ndarray, "boxes 6"],
+    *,
+    protocol: str | None = None,
+    iou_threshold: float = 0.5,
 ) -> Conversation:
     """Turn an annotation into prompt, answer and positives.
 
     A proposal is right when its IoU with a target object's box reaches ``iou_threshold``. A <coord> in the prompt
     stands for the place where the asker is, or else for the centre of the first object that the answer is about.
+
+    Args:
+        annotation: what is asked.
+        scene: what it is asked about.
+        boxes: candidates.
+        protocol: the benchmark's, in whose words it is asked; None = the default.
+        iou_threshold: see above.
     """
     targets = [scene.object(i).box for i in annotation.object_ids]
     positives: tuple[int, ...] = ()
@@ -126,7 +138,7 @@ def conversation_of(
     if answer == GROUND_TOKEN and targets and len(boxes):
         overlap = iou(boxes, np.stack(targets)).max(1)
         positives = tuple(int(i) for i in np.flatnonzero(overlap >= iou_threshold))
-    prompt = prompt_of(annotation)
+    prompt = prompt_of(annotation, protocol)
     places = [annotation.position] if annotation.position is not None else [target[:3] for target in targets]
     if COORD_TOKEN in prompt and places:
         x, y, z = (float(v) for v in places[0])

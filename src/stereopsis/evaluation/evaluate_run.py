@@ -62,7 +62,7 @@ class Request:
         annotations: benchmark -> its annotation file (the authors' or Video-3D-LLM's), asked about the scenes
             instead of what they bring.
         protocols: benchmark -> protocol, where it is not the default.
-        meteor: whether captions and ScanQA's answers get METEOR too, where Java is there.
+        meteor: whether benchmarks that report METEOR get it, where Java is there.
         rooms: so many procedural test rooms instead of the recipe's scenes.
         output: folder for the evaluation; None = the run's own.
         precision: of the model's numbers: bf16, fp32, or auto (see `stereopsis.precision`).

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from stereopsis.annotations import Annotation
-from stereopsis.benchmarks import Prediction, SampleScore, Summary, score, summarise
+from stereopsis.benchmarks import Prediction, SampleScore, Summary, benchmark_named, score, summarise
 from stereopsis.benchmarks.scoring.baselines import chance_scores, majority_answers
 from stereopsis.data.pack import candidate_boxes
 from stereopsis.evaluation.predictors import MAX_NEW_TOKENS, ModelPredictor, require
-from stereopsis.evaluation.questions import GROUNDING_TASKS, key_of, targets_of
+from stereopsis.evaluation.questions import key_of, targets_of
 from stereopsis.models.inference import MOST_TOGETHER
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.packs.build import PackConfig
@@ -73,15 +73,16 @@ def evaluate(predict: Callable[[Scene], list[Prediction]], scenes: Iterable[Scen
 
 def majority_predictor(train: Iterable[Annotation], config_tasks: Sequence[str]) -> Callable[[Scene], list[Prediction]]:
     """The most frequent training answer of each question type, for the tasks that are answered in words."""
-    spoken = [a for a in train if a.task not in GROUNDING_TASKS]
+    spoken = [a for a in train if not benchmark_named(a.task).points]
     answer = majority_answers(spoken)
 
     def predict(scene: Scene) -> list[Prediction]:
         predictions = []
         for annotation in scene.annotations:
-            if annotation.task in config_tasks and annotation.task not in GROUNDING_TASKS:
+            benchmark = benchmark_named(annotation.task)
+            if annotation.task in config_tasks and not benchmark.points:
                 targets = targets_of(annotation, scene)
-                boxes = targets if annotation.task == "scan2cap" else np.zeros((0, 6))
+                boxes = targets if benchmark.captions else np.zeros((0, 6))
                 predictions.append(
                     Prediction(annotation=annotation, text=answer(annotation), boxes=boxes, targets=targets)
                 )
@@ -96,7 +97,7 @@ def chance_rates(scenes: Iterable[Scene], proposals: str) -> dict[str, dict[str,
     for scene in scenes:
         boxes = candidate_boxes(scene, proposals)
         for annotation in scene.annotations:
-            if annotation.task in GROUNDING_TASKS:
+            if benchmark_named(annotation.task).points:
                 prediction = Prediction(annotation=annotation, boxes=boxes, targets=targets_of(annotation, scene))
                 for name, value in chance_scores(prediction).items():
                     found.setdefault(annotation.task, {}).setdefault(name, []).append(value)

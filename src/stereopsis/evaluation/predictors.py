@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Float
 
 from stereopsis.annotations import Annotation
-from stereopsis.benchmarks import Prediction, benchmark_names, protocols_of
-from stereopsis.benchmarks.scan2cap.metric import IOU_THRESHOLD, query_box
+from stereopsis.benchmarks import Benchmark, Prediction, benchmark_named, benchmark_names, protocols_of
+from stereopsis.benchmarks.scoring.boxes import CAPTION_IOU, query_box
 from stereopsis.data.pack import Conversation, ScenePack, candidate_boxes, conversation_of
 from stereopsis.errors import StereopsisError
-from stereopsis.evaluation.questions import GROUNDING_TASKS, targets_of
+from stereopsis.evaluation.questions import targets_of
 from stereopsis.models.inference import MOST_TOGETHER, EnteredScene, Found
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.packs.build import PackConfig, build_pack
@@ -87,8 +87,8 @@ class Predictor(abc.ABC):
 class ModelPredictor(Predictor):
     """A trained model. Each scene is encoded once; its questions are answered greedily behind the shared prefix.
 
-    Scan2Cap's query box is the proposal that fits the object best; where none reaches IoU 0.5 the caption stays
-    empty under protocol ``strict``.
+    A caption's query box is the proposal that fits the object best; where none reaches IoU 0.5 the caption stays
+    empty under protocols that require a box.
 
     Args:
         model: a trained model.
@@ -155,17 +155,18 @@ class ModelPredictor(Predictor):
         pointed: list[tuple[Annotation, Conversation]] = []
         order = benchmark_names().index
         for annotation in sorted(annotations, key=lambda a: order(a.task)):
+            benchmark, rules = benchmark_named(annotation.task), self.protocols[annotation.task]
             try:
-                conversation = conversation_of(annotation, scene, boxes)
+                conversation = conversation_of(annotation, scene, boxes, protocol=rules)
                 room.check(conversation, max_new_tokens=max(self.max_new_tokens, self.max_caption_tokens))
             except StereopsisError as error:  # its own fault, not the scene's
                 refused.append(Failure(annotation=annotation, reason=str(error)))
                 continue
-            if annotation.task in GROUNDING_TASKS:
+            if benchmark.points:
                 pointed.append((annotation, conversation))
-            elif annotation.task != "scan2cap":
+            elif not benchmark.captions:
                 spoken.append((annotation, conversation))
-            elif (box := captioned_box(annotation, scene, boxes, self.protocols["scan2cap"])) is None:
+            elif (box := captioned_box(annotation, scene, boxes, rules)) is None:
                 lost.append(annotation)
             else:
                 x, y, z = (float(v) for v in box[:3])
@@ -176,14 +177,21 @@ class ModelPredictor(Predictor):
             found.append(Pass(annotations=tuple(lost), run=lambda: silent))
         if refused:
             found.append(Pass(annotations=tuple(f.annotation for f in refused), run=lambda: refused))
-        captions = [each for each in spoken if each[0].task == "scan2cap"]
-        words = [each for each in spoken if each[0].task != "scan2cap"]
-        for group, most in ((words, self.max_new_tokens), (captions, self.max_caption_tokens)):
+        alike: dict[tuple[bool, int], list[tuple[Annotation, Conversation]]] = {}
+        for each in spoken:
+            alike.setdefault(self._longest(benchmark_named(each[0].task)), []).append(each)
+        for (_, most), group in sorted(alike.items(), key=lambda item: item[0][0]):  # captions last
             found += self._grouped(room, group, functools.partial(self._speak, room, scene, boxes, most))
         return [*found, *self._grouped(room, pointed, functools.partial(self._point, room, scene, boxes))]
 
+    def _longest(self, benchmark: Benchmark) -> tuple[bool, int]:
+        """Whether a benchmark asks for captions, and how many tokens an answer may have."""
+        if benchmark.captions:
+            return True, self.max_caption_tokens
+        return False, min(self.max_new_tokens, benchmark.max_new_tokens)
+
     def _spoken(self, annotation: Annotation, scene: Scene, boxes: np.ndarray, text: str) -> Prediction:
-        return spoken_prediction(annotation, scene, boxes, text, self.protocols["scan2cap"])
+        return spoken_prediction(annotation, scene, boxes, text, self.protocols[annotation.task])
 
     def _grouped(
         self,
@@ -264,14 +272,16 @@ class DummyPredictor(Predictor):
         return [self._answer(annotation, scene, boxes) for annotation in asked]
 
     def _answer(self, annotation: Annotation, scene: Scene, boxes: np.ndarray) -> Prediction:
-        if annotation.task in GROUNDING_TASKS:
+        benchmark, rules = benchmark_named(annotation.task), self.protocols[annotation.task]
+        if benchmark.points:
             volumes = boxes[:, 3:].prod(axis=1)
             scores = volumes / max(float(volumes.max(initial=0.0)), 1e-9)
             return pointed_prediction(annotation, scene, boxes, scores, 0.0)
-        if annotation.task == "scan2cap":
-            rules = self.protocols["scan2cap"]
+        if benchmark.captions:
             located = captioned_box(annotation, scene, boxes, rules) is not None
             return spoken_prediction(annotation, scene, boxes, "this is a chair ." if located else "", rules)
+        if annotation.options or benchmark.kind in ("choice", "number"):
+            return spoken_prediction(annotation, scene, boxes, "A" if annotation.options else "2")
         question = annotation.text.strip().lower()
         if question.startswith("how many"):
             return spoken_prediction(annotation, scene, boxes, "two")
@@ -289,11 +299,12 @@ def protocol_names(named: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def captioned_box(
-    annotation: Annotation, scene: Scene, boxes: Float[np.ndarray, "boxes 6"], protocol: str = "strict"
+    annotation: Annotation, scene: Scene, boxes: Float[np.ndarray, "boxes 6"], protocol: str | None = None
 ) -> Float[np.ndarray, "6"] | None:
-    """The proposal that a caption speaks of: the object's best; under ``strict`` only if it reaches IoU 0.5."""
+    """The proposal that a caption speaks of: the object's best, which must reach IoU 0.5 if the protocol says so."""
+    required = benchmark_named(annotation.task).protocol(protocol).requires_box
     query = query_box(boxes, targets_of(annotation, scene)[0])
-    lost = query is None or (protocol == "strict" and query.iou < IOU_THRESHOLD)
+    lost = query is None or (required and query.iou < CAPTION_IOU)
     return None if query is None or lost else query.box
 
 
@@ -302,11 +313,11 @@ def spoken_prediction(
     scene: Scene,
     boxes: Float[np.ndarray, "boxes 6"],
     text: str,
-    protocol: str = "strict",
+    protocol: str | None = None,
 ) -> Prediction:
     """What words mean as a prediction; a caption goes with the box that it speaks of under this protocol."""
     targets = targets_of(annotation, scene)
-    box = captioned_box(annotation, scene, boxes, protocol) if annotation.task == "scan2cap" else None
+    box = captioned_box(annotation, scene, boxes, protocol) if benchmark_named(annotation.task).captions else None
     captioned = np.zeros((0, 6)) if box is None else box[None]
     return Prediction(annotation=annotation, text=text, boxes=captioned, targets=targets)
 

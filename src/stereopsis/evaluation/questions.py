@@ -11,13 +11,10 @@ import numpy as np
 from jaxtyping import Float
 
 from stereopsis.annotations import Annotation
-from stereopsis.benchmarks import benchmark_names, prompt_of, protocols_of
+from stereopsis.benchmarks import benchmark_named, benchmark_names, prompt_of, protocols_of
 from stereopsis.data.pack import candidate_boxes
 from stereopsis.errors import SceneError, StereopsisError, did_you_mean
 from stereopsis.scenes.scene import Scene
-
-GROUNDING_TASKS = ("scanrefer", "multi3drefer")
-_ONE_TARGET = ("scanrefer", "scan2cap")
 
 Key = tuple[str, str]
 """Task and annotation id: what identifies a sample."""
@@ -43,7 +40,7 @@ def targets_of(annotation: Annotation, scene: Scene) -> Float[np.ndarray, "targe
 
 
 def parse_benchmarks(names: str) -> tuple[str, ...]:
-    """The benchmarks of a list such as ``sqa3d,scanrefer``, each once, in the usual order.
+    """The benchmarks of a list with commas between, each once, in the usual order.
 
     Raises:
         StereopsisError: an unknown name; suggests the nearest.
@@ -59,22 +56,22 @@ def parse_benchmarks(names: str) -> tuple[str, ...]:
 
 
 def parse_annotation_files(items: Iterable[str]) -> dict[str, Path]:
-    """Benchmark -> file, of words such as ``sqa3d=FILE``.
+    """Benchmark -> file, of words such as ``BENCHMARK=FILE``.
 
     Raises:
         StereopsisError: not of this form, an unknown benchmark, or one that is named twice.
     """
-    found = _by_benchmark(items, "BENCHMARK=FILE, for instance sqa3d=v1_balanced_questions.json", "annotation files")
+    found = _by_benchmark(items, "BENCHMARK=FILE", "annotation files")
     return {task: Path(file) for task, file in found.items()}
 
 
 def parse_protocols(items: Iterable[str]) -> dict[str, str]:
-    """Benchmark -> protocol, of words such as ``scan2cap=released``.
+    """Benchmark -> protocol, of words such as ``BENCHMARK=NAME``.
 
     Raises:
         StereopsisError: not of this form, an unknown benchmark or protocol, or a benchmark that is named twice.
     """
-    found = _by_benchmark(items, "BENCHMARK=NAME, for instance scan2cap=released", "protocols")
+    found = _by_benchmark(items, "BENCHMARK=NAME", "protocols")
     protocols = {str(task): name for task, name in found.items()}
     protocols_of(protocols)
     return protocols
@@ -117,7 +114,7 @@ def attach(scenes: Iterable[Scene], annotations: Iterable[Annotation]) -> list[S
 
 
 def scan_alignments(scenes: Iterable[Scene]) -> dict[str, Float[np.ndarray, "4 4"]]:
-    """Scene id -> ScanNet's axis alignment, by which SQA3D's files say where somebody stands.
+    """Scene id -> ScanNet's axis alignment, by which annotation files say where somebody stands.
 
     Scenes whose upright frame is not ScanNet's are left out: the identity (the scan came without its matrix), and
     frames that were estimated from depth.
@@ -223,9 +220,10 @@ def _problem(annotation: Annotation, scene: Scene) -> str | None:
     absent = [i for i in annotation.object_ids if i not in known]
     if absent:
         return f"{what} speaks of object {absent[0]}, which scene '{scene.id}' lacks"
-    if annotation.task in _ONE_TARGET and len(annotation.object_ids) != 1:
+    benchmark = benchmark_named(annotation.task)
+    if benchmark.one_target and len(annotation.object_ids) != 1:
         return f"{what} needs exactly one object, it has {len(annotation.object_ids)}"
-    if annotation.task not in GROUNDING_TASKS and not any(answer.strip() for answer in annotation.answers):
+    if not benchmark.points and not any(answer.strip() for answer in annotation.answers):
         return f"{what} has no answer to compare with"
     return None
 

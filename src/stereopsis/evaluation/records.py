@@ -7,40 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from stereopsis.benchmarks import Prediction, SampleScore, Summary, prompt_of, score
-from stereopsis.benchmarks.multi3drefer.metric import select
-from stereopsis.benchmarks.scan2cap.metric import wrapped
-from stereopsis.benchmarks.sqa3d.metric import clean_answer
+from stereopsis.benchmarks import Prediction, SampleScore, Summary, benchmark_named, prompt_of, score
 from stereopsis.errors import RunFolderError
 from stereopsis.files import write_atomic
 
 RECORDS_FILE = "records.jsonl"
 SUMMARY_FILE = "summary.json"
 TIMINGS_FILE = "timings.jsonl"
-SCORED_ALONE = ("sqa3d", "scanrefer", "multi3drefer")
-"""Benchmarks whose score of a sample does not depend on the other samples."""
 
 
 def normalised(prediction: Prediction) -> str:
-    """The words in the form in which they are compared; empty for grounding."""
-    if prediction.annotation.task == "sqa3d":
-        return clean_answer(prediction.text.strip())
-    if prediction.annotation.task == "scanqa":
-        return prediction.text.strip().rstrip(".")
-    if prediction.annotation.task == "scan2cap":
-        return wrapped(prediction.text.strip())
-    return ""
+    """The words in the form in which they are compared; empty where the benchmark points."""
+    benchmark = benchmark_named(prediction.annotation.task)
+    return "" if benchmark.points else benchmark.normalise(prediction.text)
 
 
 def chosen(prediction: Prediction) -> list[int]:
-    """Which candidates a grounding prediction means: the best (ScanRefer), or the selected set (Multi3DRefer)."""
-    if not len(prediction.scores):
-        return []
-    if prediction.annotation.task == "scanrefer":
-        return [int(np.argmax(prediction.scores))]
-    if prediction.annotation.task == "multi3drefer" and prediction.zero_target_score is not None:
-        return select(prediction.scores, prediction.zero_target_score).tolist()
-    return []
+    """Which candidates a grounding prediction means; none where the benchmark does not point."""
+    choose = benchmark_named(prediction.annotation.task).choose
+    return [] if choose is None else choose(prediction)
 
 
 def sample_score_of(prediction: Prediction, protocols: Mapping[str, str] | None = None) -> SampleScore | None:
@@ -53,7 +38,8 @@ def sample_score_of(prediction: Prediction, protocols: Mapping[str, str] | None 
     Raises:
         StereopsisError: the prediction lacks what its benchmark needs.
     """
-    return score([prediction], protocols=protocols)[0] if prediction.annotation.task in SCORED_ALONE else None
+    alone = benchmark_named(prediction.annotation.task).scored_alone
+    return score([prediction], protocols=protocols)[0] if alone else None
 
 
 def record_of(prediction: Prediction, sample: SampleScore | None, **more: Any) -> dict[str, Any]:

@@ -13,14 +13,13 @@ from rich.console import Console
 
 from stereopsis import __version__
 from stereopsis.annotations import Annotation
-from stereopsis.benchmarks import SampleScore, score, summarise
+from stereopsis.benchmarks import SampleScore, benchmark_named, score, summarise
 from stereopsis.data.pack import candidate_boxes
 from stereopsis.errors import RunFolderError, StereopsisError
 from stereopsis.evaluation.predictors import Failure, Outcome, Pass, Predictor, spoken_prediction
 from stereopsis.evaluation.questions import EvaluationSample, Key, counts, fingerprint_of, key_of
 from stereopsis.evaluation.records import (
     RECORDS_FILE,
-    SCORED_ALONE,
     SUMMARY_FILE,
     TIMINGS_FILE,
     read_results,
@@ -85,7 +84,7 @@ def run_evaluation(
         facts: further entries for ``settings`` in summary.json.
         processes: which process this is; None = alone.
         overwrite: start anew, whatever is there.
-        meteor: whether captions and ScanQA's answers get METEOR too; where Java is absent, the summary says so.
+        meteor: whether benchmarks that report METEOR get it; where Java is absent, the summary says so.
         console: shows the progress of the main process.
 
     Returns:
@@ -212,10 +211,10 @@ def _merge(
         boxes = candidate_boxes(each.scene, proposals)
         for a in each.annotations:
             record = found[key_of(a)]
-            if a.task in SCORED_ALONE:
+            if benchmark_named(a.task).scored_alone:
                 kept[key_of(a)] = SampleScore.from_dict(record["sample_score"])
             else:
-                words.append(spoken_prediction(a, each.scene, boxes, record["prediction"], rules["scan2cap"]))
+                words.append(spoken_prediction(a, each.scene, boxes, record["prediction"], rules[a.task]))
     scored = score(words, protocols=rules, meteor=meteor)
     kept |= {key_of(p.annotation): sample for p, sample in zip(words, scored, strict=True)}
     records, timings, samples = [], [], []

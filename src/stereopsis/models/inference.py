@@ -9,10 +9,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from stereopsis.annotations import GROUND_TOKEN
-from stereopsis.benchmarks.scan2cap.prompt import PROMPT as DESCRIBE
-from stereopsis.benchmarks.scanrefer.prompt import PREFIX as IDENTIFY
-from stereopsis.benchmarks.sqa3d.prompt import SUFFIX as SHORT_ANSWER
+from stereopsis.annotations import GROUND_TOKEN, Annotation
+from stereopsis.benchmarks import Kind, benchmarks_of
 from stereopsis.data.collate import Collator
 from stereopsis.data.pack import Conversation, ScenePack
 from stereopsis.errors import CheckpointError, StereopsisError
@@ -49,8 +47,11 @@ class Answer:
     broken: bool = False
 
 
-def _asked(task: str, prompt: str, answer: str) -> Conversation:
-    return Conversation(id="", task=task, prompt=prompt, answer=answer)
+def _asked(kind: Kind, text: str, answer: str = "") -> Conversation:
+    """What people ask themselves, in the words of the first benchmark of that kind."""
+    benchmark = benchmarks_of(kind)[0]
+    annotation = Annotation(id="", task=benchmark.name, scene_id="", type="", text=text)
+    return Conversation(id="", task=benchmark.name, prompt=benchmark.prompt(annotation), answer=answer)
 
 
 def enter_scene(model: SpatialModel, scene: Scene, **options: Any) -> "EnteredScene":
@@ -130,12 +131,11 @@ class EnteredScene:
 
     def ask(self, question: str, *, max_new_tokens: int = 24) -> str:
         """Answer one question in a word or a phrase."""
-        prompt = f"{question} {SHORT_ANSWER}"
-        return self.answer([_asked("scanqa", prompt, "")], max_new_tokens=max_new_tokens)[0]
+        return self.answer([_asked("text", question)], max_new_tokens=max_new_tokens)[0]
 
     def describe(self, box: Sequence[float], *, max_new_tokens: int = 48) -> str:
         """Describe what is at the centre of a box [6], aligned frame, metres."""
-        asked = dataclasses.replace(_asked("scan2cap", DESCRIBE, ""), point=(box[0], box[1], box[2]))
+        asked = dataclasses.replace(_asked("caption", ""), point=(box[0], box[1], box[2]))
         return self.answer([asked], max_new_tokens=max_new_tokens)[0]
 
     def find(self, expression: str) -> list[float] | None:
@@ -152,7 +152,7 @@ class EnteredScene:
                 f"scene '{self.pack.scene_id}' has neither candidate boxes nor objects, so there is nothing to choose "
                 "from; 'stereopsis prepare' makes candidate boxes (--proposals geometry, or a detector's file)"
             )
-        asked = _asked("scanrefer", f"{IDENTIFY}\n{expression}", GROUND_TOKEN)
+        asked = _asked("pointing", expression, GROUND_TOKEN)
         found = self.score_proposals([asked])[0]
         if not len(found.cosines) or found.zero_cosine > float(found.cosines.max()):
             return None

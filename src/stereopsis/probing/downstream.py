@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from stereopsis.benchmarks import benchmark_named
 from stereopsis.benchmarks.scoring.statistics import Interval, bootstrap_by_scene
 from stereopsis.errors import StereopsisError
 
@@ -126,16 +127,6 @@ def _interval(value: float, drawn: Float[np.ndarray, "draws"]) -> Interval:
     return Interval(mean=value, low=float(low), high=float(high))
 
 
-MAIN_METRICS: Mapping[str, str] = {
-    "sqa3d": "em",
-    "scanqa": "em",
-    "scan2cap": "cider@0.5",
-    "scanrefer": "acc@0.25",
-    "multi3drefer": "f1@0.25",
-}
-"""The metric of each benchmark that is set against correspondence."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Joined:
     """An evaluation's samples of one benchmark whose scene was probed: score, metric (percent) and scene of each."""
@@ -154,9 +145,9 @@ def join(
         scene_scores: per scene; None where it has none.
         records: lines of an evaluation's records.jsonl.
         task: which benchmark.
-        metric: which of its metrics; None = `MAIN_METRICS`'.
+        metric: which of its metrics; None = its headline.
     """
-    metric = MAIN_METRICS[task] if metric is None else metric
+    metric = benchmark_named(task).headline if metric is None else metric
     found = [
         (scene_scores[r["scene_id"]], 100.0 * r["scores"][metric], r["scene_id"])
         for r in records

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stereopsis.benchmarks import all_benchmarks, benchmark_named
 from stereopsis.errors import RunFolderError
 from stereopsis.evaluation.records import read_results
-from stereopsis.probing.downstream import MAIN_METRICS, correlate, join, quartile_table
+from stereopsis.probing.downstream import correlate, join, quartile_table
 from stereopsis.probing.probe_scenes import best_layer, read_probe
 
 
@@ -21,11 +22,11 @@ def add_downstream(result: dict[str, Any], evaluation: Path) -> None:
     records, summary = read_results(evaluation)
     scores = {s["scene_id"]: s["score"] for s in result["layers"][best_layer(result)]["scenes"]}
     found: dict[str, Any] = {}
-    for task, metric in MAIN_METRICS.items():
+    for task, benchmark in all_benchmarks().items():
         joined = join(scores, records, task)
         if len(joined.scores) >= 4:
             found[task] = {
-                "metric": metric,
+                "metric": benchmark.headline,
                 "quartiles": _plain(quartile_table(joined.scores, joined.values, joined.scenes)),
                 "correlation": _plain(correlate(joined.scores, joined.values, joined.scenes)),
             }
@@ -36,11 +37,12 @@ def add_downstream(result: dict[str, Any], evaluation: Path) -> None:
 
 
 def metrics_of(tasks: dict[str, Any]) -> dict[str, float]:
-    """Main metric of every benchmark of an evaluation's summary, percent."""
+    """Headline of every benchmark of an evaluation's summary, percent."""
+    headlines = {task: benchmark_named(task).headline for task in tasks}
     return {
-        task: values["overall"][MAIN_METRICS[task]]["mean"]
+        task: values["overall"][headlines[task]]["mean"]
         for task, values in tasks.items()
-        if MAIN_METRICS[task] in values["overall"]
+        if headlines[task] in values["overall"]
     }
 
 

@@ -1,6 +1,7 @@
 """Found objects: boxes drawn into the views that show them best."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import ImageDraw
 
-from stereopsis.benchmarks.multi3drefer.metric import select
+from stereopsis.benchmarks import benchmark_named, benchmarks_of
 from stereopsis.geometry.boxes import iou
 from stereopsis.geometry.camera import project
 from stereopsis.report.images import EmbeddedImage, embed
@@ -19,15 +20,13 @@ from stereopsis.report.results import EvaluationRecord
 from stereopsis.report.rooms import enlarged, open_room
 from stereopsis.report.scene3d import Figure3D, scene_figure
 from stereopsis.report.style import TARGET_COLOUR, arm_rgb
-from stereopsis.report.tables import TASK_NAMES
+from stereopsis.report.tables import prediction_of, title_of
 from stereopsis.scenes.draw import box_edges_in_view
 from stereopsis.scenes.scene import Scene
 
 EXPRESSIONS = 3
 VIEWS = 2
 PICTURE_SIDE = 384
-# What to show, in order: expressions of these kinds, each from another scene.
-WISHES = (("scanrefer", "multiple"), ("multi3drefer", "mt"), ("scanrefer", "unique"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,7 +37,7 @@ class Choice:
         arm: its index in the subject.
         boxes: chosen candidates; none where the arm says that there is no such object.
         overlap: the best IoU of a chosen box with a target; NaN where either is absent.
-        right: Acc@0.25 or F1@0.25 is 1.
+        right: the benchmark's headline is 1.
         score: that value in points.
     """
 
@@ -70,12 +69,13 @@ def expressions(subject: ReportSubject, folders: Mapping[str, Path]) -> tuple[Ex
     if not by_arm:
         return ()
     first = next(iter(by_arm.values()))
+    pointing = {each.name for each in benchmarks_of("pointing")}
     pool = sorted(
-        (r for r in first.values() if r.task in ("scanrefer", "multi3drefer") and r.scene_id in folders),
+        (r for r in first.values() if r.task in pointing and r.scene_id in folders),
         key=lambda record: (record.scene_id, record.task, record.id),
     )
     chosen: list[EvaluationRecord] = []
-    for task, type_name in WISHES:
+    for task, type_name in _wishes():
         used = {record.scene_id for record in chosen}
         fitting = [r for r in pool if r.task == task and r not in chosen and len(r.targets)]
         fitting.sort(key=lambda record: (record.scene_id in used, record.type != type_name))
@@ -85,13 +85,17 @@ def expressions(subject: ReportSubject, folders: Mapping[str, Path]) -> tuple[Ex
     )
 
 
+def _wishes() -> list[tuple[str, str]]:
+    """What to show, in order: each benchmark's first example, then each one's second, and so on."""
+    pointing = benchmarks_of("pointing")
+    rounds = itertools.zip_longest(*([(each.name, kind) for kind in each.examples] for each in pointing))
+    return [wish for each in rounds for wish in each if wish is not None]
+
+
 def chosen_boxes(record: EvaluationRecord) -> Float[np.ndarray, "chosen 6"]:
-    """What the metric scored: the best candidate (ScanRefer), or Multi3DRefer's selection."""
-    if not len(record.cosines):
-        return record.boxes[:0]
-    if record.task == "scanrefer":
-        return record.boxes[[int(np.argmax(record.cosines))]]
-    return record.boxes[select(record.cosines, record.zero_cosine)]
+    """What the metric scored."""
+    choose = benchmark_named(record.task).choose
+    return record.boxes[:0] if choose is None else record.boxes[choose(prediction_of(record))]
 
 
 def _expression(
@@ -100,16 +104,17 @@ def _expression(
     scene: Scene,
     subject: ReportSubject,
 ) -> Expression:
-    metric = "acc@0.25" if record.task == "scanrefer" else "f1@0.25"
+    benchmark = benchmark_named(record.task)
+    metric = benchmark.headline
     choices = tuple(_choice(index, table[record.key], metric) for index, table in by_arm.items() if record.key in table)
     views = best_views(scene, record, choices)
     return Expression(
-        task=TASK_NAMES[record.task],
+        task=title_of(record.task),
         type=record.type,
         scene_id=record.scene_id,
         text=record.text,
         target_count=len(record.targets),
-        metric=metric.replace("acc", "Acc").replace("f1", "F1"),
+        metric=benchmark.metric(metric).heading,
         choices=choices,
         views=tuple((scene.frames[v].name, _drawn(scene, v, record.targets, choices)) for v in views),
         figure=scene_figure(

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from stereopsis.benchmarks import benchmarks_of
 from stereopsis.benchmarks.scoring.statistics import Interval, draw_scenes, percentile_interval, ratio
 from stereopsis.report.read import ReportedArm, ReportSubject
 from stereopsis.report.results import EvaluationRecord
-from stereopsis.report.tables import TYPE_COLUMNS, type_baseline
+from stereopsis.report.tables import type_baseline, type_columns
 
-QUESTION_TASKS = ("sqa3d", "scanqa")
+EM = "em"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,11 +36,11 @@ class ArmHeadline:
 
     Attributes:
         arm: its index in the subject.
-        em: EM averaged over the types of SQA3D and ScanQA, or None.
+        em: EM averaged over the question types of the benchmarks answered in words, or None.
         types: how many types that averages over.
         over_blind: EM minus the blind arm's, same scenes, or None.
         majority: the majority's EM averaged over the same types; NaN where unknown.
-        found: ScanRefer Acc@0.25, or None.
+        found: headline of the first benchmark that points, or None.
         chance: the same of a random proposal; NaN where unknown.
     """
 
@@ -78,11 +79,12 @@ def arm_headlines(subject: ReportSubject) -> tuple[ArmHeadline, ...]:
     blind = next((arm for arm in subject.arms if arm.blind and arm.evaluation is not None), None)
     majority = {
         (column.task, name): value
-        for column in TYPE_COLUMNS
-        if column.task in QUESTION_TASKS
+        for column in type_columns()
+        if column.metric == EM
         for name, value in type_baseline(subject, column).items()
     }
-    chance = subject.chance.overall.get("scanrefer", {}).get("acc@0.25")
+    pointing = benchmarks_of("pointing")[0]
+    chance = subject.chance.overall.get(pointing.name, {}).get(pointing.headline)
     headlines = []
     for index, arm in enumerate(subject.arms):
         if arm.evaluation is None or arm.blind:
@@ -90,7 +92,7 @@ def arm_headlines(subject: ReportSubject) -> tuple[ArmHeadline, ...]:
         questions = questions_of(arm)
         score = macro_em(questions, None if blind is None else questions_of(blind))
         keys = {(record.task, record.type) for record in questions}
-        refer = arm.evaluation.tasks.get("scanrefer")
+        refer = arm.evaluation.tasks.get(pointing.name)
         headlines.append(
             ArmHeadline(
                 arm=index,
@@ -98,7 +100,7 @@ def arm_headlines(subject: ReportSubject) -> tuple[ArmHeadline, ...]:
                 types=0 if score is None else score.types,
                 over_blind=None if score is None else score.difference,
                 majority=float(np.mean([majority.get(key, math.nan) for key in keys])) if keys else math.nan,
-                found=None if refer is None else refer.overall.get("acc@0.25"),
+                found=None if refer is None else refer.overall.get(pointing.headline),
                 chance=math.nan if chance is None else chance.mean,
             )
         )
@@ -119,7 +121,8 @@ def contrasts(subject: ReportSubject) -> tuple[Contrast, ...]:
 def questions_of(arm: ReportedArm) -> list[EvaluationRecord]:
     """The arm's records that are right or wrong by exact match."""
     records = () if arm.evaluation is None else arm.evaluation.records
-    return [record for record in records if record.task in QUESTION_TASKS and "em" in record.scores]
+    tasks = {column.task for column in type_columns() if column.metric == EM}
+    return [record for record in records if record.task in tasks and EM in record.scores]
 
 
 def macro_em(

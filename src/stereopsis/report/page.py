@@ -19,7 +19,7 @@ from stereopsis.report.read import ReportedArm, ReportSubject, read_subject
 from stereopsis.report.rooms import scene_folders
 from stereopsis.report.scene3d import plotly_script
 from stereopsis.report.style import TARGET_HEX, arm_hex
-from stereopsis.report.tables import BOLD_RULE, TASK_NAMES, absent_metrics, main_table, type_table
+from stereopsis.report.tables import BOLD_RULE, absent_metrics, main_table, title_of, type_table
 from stereopsis.report.templates import TEMPLATE_FOLDER, template_environment
 
 REPORT_FILE = "report.html"
@@ -83,7 +83,7 @@ def render(subject: ReportSubject) -> str:
         arms=[arm_facts(arm) for arm in subject.arms],
         colour=arm_hex,
         target_colour=TARGET_HEX,
-        task_names=TASK_NAMES,
+        title_of=title_of,
         bold_rule=BOLD_RULE,
         absent=absent_metrics((arm.label, arm.evaluation) for arm in subject.arms if arm.evaluation is not None),
         headlines=arm_headlines(subject),
@@ -97,10 +97,7 @@ def render(subject: ReportSubject) -> str:
         hidden_scores=picture_scores(subject, "masked_view"),
         question_scenes=question_scenes(subject, folders),
         expressions=grounded,
-        sizes=[
-            (TASK_NAMES.get(task, task), summary.count, summary.scene_count)
-            for task, summary in _tasks(subject).items()
-        ],
+        sizes=[(title_of(task), summary.count, summary.scene_count) for task, summary in _tasks(subject).items()],
         seeds=sorted({str(arm.run.setting("seed")) for arm in subject.arms if arm.run is not None}),
     )
 

@@ -9,7 +9,7 @@ from stereopsis.errors import RunFolderError
 from stereopsis.files import write_atomic
 from stereopsis.report.similarity import ClickableScene
 from stereopsis.report.style import arm_hex
-from stereopsis.report.tables import TASK_NAMES
+from stereopsis.report.tables import title_of
 from stereopsis.report.templates import escaped, template_environment
 
 PAGE_FILE = "probe.html"
@@ -176,11 +176,11 @@ def write_probe_page(
         edge=EDGE,
         downstream=result.get("downstream", {}),
         scatters=[
-            markupsafe.Markup(scatter_svg(points, TASK_NAMES.get(task, task)))
+            markupsafe.Markup(scatter_svg(points, title_of(task)))
             for task in tasks
             if (points := scatter_points(models, task))
         ],
-        task_names=TASK_NAMES,
+        title_of=title_of,
         sheets=sheets,
         scenes=scenes,
         data=[dataclasses.asdict(scene) | {"images": len(scene.images)} for scene in scenes],

@@ -15,20 +15,11 @@ from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.errors import RunFolderError
 from stereopsis.report.read import COMPARISON_FILE, EVALUATION_FOLDER, RECIPE_FILE, read_subject
 from stereopsis.report.results import StoredEvaluation, read_evaluation
-from stereopsis.report.tables import TASK_NAMES, absent_metrics
+from stereopsis.report.tables import absent_metrics, title_of
 
-SPLIT_SIZES: Mapping[str, int] = {
-    "sqa3d": 3519,
-    "scanqa": 4675,
-    "scan2cap": 2068,
-    "scanrefer": 9508,
-    "multi3drefer": 11120,
-}
-"""Samples of the split on which papers report (SQA3D: test, the others: validation)."""
 UNSTATED = "not stated"
 PROTOCOL_MARK, SUBSET_MARK = "†", "‡"
 
-_SCANNET = re.compile(r"scene\d{4}_\d{2}")
 _ROOM = re.compile(r"room-\d+")
 
 
@@ -56,9 +47,8 @@ class TableColumn:
     @property
     def heading(self) -> str:
         """The metric for people."""
-        shown = self.metric.replace("_", "-")
-        shown = "CIDEr" + shown[5:] if shown.startswith("cider") else shown.upper()
-        return f"{shown.replace('ACC', 'Acc')} {self.type}".strip()
+        known = {metric.name: metric.heading for metric in benchmark_named(self.task).metrics}
+        return f"{known.get(self.metric, self.metric)} {self.type}".strip()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -172,7 +162,7 @@ def results_table(
     if not tasks:
         raise RunFolderError("there is no evaluated benchmark to make a table of; run 'stereopsis evaluate' first")
     data = {task: _data_of(own, task) for task in tasks}
-    comparable = {task for task in tasks if data[task] == "ScanNet"}
+    comparable = {task for task in tasks if data[task] == benchmark_named(task).data}
     numbers = [each for each in published if each.task in comparable]
     columns = _columns(own, numbers, tasks)
     notes = _Footnotes()
@@ -196,19 +186,20 @@ def _data_of(own: Sequence[OwnResult], task: str) -> str:
     for each in own:
         if task in each.evaluation.tasks:
             scenes = {record.scene_id for record in each.evaluation.records if record.task == task}
-            found.setdefault(_data_name(scenes), []).append(each.label)
+            found.setdefault(_data_name(scenes, task), []).append(each.label)
     if len(found) > 1:
         listed = "; ".join(f"{name}: {', '.join(labels)}" for name, labels in found.items())
         raise RunFolderError(
-            f"{TASK_NAMES[task]} was measured on different data ({listed}); such figures cannot stand in one table: "
+            f"{title_of(task)} was measured on different data ({listed}); such figures cannot stand in one table: "
             "make one for each"
         )
     return next(iter(found))
 
 
-def _data_name(scenes: set[str]) -> str:
-    if scenes and all(_SCANNET.fullmatch(scene) for scene in scenes):
-        return "ScanNet"
+def _data_name(scenes: set[str], task: str) -> str:
+    benchmark = benchmark_named(task)
+    if scenes and all(re.fullmatch(benchmark.scenes, scene) for scene in scenes):
+        return benchmark.data
     if scenes and all(_ROOM.fullmatch(scene) for scene in scenes):
         return "procedural rooms"
     return "other scenes"
@@ -277,9 +268,9 @@ def _protocol_marks(task: str, protocol: str, reference: Mapping[str, str], note
     if protocol == ours and protocol != UNSTATED:
         return ()
     if protocol == UNSTATED:
-        text = f"{TASK_NAMES[task]}: the protocol is not stated; ours is '{ours}'."
+        text = f"{title_of(task)}: the protocol is not stated; ours is '{ours}'."
     else:
-        text = f"{TASK_NAMES[task]}: measured under protocol '{protocol}', not '{ours}'."
+        text = f"{title_of(task)}: measured under protocol '{protocol}', not '{ours}'."
     return (notes.mark(PROTOCOL_MARK, text),)
 
 
@@ -303,9 +294,10 @@ def _own_row(
         marks: tuple[str, ...] = ()
         if protocol != reference[column.task]:
             marks = _protocol_marks(column.task, protocol, reference, notes)
-        size = SPLIT_SIZES[column.task]
+        benchmark = benchmark_named(column.task)
+        size = benchmark.splits[benchmark.evaluated]
         if column.task in comparable and summary.count != size:
-            text = f"{TASK_NAMES[column.task]}: {summary.count} samples; the split that papers report has {size}."
+            text = f"{title_of(column.task)}: {summary.count} samples; the split that papers report has {size}."
             marks = (*marks, notes.mark(SUBSET_MARK, text))
         cells.append(TableCell(value=value, protocol=protocol, marks=marks))
     return TableRow(label=own.label, kind="ours", cells=tuple(cells))
@@ -313,14 +305,14 @@ def _own_row(
 
 def _remarks(data: Mapping[str, str], reference: Mapping[str, str], published: bool) -> tuple[str, ...]:
     remarks = ["Values in points. Brackets: 95 % bootstrap interval over scenes (our rows)."]
-    stated = [f"{TASK_NAMES[task]} '{name}'" for task, name in reference.items() if name != UNSTATED]
+    stated = [f"{title_of(task)} '{name}'" for task, name in reference.items() if name != UNSTATED]
     if stated:
         remarks.append(f"Protocol of our rows: {', '.join(stated)}.")
-    elsewhere = [task for task, name in data.items() if name != "ScanNet"]
+    elsewhere = [task for task, name in data.items() if name != benchmark_named(task).data]
     if elsewhere:
-        listed = ", ".join(f"{TASK_NAMES[task]} on {data[task]}" for task in elsewhere)
+        listed = ", ".join(f"{title_of(task)} on {data[task]}" for task in elsewhere)
         remarks.append(
-            f"Measured on other data than the papers' ScanNet scenes ({listed}): published numbers are not set beside "
+            f"Measured on other data than the papers' scenes ({listed}): published numbers are not set beside "
             "these, and these must not be set beside published ones."
         )
     if published:

@@ -4,16 +4,17 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from stereopsis.benchmarks import Kind, benchmark_named, benchmarks_of
 from stereopsis.report.images import EmbeddedImage
 from stereopsis.report.read import ReportSubject
 from stereopsis.report.results import EvaluationRecord
 from stereopsis.report.rooms import map_picture, open_room, spread, view_pictures
-from stereopsis.report.tables import TASK_NAMES, ordered_arms
+from stereopsis.report.tables import ordered_arms, title_of
 
 SCENES = 4
 QUESTIONS_PER_TASK = 3
 CAPTIONS = 1
-QUESTION_TASKS = ("sqa3d", "scanqa")
+QUESTION_KINDS: tuple[Kind, ...] = ("text", "choice", "number")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,8 @@ def question_scenes(subject: ReportSubject, folders: Mapping[str, Path]) -> tupl
     asked: dict[str, list[EvaluationRecord]] = {}
     for record in next(iter(by_arm.values())).values():
         asked.setdefault(record.scene_id, []).append(record)
-    ids = [name for name in sorted(asked) if any(r.task in QUESTION_TASKS for r in asked[name])]
+    tasks = {each.name for each in benchmarks_of(*QUESTION_KINDS)}
+    ids = [name for name in sorted(asked) if any(r.task in tasks for r in asked[name])]
     ids = [name for name in ids if name in folders] or ids
     chosen = [ids[index] for index in spread(len(ids), SCENES)]
     return tuple(
@@ -108,7 +110,11 @@ def _scene(
     folder: Path | None,
     subject: ReportSubject,
 ) -> QuestionScene:
-    quota = {**dict.fromkeys(QUESTION_TASKS, QUESTIONS_PER_TASK), "scan2cap": CAPTIONS}
+    described = {each.name for each in benchmarks_of("caption")}
+    quota = {
+        **{each.name: QUESTIONS_PER_TASK for each in benchmarks_of(*QUESTION_KINDS)},
+        **dict.fromkeys(sorted(described), CAPTIONS),
+    }
     picked = [r for task, count in quota.items() for r in pick([r for r in records if r.task == task], count, turn)]
     scene = None if folder is None else open_room(folder)
     spoken = {} if scene is None else {(a.task, a.id): a for a in scene.annotations}
@@ -125,7 +131,7 @@ def _scene(
         questions=tuple(
             ShownQuestion(
                 number=number,
-                task=TASK_NAMES.get(record.task, record.task),
+                task=title_of(record.task),
                 type=record.type.replace("_", " "),
                 situation=record.situation,
                 text=record.text or _request(record, labels),
@@ -133,7 +139,7 @@ def _scene(
                 answers=tuple(
                     _answer(index, table[record.key]) for index, table in by_arm.items() if record.key in table
                 ),
-                caption=record.task == "scan2cap",
+                caption=record.task in described,
                 on_map=seen_from_above is not None and number in placed,
             )
             for number, record in numbered
@@ -147,8 +153,10 @@ def _request(record: EvaluationRecord, labels: Mapping[int, str]) -> str:
 
 
 def _answer(arm: int, record: EvaluationRecord) -> ShownAnswer:
-    exact = record.scores.get("em")
-    rouge = record.scores.get("rouge_l@0.5")
+    benchmark = benchmark_named(record.task)
+    exact = None if benchmark.captions else record.scores.get(benchmark.headline)
+    overlap = next((metric.name for metric in benchmark.metrics if metric.name.startswith("rouge_l")), "")
+    rouge = record.scores.get(overlap) if benchmark.captions else None
     return ShownAnswer(
         arm=arm,
         text=record.prediction,

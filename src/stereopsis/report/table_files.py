@@ -10,7 +10,7 @@ from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.errors import RunFolderError
 from stereopsis.files import write_atomic
 from stereopsis.report.published_table import ResultsTable, TableCell, TableRow
-from stereopsis.report.tables import TASK_NAMES
+from stereopsis.report.tables import title_of
 from stereopsis.report.templates import escaped
 
 CSV_FIELDS = ("label", "kind", "task", "metric", "value", "low", "high", "protocol", "source", "notes")
@@ -68,7 +68,7 @@ def require_known_form(path: Path) -> None:
 def markdown(table: ResultsTable) -> str:
     """A pipe table, footnotes and numbered sources below."""
     sources = _sources(table)
-    heads = ["", *(f"{TASK_NAMES[column.task]} {column.heading}" for column in table.columns), "source"]
+    heads = ["", *(f"{title_of(column.task)} {column.heading}" for column in table.columns), "source"]
     lines = [_piped(_md(head) for head in heads), _piped(["---", *["---:"] * len(table.columns), "---"])]
     for row in table.rows:
         label = f"**{_md(row.label)}**" if row.kind == "ours" else _md(row.label)
@@ -86,7 +86,7 @@ def latex(table: ResultsTable) -> str:
         groups[column.task] = groups.get(column.task, 0) + 1
     spans, rules, start = [], [], 2
     for task, width in groups.items():
-        spans.append(rf"\multicolumn{{{width}}}{{c}}{{{_tex(TASK_NAMES[task])}}}")
+        spans.append(rf"\multicolumn{{{width}}}{{c}}{{{_tex(title_of(task))}}}")
         rules.append(rf"\cmidrule(lr){{{start}-{start + width - 1}}}")
         start += width
     lines = [
@@ -160,7 +160,7 @@ def html_page(table: ResultsTable) -> str:
     """A page of its own that loads nothing from anywhere."""
     sources = _sources(table)
     head = "".join(
-        f"<th>{escaped(TASK_NAMES[column.task])}<br>{escaped(column.heading)}</th>" for column in table.columns
+        f"<th>{escaped(title_of(column.task))}<br>{escaped(column.heading)}</th>" for column in table.columns
     )
     body = []
     for row in table.rows:

@@ -8,20 +8,12 @@ from typing import Literal
 import numpy as np
 
 from stereopsis.annotations import Annotation
-from stereopsis.benchmarks import Prediction
+from stereopsis.benchmarks import Prediction, all_benchmarks, benchmark_named
 from stereopsis.benchmarks.scoring.baselines import chance_scores
 from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.report.read import ReportedArm, ReportSubject
 from stereopsis.report.results import EvaluationRecord, StoredEvaluation
 
-TASK_NAMES: Mapping[str, str] = {
-    "sqa3d": "SQA3D",
-    "scanqa": "ScanQA",
-    "scan2cap": "Scan2Cap",
-    "scanrefer": "ScanRefer",
-    "multi3drefer": "Multi3DRefer",
-}
-GROUNDING: Mapping[str, str] = {"scanrefer": "scanrefer", "multi3drefer": "multi3drefer"}
 BOLD_RULE = "A value is bold only where its 95 % interval lies above every other row's interval in its column."
 
 
@@ -34,24 +26,29 @@ class Column:
     heading: str
 
 
-COLUMNS = (
-    Column(task="sqa3d", metric="em", heading="EM"),
-    Column(task="scanqa", metric="em", heading="EM"),
-    Column(task="scanqa", metric="cider", heading="CIDEr"),
-    Column(task="scanqa", metric="meteor", heading="METEOR"),
-    Column(task="scanqa", metric="rouge_l", heading="ROUGE-L"),
-    Column(task="scan2cap", metric="cider@0.5", heading="CIDEr@0.5"),
-    Column(task="scan2cap", metric="meteor@0.5", heading="METEOR@0.5"),
-    Column(task="scan2cap", metric="rouge_l@0.5", heading="ROUGE-L@0.5"),
-    Column(task="scanrefer", metric="acc@0.25", heading="Acc@0.25"),
-    Column(task="scanrefer", metric="acc@0.5", heading="Acc@0.5"),
-    Column(task="multi3drefer", metric="f1@0.25", heading="F1@0.25"),
-    Column(task="multi3drefer", metric="f1@0.5", heading="F1@0.5"),
-)
-# The metric that the table by question type shows.
-TYPE_COLUMNS = tuple(
-    column for column in COLUMNS if column.metric in ("em", "acc@0.25", "f1@0.25") and column.task != "scan2cap"
-)
+def title_of(task: str) -> str:
+    """How people call a benchmark; its name where it is not known here."""
+    benchmark = all_benchmarks().get(task)
+    return task if benchmark is None else benchmark.title
+
+
+def main_columns() -> tuple[Column, ...]:
+    """The metrics that benchmarks show, each benchmark's headline first."""
+    return tuple(
+        Column(task=each.name, metric=metric.name, heading=metric.heading)
+        for each in all_benchmarks().values()
+        for metric in sorted(each.metrics, key=lambda metric: metric.name != each.headline)
+        if metric.shown
+    )
+
+
+def type_columns() -> tuple[Column, ...]:
+    """What the table by question type shows: headlines. Captions have none, as CIDEr of a part is another figure."""
+    return tuple(
+        Column(task=each.name, metric=each.headline, heading=each.metric(each.headline).heading)
+        for each in all_benchmarks().values()
+        if not each.captions
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,9 +128,10 @@ def main_table(subject: ReportSubject) -> MainTable:
     if all(index < 0 for _, _, index, _ in sources):
         return MainTable(columns=(), rows=())
     values = {
-        column: [overall.get(column.task, {}).get(column.metric) for _, _, _, overall in sources] for column in COLUMNS
+        column: [overall.get(column.task, {}).get(column.metric) for _, _, _, overall in sources]
+        for column in main_columns()
     }
-    columns = tuple(column for column in COLUMNS if any(value is not None for value in values[column]))
+    columns = tuple(column for column in values if any(value is not None for value in values[column]))
     best = {column: best_row(values[column]) for column in columns}
     rows = tuple(
         AblationRow(
@@ -155,7 +153,7 @@ def absent_metrics(evaluated: Iterable[tuple[str, StoredEvaluation]]) -> tuple[s
         for task, summary in evaluation.tasks.items():
             for metric, reason in summary.unavailable.items():
                 heading = metric.replace("_", "-").upper()
-                found.setdefault(f"{TASK_NAMES[task]} has no {heading}: {reason}", []).append(label)
+                found.setdefault(f"{title_of(task)} has no {heading}: {reason}", []).append(label)
     return tuple(
         f"{text}." if len(labels) == len(rows) else f"{text} ({', '.join(labels)})." for text, labels in found.items()
     )
@@ -187,7 +185,7 @@ def type_table(subject: ReportSubject) -> tuple[TypeGroup, ...]:
     """Every task's question types with their baseline: majority for questions, chance for grounding."""
     arms = [(index, arm) for index, arm in ordered_arms(subject) if arm.evaluation is not None]
     groups = []
-    for column in TYPE_COLUMNS:
+    for column in type_columns():
         summaries = {p: arm.evaluation.tasks.get(column.task) for p, arm in arms if arm.evaluation is not None}
         counts: dict[str, int] = {}
         for summary in summaries.values():
@@ -214,7 +212,7 @@ def type_table(subject: ReportSubject) -> tuple[TypeGroup, ...]:
         groups.append(
             TypeGroup(
                 column=column,
-                baseline_name="chance" if column.task in GROUNDING else "majority",
+                baseline_name="chance" if benchmark_named(column.task).points else "majority",
                 rows=rows,
                 macro=row("mean over types", sum(counts.values()), mean, macro),
             )
@@ -228,18 +226,25 @@ def type_baseline(subject: ReportSubject, column: Column) -> dict[str, float]:
     Chance by type is computed from the first evaluated arm's records (same scenes, same proposals) where the
     comparison does not state it.
     """
-    stated = subject.chance if column.task in GROUNDING else subject.majority
+    points = benchmark_named(column.task).points
+    stated = subject.chance if points else subject.majority
     values = {t: m[column.metric].mean for t, m in stated.by_type.get(column.task, {}).items() if column.metric in m}
-    if values or column.task not in GROUNDING:
+    if values or not points:
         return values
     evaluation = next((arm.evaluation for arm in subject.arms if arm.evaluation is not None), None)
     found: dict[str, list[float]] = {}
     for record in evaluation.records if evaluation is not None else ():
         if record.task == column.task:
-            found.setdefault(record.type, []).append(_chance(record)[column.metric])
+            found.setdefault(record.type, []).append(chance_scores(prediction_of(record))[column.metric])
     return {name: 100.0 * float(np.mean(each)) for name, each in found.items()}
 
 
-def _chance(record: EvaluationRecord) -> dict[str, float]:
-    annotation = Annotation(id=record.id, task=GROUNDING[record.task], scene_id=record.scene_id, type=record.type)
-    return chance_scores(Prediction(annotation=annotation, boxes=record.boxes, targets=record.targets))
+def prediction_of(record: EvaluationRecord) -> Prediction:
+    """What a record of ours says that was pointed at."""
+    return Prediction(
+        annotation=Annotation(id=record.id, task=record.task, scene_id=record.scene_id, type=record.type),
+        boxes=record.boxes,
+        scores=record.cosines,
+        zero_target_score=record.zero_cosine,
+        targets=record.targets,
+    )

@@ -9,7 +9,7 @@ from rich.text import Text
 from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.report.curves import OBJECTIVES, loss_falls
 from stereopsis.report.read import ReportSubject, read_subject
-from stereopsis.report.tables import BOLD_RULE, TASK_NAMES, absent_metrics, main_table
+from stereopsis.report.tables import BOLD_RULE, absent_metrics, main_table, title_of
 
 
 def text_table(folder: Path) -> Table:
@@ -34,7 +34,7 @@ def text_table(folder: Path) -> Table:
         view.add_column(Text(row.label, style="dim" if row.kind == "baseline" else ""), justify="right")
     for index, column in enumerate(table.columns):
         cells = [_cell(row.cells[index].value, best=row.cells[index].best) for row in table.rows]
-        view.add_row(f"{TASK_NAMES[column.task]} {column.heading}", *cells)
+        view.add_row(f"{title_of(column.task)} {column.heading}", *cells)
     return view
 
 

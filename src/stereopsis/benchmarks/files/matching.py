@@ -8,16 +8,17 @@ import numpy as np
 from jaxtyping import Float
 
 from stereopsis.annotations import Annotation
+from stereopsis.benchmarks.benchmark import Benchmark
 from stereopsis.benchmarks.files.annotation_files import AnnotationRecord
 from stereopsis.benchmarks.files.predictions import (
-    GROUNDING_TASKS,
     PredictedSample,
     PredictionFile,
     refuse_repeated,
     some,
 )
 from stereopsis.benchmarks.records import Prediction, SampleScore
-from stereopsis.benchmarks.scan2cap.metric import query_box
+from stereopsis.benchmarks.registry import benchmark_named
+from stereopsis.benchmarks.scoring.boxes import query_box
 from stereopsis.errors import StereopsisError
 
 Boxes = Mapping[str, Float[np.ndarray, "boxes 6"]]
@@ -77,7 +78,7 @@ def score_file(
     """Pair a file's samples with annotations and score them.
 
     A sample belongs to the annotation whose id it has, or one of its other names (the ``sample_id`` of the official
-    repositories); a Scan2Cap sample also to the object of its scene that has its reference captions. Where a name is
+    repositories); a caption also to the object of its scene that has its reference captions. Where a name is
     but a place in a list, the true boxes in both files must agree.
 
     Args:
@@ -85,7 +86,7 @@ def score_file(
         records: the annotations of a whole split, of one benchmark. Where they have no true boxes, the prediction
             file's own ``gt_response`` is taken, which is noted.
         score: the benchmark's scoring, under the protocol wanted.
-        proposals: candidates by scene, for files that hold only scores, and to tell which Scan2Cap objects no
+        proposals: candidates by scene, for files that hold only scores, and to tell which objects to describe no
             candidate finds.
         missing_as_wrong: annotations without prediction score 0 instead of being refused.
 
@@ -116,19 +117,28 @@ def score_file(
     return ScoredFile(predictions=predictions, samples=samples, missing=missing, extra=tuple(extra), notes=notes)
 
 
-def require_captions(file: PredictionFile, protocol: str) -> None:
+def require_captions(file: PredictionFile, task: str, protocol: str) -> None:
     """Refuse records of ours in which objects were left uncaptioned, where the protocol counts every caption.
 
     Raises:
         StereopsisError: captions are missing; tells how many.
     """
-    silent = [s.id for s in file.samples if s.protocol == "strict" and s.boxes is not None and not len(s.boxes)]
-    if protocol == "released" and silent:
+    benchmark = benchmark_named(task)
+    if not benchmark.captions or benchmark.protocol(protocol).requires_box:
+        return
+    silent = [s for s in file.samples if s.boxes is not None and not len(s.boxes) and _required_box(benchmark, s)]
+    if silent:
         raise StereopsisError(
-            f"{file.path}: {len(silent)} objects were never captioned ({some(silent)}), because the evaluation's "
-            "protocol was 'strict' and no candidate found them; 'released' counts every caption: evaluate with "
-            "--protocol scan2cap=released (its records can be scored as 'strict', too)"
+            f"{file.path}: {len(silent)} objects were never captioned ({some([s.id for s in silent])}), because the "
+            f"evaluation's protocol was '{silent[0].protocol}' and no candidate found them; '{protocol}' counts every "
+            f"caption: evaluate with --protocol {task}={protocol} (its records can be scored as "
+            f"'{silent[0].protocol}', too)"
         )
+
+
+def _required_box(benchmark: Benchmark, sample: PredictedSample) -> bool:
+    """Whether it was asked under a protocol that leaves objects out which no candidate finds."""
+    return any(each.requires_box for each in benchmark.protocols if each.name == sample.protocol)
 
 
 def _paired(file: PredictionFile, records: Sequence[AnnotationRecord]) -> tuple[list[_Pair], list[str]]:
@@ -137,8 +147,9 @@ def _paired(file: PredictionFile, records: Sequence[AnnotationRecord]) -> tuple[
     refuse_repeated([annotation.id for annotation in annotations], "annotations")
     by_id = {annotation.id: place for place, annotation in enumerate(annotations)}
     by_name = _without_ambiguous([(name, place) for place, record in enumerate(records) for name in record.names])
+    described = benchmark_named(annotations[0].task).captions
     by_captions = _without_ambiguous(
-        [(_captions_key(a.scene_id, a.answers), place) for place, a in enumerate(annotations) if a.task == "scan2cap"]
+        [(_captions_key(a.scene_id, a.answers), place) for place, a in enumerate(annotations) if described]
     )
     found: dict[int, PredictedSample] = {}
     renamed: set[int] = set()
@@ -223,12 +234,13 @@ def _prediction(pair: _Pair, proposals: Boxes, asked: bool) -> Prediction:
     annotation, sample, truth = pair.annotation, pair.sample, pair.truth
     if sample is not None and annotation.type in UNKNOWN_TYPES and sample.type:
         annotation = dataclasses.replace(annotation, type=sample.type)
-    if annotation.task == "scan2cap":
+    benchmark = benchmark_named(annotation.task)
+    if benchmark.captions:
         return _caption(annotation, pair, proposals, asked)
-    if annotation.task not in GROUNDING_TASKS:
+    if not benchmark.points:
         return Prediction(annotation=annotation, text=(sample.text or "") if sample else "")
     if sample is None:
-        one = annotation.task == "scanrefer"
+        one = benchmark.one_target
         known = truth if truth is not None else (_ANYWHERE if one else np.zeros((0, 6)))
         return Prediction(annotation=annotation, zero_target_score=None if one else 1.0, targets=known)
     if truth is None:
@@ -245,15 +257,16 @@ def _pointing(
     annotation: Annotation, sample: PredictedSample, truth: Float[np.ndarray, "targets 6"], proposals: Boxes
 ) -> Prediction:
     task, scores, zero = annotation.task, sample.scores, sample.zero_target_score
+    zero_target = benchmark_named(task).zero_target
     if scores is None:
-        if task == "multi3drefer":
+        if zero_target:
             raise StereopsisError(
-                f"{sample.where}: multi3drefer needs the candidates' scores with the zero target's last, because the "
+                f"{sample.where}: {task} needs the candidates' scores with the zero target's last, because the "
                 "protocol chooses among them; boxes alone are not enough"
             )
         assert sample.boxes is not None
         if len(sample.boxes) > 1:
-            raise StereopsisError(f"{sample.where}: {len(sample.boxes)} boxes without scores; scanrefer takes one box")
+            raise StereopsisError(f"{sample.where}: {len(sample.boxes)} boxes without scores; {task} takes one box")
         return Prediction(annotation=annotation, boxes=sample.boxes, scores=np.ones(len(sample.boxes)), targets=truth)
     boxes = sample.boxes if sample.boxes is not None else proposals.get(annotation.scene_id)
     if boxes is None:
@@ -263,8 +276,8 @@ def _pointing(
         )
     if zero is None and len(scores) == len(boxes) + 1:
         scores, zero = scores[:-1], float(scores[-1])
-    if len(scores) != len(boxes) or (zero is None and task == "multi3drefer"):
-        expected = f"{len(boxes) + 1} (the zero target's last)" if task == "multi3drefer" else f"{len(boxes)}"
+    if len(scores) != len(boxes) or (zero is None and zero_target):
+        expected = f"{len(boxes) + 1} (the zero target's last)" if zero_target else f"{len(boxes)}"
         raise StereopsisError(
             f"{sample.where}: {len(scores)} scores for {len(boxes)} candidates; expected {expected}. Were the scores "
             "made with these candidates?"
@@ -284,7 +297,8 @@ def _caption(annotation: Annotation, pair: _Pair, proposals: Boxes, asked: bool)
     own = None if pair.sample is None or candidates is not None or asked else pair.sample.boxes
     truth = pair.sample.true_boxes if pair.truth is None and pair.sample is not None else pair.truth
     if own is not None and truth is not None and pair.sample is not None:
-        if pair.sample.protocol == "strict" and len(own):  # found before its box was rounded to millimetres
+        if len(own) and _required_box(benchmark_named(annotation.task), pair.sample):
+            # it was found before its box was rounded to millimetres
             own = truth[:1]
         return Prediction(annotation=annotation, text=text, boxes=own[:1], targets=truth[:1])
     if pair.truth is None or (candidates is None and not asked):
@@ -313,7 +327,7 @@ def _notes(
     if extra:
         notes.append(f"{len(extra)} predictions belong to no annotation and were left out: {some(extra)}.")
     answered = [(pair, pair.sample) for pair in pairs if pair.sample is not None]
-    if pairs[0].annotation.task in GROUNDING_TASKS:
+    if benchmark_named(pairs[0].annotation.task).points:
         own = sum(pair.truth is None for pair, _ in answered)
         if own:
             notes.append(f"The true boxes of {own} samples are the file's own (gt_response).")

@@ -3,10 +3,10 @@
 Three forms, told apart by content:
 
 - JSON lines, one object per sample, as Video-3D-LLM, 3DRS and Ross3D write them (``sample_id``, ``pred_response``,
-  ``gt_response``, ``question_type``; Multi3DRefer: ``scores`` with the zero target's last, and ``objects``), and as
-  ``stereopsis evaluate`` writes ``records.jsonl``;
-- a JSON list of such objects, as the ScanQA evaluation takes them (``question_id``, ``answer_top10``);
-- a JSON object ``{id: answer}``, where an answer is a text, a list with one text, a box (scanrefer), or an object as
+  ``gt_response``, ``question_type``; where there may be no target: ``scores``, the zero target's last, and
+  ``objects``), and as ``stereopsis evaluate`` writes ``records.jsonl``;
+- a JSON list of such objects, as official evaluations take them (``question_id``, ``answer_top10``);
+- a JSON object ``{id: answer}``, where an answer is a text, a list with one text, a box, or an object as
   above.
 
 A run that was killed leaves a torn last line; it is passed over and counted. Any other damage is an error that names
@@ -23,10 +23,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from stereopsis.benchmarks.registry import all_benchmarks
+from stereopsis.benchmarks.registry import all_benchmarks, benchmark_named
 from stereopsis.errors import StereopsisError
 
-GROUNDING_TASKS: tuple[str, ...] = ("scanrefer", "multi3drefer")
 ID_KEYS = ("sample_id", "question_id", "id")
 TEXT_KEYS = ("pred_response", "prediction", "answer", "answer_top10")
 BOX_KEYS = ("objects", "boxes")
@@ -254,11 +253,12 @@ def _sample(record: Any, where: str, task: str) -> PredictedSample:
         raise StereopsisError(f"{where}: needs an id ({', '.join(ID_KEYS)}), found {_shown(found)}")
     name = str(found)
     where = where if f"'{name}'" in where else f"{where}, sample '{name}'"
-    if task in GROUNDING_TASKS:
+    benchmark = benchmark_named(task)
+    if benchmark.points:
         pointed = _pointed(record, where)
     else:
-        pointed = {"text": _text(record, where, task), "references": tuple(_references(record))}
-        if task == "scan2cap" and "boxes" in record and "targets" in record:  # our own: what the caption speaks of
+        pointed = {"text": _text(record, where, framed=benchmark.captions), "references": tuple(_references(record))}
+        if benchmark.captions and "boxes" in record and "targets" in record:  # our own: what the caption speaks of
             pointed["boxes"] = boxes_of(record["boxes"], where)
             pointed["true_boxes"] = boxes_of(record["targets"], f"{where}: truth")
     return PredictedSample(
@@ -271,7 +271,7 @@ def _sample(record: Any, where: str, task: str) -> PredictedSample:
     )
 
 
-def _text(record: Mapping[str, Any], where: str, task: str) -> str:
+def _text(record: Mapping[str, Any], where: str, *, framed: bool) -> str:
     value = _first(record, TEXT_KEYS)
     if isinstance(value, list) and value and isinstance(value[0], str):
         value = value[0]  # ranked answers, or a caption in a list of one
@@ -280,8 +280,8 @@ def _text(record: Mapping[str, Any], where: str, task: str) -> str:
             f"{where}: needs its answer as text ({', '.join(TEXT_KEYS)}), found {_shown(value)}; "
             "put numbers into quotes, and write an empty answer as an empty text"
         )
-    if task == "scan2cap" and value.startswith(_CAPTION_START) and value.endswith(_CAPTION_END):
-        return value[len(_CAPTION_START) : -len(_CAPTION_END)].strip()  # Scan2Cap's own files carry the frame
+    if framed and value.startswith(_CAPTION_START) and value.endswith(_CAPTION_END):
+        return value[len(_CAPTION_START) : -len(_CAPTION_END)].strip()  # captions are published in this frame
     return value
 
 

@@ -1,18 +1,13 @@
 """Scan2Cap: captions of an object that has to be located first (CIDEr, METEOR, ROUGE-L, BLEU at IoU 0.5)."""
 
-import dataclasses
 from collections.abc import Sequence
-
-import numpy as np
-from jaxtyping import Float
 
 from stereopsis.benchmarks.protocols import Protocol, protocol_of
 from stereopsis.benchmarks.records import Prediction, SampleScore, references, require_unique, sample_score
-from stereopsis.benchmarks.scoring.boxes import evaluated_iou
+from stereopsis.benchmarks.scoring.boxes import CAPTION_IOU, evaluated_iou
 from stereopsis.benchmarks.scoring.text import score_texts, text_metrics
 from stereopsis.errors import StereopsisError
 
-IOU_THRESHOLD = 0.5
 SUFFIX = "@0.5"
 METRICS = text_metrics(SUFFIX)
 PROTOCOLS = (
@@ -31,26 +26,6 @@ PROTOCOLS = (
         used_by=("Ross3D's released code",),
     ),
 )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class QueryBox:
-    """The proposal that stands for an object: [6] cx cy cz dx dy dz, metres, and its IoU with the object."""
-
-    box: Float[np.ndarray, "6"]
-    iou: float
-
-
-def query_box(proposals: Float[np.ndarray, "proposals 6"], target: Float[np.ndarray, "6"]) -> QueryBox | None:
-    """The proposal that overlaps the object most, which ``<coord>`` then speaks of; None without proposals.
-
-    The strict protocol (Video-3D-LLM) asks for a caption only where the IoU reaches 0.5.
-    """
-    if len(proposals) == 0:
-        return None
-    overlap = evaluated_iou(proposals, target[None])[:, 0]
-    best = int(np.argmax(overlap))
-    return QueryBox(box=proposals[best], iou=float(overlap[best]))
 
 
 def wrapped(text: str) -> str:
@@ -74,7 +49,7 @@ def located(prediction: Prediction) -> bool:
             f"{prediction.label}: needs exactly one target box (the object) and at most one box (the "
             f"captioned proposal, see query_box), got {len(prediction.targets)} and {len(prediction.boxes)}"
         )
-    return bool((evaluated_iou(prediction.boxes, prediction.targets) >= IOU_THRESHOLD).any())
+    return bool((evaluated_iou(prediction.boxes, prediction.targets) >= CAPTION_IOU).any())
 
 
 def score(predictions: Sequence[Prediction], protocol: str | None = None, *, meteor: bool = False) -> list[SampleScore]:

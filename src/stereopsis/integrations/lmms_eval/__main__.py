@@ -10,7 +10,7 @@ import typer
 from stereopsis.annotations import Annotation
 from stereopsis.benchmarks import read_annotations
 from stereopsis.errors import StereopsisError
-from stereopsis.integrations.lmms_eval.documents import TEXT_TASKS
+from stereopsis.integrations.lmms_eval.documents import spoken_tasks
 from stereopsis.integrations.lmms_eval.tasks import write_tasks
 from stereopsis.scenes.prepare import PrepareSettings, find_captures
 from stereopsis.scenes.scene import check_scene_id
@@ -19,7 +19,7 @@ from stereopsis.scenes.scene import check_scene_id
 def main(
     scenes: Annotated[Path, typer.Argument(help="A folder of scenes; with annotations, if no file is given.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write, for --include_path.")],
-    benchmarks: Annotated[str, typer.Option(help="Which, separated by commas.")] = ",".join(TEXT_TASKS),
+    benchmarks: Annotated[str, typer.Option(help="Which, separated by commas.")] = ",".join(spoken_tasks()),
     annotations: Annotated[
         Path | None, typer.Option(help="The benchmark's own file (one benchmark); scenes are SCENES/SCENE_ID.")
     ] = None,
@@ -27,9 +27,9 @@ def main(
 ) -> None:
     """Write tasks for lmms-eval."""
     tasks = benchmarks.split(",")
-    unknown = sorted(set(tasks) - set(TEXT_TASKS))
+    unknown = sorted(set(tasks) - set(spoken_tasks()))
     if unknown:
-        raise StereopsisError(f"lmms-eval can be asked {' and '.join(TEXT_TASKS)}, not {', '.join(unknown)}")
+        raise StereopsisError(f"lmms-eval can be asked {' and '.join(spoken_tasks())}, not {', '.join(unknown)}")
     if annotations is not None and len(tasks) != 1:
         raise StereopsisError("an annotation file is one benchmark's; name it with --benchmarks")
 

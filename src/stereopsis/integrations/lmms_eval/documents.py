@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from stereopsis.annotations import Annotation
-from stereopsis.benchmarks import Prediction, benchmark_named, prompt_of, score, summarise, target_of
+from stereopsis.benchmarks import Prediction, benchmark_named, benchmarks_of, prompt_of, score, summarise, target_of
 from stereopsis.errors import StereopsisError
 from stereopsis.scenes.formats import open_scene
 
-TEXT_TASKS: tuple[str, ...] = ("sqa3d", "scanqa")
-"""Benchmarks that lmms-eval can ask: pictures and words in, words out."""
-FIELDS = ("id", "task", "scene_id", "type", "text", "situation", "answers")
+FIELDS = ("id", "task", "scene_id", "type", "text", "situation", "options", "answers")
+
+
+def spoken_tasks() -> tuple[str, ...]:
+    """Benchmarks that lmms-eval can ask: pictures and words in, words out."""
+    return tuple(each.name for each in benchmarks_of("text", "choice", "number"))
 
 
 def document(annotation: Annotation, folder: Path, views: int) -> dict[str, Any]:
@@ -23,20 +26,21 @@ def document(annotation: Annotation, folder: Path, views: int) -> dict[str, Any]
         views: how many pictures a model is shown.
 
     Raises:
-        StereopsisError: the benchmark is not one of `TEXT_TASKS`.
+        StereopsisError: the benchmark is not one of `spoken_tasks`.
     """
-    if annotation.task not in TEXT_TASKS:
+    able = spoken_tasks()
+    if annotation.task not in able:
         raise StereopsisError(
             f"{annotation.task} '{annotation.id}': lmms-eval asks in words and pictures and takes words as answers; "
-            f"only {' and '.join(TEXT_TASKS)} have that form. Use 'stereopsis evaluate' for the others"
+            f"only {' and '.join(able)} have that form. Use 'stereopsis evaluate' for the others"
         )
     plain = {**annotation.to_dict(), "answers": list(annotation.answers)}
-    return {**{key: plain[key] for key in FIELDS}, "scene": str(folder.resolve()), "views": views}
+    return {**{key: plain[key] for key in FIELDS if key in plain}, "scene": str(folder.resolve()), "views": views}
 
 
 def annotation_of(doc: Mapping[str, Any]) -> Annotation:
     """The inverse of `document`."""
-    return Annotation.from_dict({key: doc[key] for key in FIELDS})
+    return Annotation.from_dict({key: doc[key] for key in FIELDS if key in doc})
 
 
 def view_indices(frames: int, views: int) -> list[int]:
@@ -66,7 +70,7 @@ def doc_to_target(doc: Mapping[str, Any]) -> str:
 
 def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """Keep question and answer for every metric: they are computed over the whole set (see `aggregate`)."""
-    said = {"doc": {key: doc[key] for key in FIELDS}, "text": str(results[0]) if len(results) else ""}
+    said = {"doc": {key: doc[key] for key in FIELDS if key in doc}, "text": str(results[0]) if len(results) else ""}
     return dict.fromkeys(metric_names(doc["task"]), said)
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from stereopsis.annotations import Annotation
+from stereopsis.benchmarks import benchmark_named
 from stereopsis.errors import StereopsisError
 from stereopsis.files import write_atomic
-from stereopsis.integrations.lmms_eval.documents import TEXT_TASKS, document, metric_names
+from stereopsis.integrations.lmms_eval.documents import document, metric_names, spoken_tasks
 
 FUNCTIONS = "stereopsis_functions"
 SPLIT = "test"
@@ -20,14 +21,14 @@ def task_name(task: str) -> str:
 
 
 def write_tasks(
-    asked: Iterable[tuple[Annotation, Path]], folder: Path, *, tasks: Sequence[str] = TEXT_TASKS, views: int = 32
+    asked: Iterable[tuple[Annotation, Path]], folder: Path, *, tasks: Sequence[str] | None = None, views: int = 32
 ) -> list[str]:
     """Write, for each benchmark, its questions and its task file.
 
     Args:
         asked: questions, each with the folder of its scene; those of other benchmarks are left out.
         folder: where to.
-        tasks: which benchmarks.
+        tasks: which benchmarks; None = all that lmms-eval can ask.
         views: pictures that a model is shown of a scene.
 
     Returns:
@@ -36,6 +37,7 @@ def write_tasks(
     Raises:
         StereopsisError: there is no question of these benchmarks, a scene has no folder, or lmms-eval cannot ask one.
     """
+    tasks = spoken_tasks() if tasks is None else tasks
     lines: dict[str, list[str]] = {task: [] for task in tasks}
     for annotation, scene in asked:
         if annotation.task in lines:
@@ -60,13 +62,18 @@ def task_file(task: str, data: Path) -> str:
 
     Values are written as JSON, which YAML contains, so that paths with any characters come through.
     """
+    longest = benchmark_named(task).max_new_tokens
     plain: dict[str, Any] = {
         "task": task_name(task),
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": {SPLIT: str(data)}},
         "test_split": SPLIT,
         "output_type": "generate_until",
-        "generation_kwargs": {"max_new_tokens": 32, "temperature": 0, "do_sample": False},
+        "generation_kwargs": {
+            "max_new_tokens": longest,
+            "temperature": 0,
+            "do_sample": False,
+        },
         "metadata": [{"version": 1.0}],
     }
     lines = [f"{key}: {json.dumps(value)}" for key, value in plain.items()]

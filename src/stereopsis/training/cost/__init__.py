@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from stereopsis.benchmarks import benchmark_named
 from stereopsis.data.prompt import chat_template
 from stereopsis.errors import RecipeError
 from stereopsis.models.spatial import SpatialModel
@@ -37,15 +38,6 @@ __all__ = [
     "step_flops",
 ]
 
-TRAINING_SAMPLES: Mapping[str, int] = {
-    "sqa3d": 79_445,
-    "scanqa": 26_515,
-    "scan2cap": 36_665,
-    "scanrefer": 36_665,
-    "multi3drefer": 43_838,
-}
-"""Of Video-3D-LLM's training set, whose mixture says how many conversations point."""
-POINTING = ("scanrefer", "multi3drefer")
 _OPENING, _PER_WORD = 24, 1.3
 """Tokens of a chat template around the views, and per word of the instruction, where no tokenizer is at hand."""
 
@@ -199,8 +191,9 @@ def planned_scene(recipe: Recipe, model: SpatialModel, assumed: Assumptions) -> 
     else:
         chat = chat_template(model.tokenizer, model.adapter.image_token, recipe.model.instruction)
         around = len(chat.before_views) + len(chat.after_views)
-    samples: dict[str, int] = {task: TRAINING_SAMPLES[task] for task in recipe.data.tasks}
-    pointing = sum(samples.get(task, 0) for task in POINTING) / max(1, sum(samples.values()))
+    trained = [benchmark_named(task) for task in recipe.data.tasks]
+    samples = {each: each.splits.get("train", 0) for each in trained}  # the mixture of Video-3D-LLM's training set
+    pointing = sum(count for each, count in samples.items() if each.points) / max(1, sum(samples.values()))
     worded = any(source.text for source in recipe.data.sources)
     count = recipe.data.conversations if worded and samples else 0
     queries = round(count * pointing)

@@ -2,8 +2,8 @@
 
 Three files tell it together. ``SCENE_vh_clean_2.ply`` is the mesh; ``SCENE_vh_clean_2.0.010000.segs.json`` gives each
 vertex, by its place in the mesh, the id of a small segment; ``SCENE.aggregation.json`` lists the objects, each as a
-label and a set of segments. The object's number there (``objectId``) is the one that ScanRefer and its kin mean by
-``object_id``.
+label and a set of segments. The object's number there (``objectId``) is the one that annotations of ScanNet mean
+by ``object_id``.
 """
 
 import csv
