@@ -72,6 +72,14 @@ def test_what_is_wrong_is_found_before_torch_is_imported(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"full"}  # nothing was made
 
 
+def test_help_waits_for_no_library():
+    """What help is made of imports neither arrays nor readers; perf/startup.py measures the seconds."""
+    heavy = ("numpy", "scipy", "torch", "PIL", "pydantic")
+    code = f"import sys, stereopsis.cli; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_missing_packages_are_named_before_any_work(tmp_path, monkeypatch):
     for name in ("embreex", "plotly"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -1,10 +1,11 @@
 """What a person may say on the command line about a capture's poses and depth, and how strictly it is checked."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stereopsis.scenes.conventions import ReadOptions
+if TYPE_CHECKING:
+    from stereopsis.scenes.conventions import ReadOptions
 
 DepthScale = Annotated[
     float | None,
@@ -30,10 +31,12 @@ MaxBadFraction = Annotated[
 
 def read_options(
     depth_scale: float | None, axes: str | None, pose: str | None, quaternion: str | None, pose_unit: float | None
-) -> ReadOptions:
+) -> "ReadOptions":
     """What was said, checked.
 
     Raises:
         SceneError: an unknown word, or a number out of range.
     """
+    from stereopsis.scenes.conventions import ReadOptions  # brings all readers, which help must not wait for
+
     return ReadOptions(depth_scale=depth_scale, axes=axes, pose=pose, quaternion=quaternion, pose_unit=pose_unit)
