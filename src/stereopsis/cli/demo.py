@@ -49,6 +49,8 @@ def demo(
     load_libraries(console, "stereopsis.experiment", "stereopsis.report")
     from stereopsis.experiment import COMPARISON_FILE, demo_arms
     from stereopsis.experiment import compare as run_comparison
+    from stereopsis.experiment.comparison import at_once
+    from stereopsis.experiment.estimate import estimate
     from stereopsis.report import text_table, write_report
 
     if output.exists() and any(output.iterdir()) and not (output / COMPARISON_FILE).is_file():
@@ -56,6 +58,7 @@ def demo(
         if not unfinished:
             raise StereopsisError(f"{output} is not empty and holds no earlier demo; choose another --output")
     arms = demo_arms(seed, [cache, *(overrides or [])])
+    say(console, estimate(arms, processes or at_once(len(arms))).sentence)
     run_comparison(
         arms,
         output,
