@@ -14,11 +14,12 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "lora": ("peft",),
     "bnb": ("bitsandbytes",),
     "video": ("av", "pyarrow"),
+    "record3d": ("liblzfse",),
     "ray": ("ray",),
 }
 """Extra of pyproject.toml -> the modules that it brings (as they are imported)."""
 
-_NAMES = {"skimage": "scikit-image"}
+_NAMES = {"skimage": "scikit-image", "liblzfse": "pyliblzfse"}
 
 
 def missing_packages(extra: str) -> tuple[str, ...]:

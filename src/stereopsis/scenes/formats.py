@@ -15,14 +15,28 @@ from stereopsis.scenes.readers.colmap import is_colmap, read_colmap
 from stereopsis.scenes.readers.front3d import EXPECTED_FILES as FRONT3D_FILES
 from stereopsis.scenes.readers.front3d import front3d_scene_paths, is_front3d, open_front3d
 from stereopsis.scenes.readers.listed_files import given_name
+from stereopsis.scenes.readers.matterport import EXPECTED_FILES as MATTERPORT_FILES
+from stereopsis.scenes.readers.matterport import is_matterport, read_matterport
 from stereopsis.scenes.readers.open3d_log import EXPECTED_FILES as OPEN3D_FILES
 from stereopsis.scenes.readers.open3d_log import is_open3d_log, read_open3d_log
+from stereopsis.scenes.readers.polycam import EXPECTED_FILES as POLYCAM_FILES
+from stereopsis.scenes.readers.polycam import is_polycam, read_polycam
 from stereopsis.scenes.readers.posed_images import EXPECTED_FILES as POSED_IMAGES_FILES
 from stereopsis.scenes.readers.posed_images import is_posed_images, read_posed_images
+from stereopsis.scenes.readers.record3d import EXPECTED_FILES as RECORD3D_FILES
+from stereopsis.scenes.readers.record3d import is_record3d, read_record3d, record3d_paths, recording_name
+from stereopsis.scenes.readers.replica import EXPECTED_FILES as REPLICA_FILES
+from stereopsis.scenes.readers.replica import is_replica, read_replica
 from stereopsis.scenes.readers.scannet import EXPECTED_FILES as SCANNET_FILES
 from stereopsis.scenes.readers.scannet import is_scannet, read_scannet, scan_id
+from stereopsis.scenes.readers.scannetpp import EXPECTED_FILES as SCANNETPP_FILES
+from stereopsis.scenes.readers.scannetpp import is_scannetpp, read_scannetpp, recording_id, scannetpp_paths
 from stereopsis.scenes.readers.seven_scenes import EXPECTED_FILES as SEVEN_SCENES_FILES
 from stereopsis.scenes.readers.seven_scenes import is_seven_scenes, read_seven_scenes
+from stereopsis.scenes.readers.stray_scanner import EXPECTED_FILES as STRAY_FILES
+from stereopsis.scenes.readers.stray_scanner import is_stray_scanner, read_stray_scanner
+from stereopsis.scenes.readers.threerscan import EXPECTED_FILES as THREERSCAN_FILES
+from stereopsis.scenes.readers.threerscan import is_3rscan, read_3rscan, scan_name
 from stereopsis.scenes.readers.transforms_json import EXPECTED_FILES as TRANSFORMS_FILES
 from stereopsis.scenes.readers.transforms_json import is_transforms_json, read_transforms_json
 from stereopsis.scenes.readers.tum import EXPECTED_FILES as TUM_FILES
@@ -60,6 +74,27 @@ class SceneFormat:
 
 FORMATS = (
     SceneFormat(name="stored", files=STORED_FILES, matches=is_stored, read=read_scene, scene_id=stored_id),
+    SceneFormat(name="3rscan", files=THREERSCAN_FILES, matches=is_3rscan, read=read_3rscan, scene_id=scan_name),
+    SceneFormat(
+        name="scannetpp",
+        files=SCANNETPP_FILES,
+        matches=is_scannetpp,
+        read=read_scannetpp,
+        scenes=scannetpp_paths,
+        scene_id=recording_id,
+    ),
+    SceneFormat(
+        name="record3d",
+        files=RECORD3D_FILES,
+        matches=is_record3d,
+        read=read_record3d,
+        scenes=record3d_paths,
+        scene_id=recording_name,
+    ),
+    SceneFormat(name="stray_scanner", files=STRAY_FILES, matches=is_stray_scanner, read=read_stray_scanner),
+    SceneFormat(name="polycam", files=POLYCAM_FILES, matches=is_polycam, read=read_polycam),
+    SceneFormat(name="replica", files=REPLICA_FILES, matches=is_replica, read=read_replica),
+    SceneFormat(name="matterport3d", files=MATTERPORT_FILES, matches=is_matterport, read=read_matterport),
     SceneFormat(name="seven_scenes", files=SEVEN_SCENES_FILES, matches=is_seven_scenes, read=read_seven_scenes),
     SceneFormat(name="scannet", files=SCANNET_FILES, matches=is_scannet, read=read_scannet, scene_id=scan_id),
     SceneFormat(name="posed_images", files=POSED_IMAGES_FILES, matches=is_posed_images, read=read_posed_images),

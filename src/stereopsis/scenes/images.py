@@ -94,6 +94,18 @@ def read_header(path: Path, *, kind: str = "colour") -> ImageHeader:
     return header
 
 
+def read_any_header(path: Path) -> ImageHeader:
+    """Read an image's size and pixel type, whatever it shows.
+
+    Raises:
+        FrameError: the file is absent or no image.
+    """
+    if not path.is_file():
+        raise _absent(path, "listed")
+    with _decoding(path, "listed", path.stat().st_size), Image.open(path) as image:
+        return _header(image)
+
+
 def read_colour(
     path: Path, *, size: tuple[int, int] | None = None, sha256: str | None = None
 ) -> UInt8[np.ndarray, "height width 3"]:

@@ -210,6 +210,7 @@ def capture_frame(
     pose_from: str,
     intrinsics_from: str,
     lens: Lens | None = None,
+    depth_intrinsics: Intrinsics | None = None,
 ) -> Frame:
     """A frame whose headers, pose and intrinsics have been checked.
 
@@ -227,6 +228,7 @@ def capture_frame(
         pose_from: the file and entry of the pose, for messages.
         intrinsics_from: the same of the intrinsics.
         lens: where the images are distorted; its camera is `intrinsics`.
+        depth_intrinsics: of the depth image, where it has a lens of its own.
 
     Raises:
         FrameError: something is unusable.
@@ -254,7 +256,7 @@ def capture_frame(
         intrinsics=intrinsics,
         load_colour=functools.partial(read_colour, colour, size=size),
         load_depth=None if depth is None else depth.load,
-        depth_intrinsics=None if depth is None else _depth_intrinsics(intrinsics, depth),
+        depth_intrinsics=None if depth is None else _depth_intrinsics(intrinsics, depth, depth_intrinsics),
     )
     return frame if lens is None else straightened(frame, lens, intrinsics_from)
 
@@ -317,8 +319,16 @@ def _straight_depth(load: Callable[[], np.ndarray], lens: Lens, target: Intrinsi
     return undistort_nearest(load(), lens, target)
 
 
-def _depth_intrinsics(intrinsics: Intrinsics, depth: DepthSource) -> Intrinsics | None:
+def _depth_intrinsics(intrinsics: Intrinsics, depth: DepthSource, own: Intrinsics | None) -> Intrinsics | None:
     width, height = depth.size
+    if own is not None:
+        if (width, height) != (own.width, own.height):
+            raise FrameError(
+                f"{depth.path}: depth is {width}x{height}, but its intrinsics speak of {own.width}x{own.height} "
+                "pixels; "
+                "restore the original, or leave the frame out with on_bad_frame='skip'"
+            )
+        return own
     if (width, height) == (intrinsics.width, intrinsics.height):
         return None
     if abs(width * intrinsics.height / (height * intrinsics.width) - 1.0) > _ASPECT_TOLERANCE:

@@ -37,7 +37,7 @@ EXPECTED_FILES = (
     "cameras and images, .txt or .bin (also in sparse/0/, sparse/ or colmap/sparse/0/), images/, and for depth depth/ "
     "(16-bit millimetres) or stereo/depth_maps/ (*.geometric.bin)"
 )
-MODEL_FOLDERS = (".", "sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse")
+MODEL_FOLDERS = (".", "sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "colmap")
 DEPTH_FOLDERS = ("depth", "depths", "depth_maps")
 DENSE_FOLDER = "stereo/depth_maps"
 CONVENTIONS = Conventions(pose="world-to-camera", quaternion="wxyz")
@@ -53,6 +53,7 @@ def read_colmap(
     path: Path,
     *,
     metres_per_unit: float | None = None,
+    images: Path | None = None,
     options: ReadOptions = ReadOptions(),  # noqa: B008
     on_bad_frame: OnBadFrame = "raise",
     max_bad_fraction: float = MAX_BAD_FRACTION,
@@ -66,6 +67,7 @@ def read_colmap(
         metres_per_unit: size of the model's unit; applied to positions and to COLMAP's own depth maps (PNG depth is in
             millimetres as it is). None takes the options' ``pose_unit``; without that, it is measured (this decodes
             up to 12 depth images), and 1 where PNG depth or points are absent.
+        images: the folder of the images; None takes ``images/`` where there is one, else the folder itself.
         options: what a person says of poses and depth; goes before the layout's own.
         on_bad_frame: "raise" stops at the first bad frame; "skip" leaves bad frames out and counts them.
         max_bad_fraction: the share of bad frames at which "skip" stops, too.
@@ -86,7 +88,8 @@ def read_colmap(
     model = _model_folder(path)
     cameras = read_cameras(model)
     entries = sorted(read_images(model), key=lambda entry: natural_key(entry.name))
-    images = path / "images" if (path / "images").is_dir() else path
+    if images is None:
+        images = path / "images" if (path / "images").is_dir() else path
     depth_folder = _depth_folder(path)
     if depth_folder is not None and _is_dense(depth_folder) and options.depth_scale is None:
         conventions = dataclasses.replace(conventions, depth_scale=1.0 / unit)

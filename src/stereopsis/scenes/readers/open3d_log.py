@@ -3,6 +3,7 @@
 ``color/`` (also ``rgb/`` or ``image/``) and ``depth/`` hold numbered images, depth in 16-bit millimetres and
 registered to colour; ``trajectory.log`` (or ``scene/trajectory.log``) has five lines per pose: three whole numbers,
 the first of which is the image's place in the sorted folder, and a 4x4 matrix, camera to world, metres, OpenCV axes;
+or ``camera_trajectory.json`` (Open3D's PinholeCameraTrajectory) has world-to-camera matrices with their intrinsics;
 ``intrinsic.json`` holds width, height and intrinsic_matrix, nine numbers column by column. Open3D puts pixel centres
 at whole numbers, this package at +0.5: half a pixel is added to the principal point.
 """
@@ -11,6 +12,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -31,8 +33,10 @@ EXPECTED_FILES = (
 )
 COLOUR_FOLDERS = ("color", "rgb", "image")
 TRAJECTORIES = ("trajectory.log", "scene/trajectory.log")
+CAMERA_TRAJECTORY = "camera_trajectory.json"
 INTRINSICS = ("intrinsic.json", "camera_intrinsic.json")
 _BLOCK = "blocks of five lines: three whole numbers (the first is the image's number, from 0), then a 4x4 matrix"
+_PARAMETERS = '"parameters": a list of {"extrinsic": 16 numbers, "intrinsic": {width, height, intrinsic_matrix}}'
 _INTRINSIC_KEYS = "width, height and intrinsic_matrix (nine numbers, column by column: fx 0 0 0 fy 0 cx cy 1)"
 
 
@@ -41,11 +45,13 @@ class _Block:
     where: str
     image: int
     pose: Float[np.ndarray, "4 4"]
+    intrinsics: Intrinsics
+    intrinsics_from: str
 
 
 def is_open3d_log(path: Path) -> bool:
     """Whether a folder holds this layout's trajectory and depth folder."""
-    return (path / "depth").is_dir() and any((path / name).is_file() for name in TRAJECTORIES)
+    return (path / "depth").is_dir() and any((path / name).is_file() for name in (*TRAJECTORIES, CAMERA_TRAJECTORY))
 
 
 def read_open3d_log(
@@ -73,10 +79,8 @@ def read_open3d_log(
     path = Path(path)
     check_policy(on_bad_frame)
     check_folder(path, EXPECTED_FILES)
-    conventions = Conventions().with_options(options, str(path))
-    intrinsics_file = _first(path, INTRINSICS, _INTRINSIC_KEYS)
-    intrinsics = _read_intrinsics(intrinsics_file)
-    blocks = _read_log(_first(path, TRAJECTORIES, _BLOCK))
+    own, blocks = _trajectory(path)
+    conventions = own.with_options(options, str(path))
     colour = _images(path, COLOUR_FOLDERS, COLOUR_SUFFIXES)
     depth = _pair(colour, _images(path, ("depth",), DEPTH_SUFFIXES))
     outside = [block for block in blocks if not 0 <= block.image < len(colour)]
@@ -98,11 +102,11 @@ def read_open3d_log(
         return capture_frame(
             names[index],
             conventions.camera_to_world(block.pose),
-            intrinsics,
+            block.intrinsics,
             colour[block.image],
             depth_file(partner, conventions.depth_scale),
             pose_from=block.where,
-            intrinsics_from=str(intrinsics_file),
+            intrinsics_from=block.intrinsics_from,
         )
 
     collected = collect(str(path), names, build, on_bad_frame=on_bad_frame, max_bad_fraction=max_bad_fraction)
@@ -126,8 +130,38 @@ def _first(path: Path, names: tuple[str, ...], expected: str) -> Path:
     raise SceneError(f"{path / names[0]}: does not exist; expected {expected}; write or restore that file")
 
 
+def _trajectory(path: Path) -> tuple[Conventions, list[_Block]]:
+    """How poses are stored, and the poses: of a log, else of Open3D's camera_trajectory.json."""
+    file = path / CAMERA_TRAJECTORY
+    if file.is_file() and not any((path / name).is_file() for name in TRAJECTORIES):
+        return Conventions(pose="world-to-camera"), _read_camera_trajectory(file)
+    intrinsics_file = _first(path, INTRINSICS, _INTRINSIC_KEYS)
+    intrinsics = _read_intrinsics(intrinsics_file)
+    return Conventions(), _read_log(_first(path, TRAJECTORIES, _BLOCK), intrinsics, str(intrinsics_file))
+
+
+def _read_camera_trajectory(file: Path) -> list[_Block]:
+    """A PinholeCameraTrajectory: per image an extrinsic (world to camera) and an intrinsic, both column by column."""
+    items = read_json(file, "trajectory", expected=_PARAMETERS).get("parameters")
+    if not isinstance(items, list) or not items:
+        raise SceneError(f"{file}: found no list under 'parameters'; expected {_PARAMETERS}; write the file again")
+    blocks = []
+    for number, item in enumerate(items):
+        where = f"{file}, camera {number}"
+        try:
+            stored = np.array(item["extrinsic"], dtype=np.float64).reshape(4, 4).T.copy()
+            intrinsics = _intrinsics(item["intrinsic"], where)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SceneError(f"{where}: {error!r}; expected {_PARAMETERS}; write the file again") from error
+        blocks.append(_Block(where=where, image=number, pose=stored, intrinsics_from=where, intrinsics=intrinsics))
+    return blocks
+
+
 def _read_intrinsics(file: Path) -> Intrinsics:
-    content = read_json(file, "intrinsics", expected=_INTRINSIC_KEYS)
+    return _intrinsics(read_json(file, "intrinsics", expected=_INTRINSIC_KEYS), str(file))
+
+
+def _intrinsics(content: Mapping[str, Any], file: str) -> Intrinsics:
     try:
         matrix = np.array(content["intrinsic_matrix"], dtype=np.float64).reshape(3, 3).T.copy()
         width, height = int(content["width"]), int(content["height"])
@@ -136,11 +170,11 @@ def _read_intrinsics(file: Path) -> Intrinsics:
         found = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise SceneError(f"{file}: {found}; expected {_INTRINSIC_KEYS}; correct the file") from error
     intrinsics = dataclasses.replace(intrinsics, cx=intrinsics.cx + 0.5, cy=intrinsics.cy + 0.5)
-    check_intrinsics(intrinsics, str(file))
+    check_intrinsics(intrinsics, file)
     return intrinsics
 
 
-def _read_log(file: Path) -> list[_Block]:
+def _read_log(file: Path, intrinsics: Intrinsics, intrinsics_from: str) -> list[_Block]:
     rows = read_rows(file, "trajectory", expected=_BLOCK)
     blocks = []
     for start in range(0, len(rows), 5):
@@ -150,7 +184,16 @@ def _read_log(file: Path) -> list[_Block]:
             raise head.error(f"found '{head.text}' as the numbers of a pose")
         if len(body) < 4:
             raise head.error(f"the file ends after {len(body)} of 4 matrix lines")
-        blocks.append(_Block(where=head.where, image=int(numbers[0]), pose=np.array([row.numbers(4) for row in body])))
+        pose = np.array([row.numbers(4) for row in body])
+        blocks.append(
+            _Block(
+                where=head.where,
+                image=int(numbers[0]),
+                pose=pose,
+                intrinsics=intrinsics,
+                intrinsics_from=intrinsics_from,
+            )
+        )
     return blocks
 
 
