@@ -126,7 +126,7 @@ def main() -> None:
     for name, scenes in groups(arguments.rooms, arguments.folders):
         table[name] = {}
         for mistake, really in {"right": {}, **MISTAKES}.items():
-            found = [depth_agreement(misread(scene, **really)) for scene in scenes]
+            found = [depth_agreement(misread(scene, mistake)) for scene in scenes]
             checks += len(found)
             table[name][mistake] = row(found, options_of(really))
             print(f"{name:40s} {mistake:40s} {json.dumps(table[name][mistake])}", flush=True)
