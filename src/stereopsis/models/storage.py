@@ -26,6 +26,8 @@ from stereopsis.weights.pretrained import open_pretrained
 
 CONFIG_FILE = "spatial_config.json"
 SPATIAL_FILE = "spatial.safetensors"
+OFFICIAL_TYPES = ("llava_llama", "llava_mistral", "llava_mixtral", "llava_mpt", "llava_qwen")
+"""What LLaVA's own code writes as ``model_type``."""
 HEADS_FILE = "training_heads.safetensors"
 RELEASED_CONFIG = "released_config.json"
 """The official code's config.json of a converted model, which travels with what is trained from it."""
@@ -222,7 +224,7 @@ def _save_tensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
 
 
 def _adapter_class(family: str) -> type[Adapter]:
-    if family.startswith("llava_") and family not in FAMILIES:
+    if family in OFFICIAL_TYPES:
         raise CheckpointError(
             f"the model is an official checkpoint ('{family}') as LLaVA's code writes it; make a model folder of it "
             "with 'stereopsis convert FOLDER OUT'"
