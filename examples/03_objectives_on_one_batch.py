@@ -7,9 +7,9 @@ import torch
 
 from stereopsis.data.pack import ScenePack
 from stereopsis.packs.build import build_pack
+from stereopsis.scenes.prepare import prepared_room
 from stereopsis.training.build import build_model, build_objectives, build_teachers
 from stereopsis.training.recipe import parse_recipe
-from stereopsis.training.sources import prepared_room
 
 recipe = parse_recipe(
     {

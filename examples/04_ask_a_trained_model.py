@@ -8,10 +8,10 @@ RUN is a folder made by 'stereopsis train', or an arm of the demo; without it, d
 import sys
 from pathlib import Path
 
-from stereopsis.experiment import open_run
 from stereopsis.models.inference import enter_scene
+from stereopsis.scenes.prepare import prepared_room
 from stereopsis.scenes.rooms.language import split_seeds
-from stereopsis.training.sources import prepared_room
+from stereopsis.training.train_run import open_run
 
 _, model = open_run(Path(sys.argv[1] if len(sys.argv) > 1 else "demo/stereopsis"))
 scene = prepared_room(split_seeds("test", 1)[0])

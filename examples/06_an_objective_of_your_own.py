@@ -13,9 +13,9 @@ from stereopsis.data.batch import Batch
 from stereopsis.objectives import Objective, ObjectiveLoss, Randomness, SpatialOutputs
 from stereopsis.objectives.set import ObjectiveSet
 from stereopsis.packs.build import build_pack
+from stereopsis.scenes.prepare import prepared_room
 from stereopsis.training.build import build_model
 from stereopsis.training.recipe import parse_recipe
-from stereopsis.training.sources import prepared_room
 
 
 class Height(Objective):

@@ -25,7 +25,7 @@ def plain(tiny_base, tmp_path_factory) -> Path:
     """The same base as somebody without this package has it."""
     folder = tmp_path_factory.mktemp("plain") / "somebody"
     shutil.copytree(tiny_base, folder)
-    for name in ("spatial_config.json", "spatial.safetensors"):
+    for name in ("spatial_config.json", "spatial.safetensors", "manifest.json"):
         (folder / name).unlink()
     return folder
 
