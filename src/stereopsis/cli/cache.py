@@ -57,6 +57,24 @@ def cache(
         console.print(f"Train with it: -s teachers.cache={DEFAULT}", highlight=False, soft_wrap=True)
 
 
+def check_named(features: Sequence[str], latents: Sequence[str], student: str) -> None:
+    """Refuse names of teachers and of the student's recipe before any scene is prepared for them; no weights are read.
+
+    Raises:
+        RecipeError: there is no such teacher or recipe.
+    """
+    from stereopsis.teachers.feature_teachers import FEATURE_TEACHERS
+    from stereopsis.teachers.latent_tokenizers import LATENT_TOKENIZERS
+    from stereopsis.teachers.specs import read_spec
+    from stereopsis.training.recipe import load_recipe
+
+    load_recipe(student)
+    for spec in features:
+        read_spec(spec, FEATURE_TEACHERS, "feature teacher")
+    for spec in latents:
+        read_spec(spec, LATENT_TOKENIZERS, "latent teacher")
+
+
 def answer_prepared(
     scenes: Path, features: Sequence[str], latents: Sequence[str], student: str, root: Path, *, overwrite: bool = False
 ) -> None:

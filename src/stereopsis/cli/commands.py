@@ -66,14 +66,14 @@ def prepare(
     source: Annotated[str, typer.Argument(help="'rooms' for procedural rooms, or a capture, or a folder of captures.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the prepared scenes go.")] = None,
     format: Annotated[str | None, typer.Option(help="The captures' layout; found out if not given.")] = None,
-    count: Annotated[int, typer.Option(help="Rooms: how many.")] = 100,
+    count: Annotated[int, typer.Option(min=1, help="Rooms: how many.")] = 100,
     split: Annotated[str, typer.Option(help="Rooms: train, val or test (disjoint seeds).")] = "train",
-    workers: Annotated[int, typer.Option(help="Processes; 0 = one per CPU.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 = one per CPU.")] = 0,
     ray: Annotated[str | None, typer.Option(help="Work on Ray instead: 'local' or a cluster's address.")] = None,
-    views: Annotated[int | None, typer.Option(help="Captures: keep at most so many frames.")] = None,
+    views: Annotated[int | None, typer.Option(min=1, help="Captures: keep at most so many frames.")] = None,
     coverage: Annotated[
         float | None,
-        typer.Option(help="Captures: keep frames that together see this share of the room, e.g. 0.95."),
+        typer.Option(min=0, max=1, help="Captures: keep frames that together see this share of the room, e.g. 0.95."),
     ] = None,
     proposals: Annotated[
         str, typer.Option(help="Candidate boxes where none are given: geometry, none, or a detector's file.")
@@ -81,7 +81,7 @@ def prepare(
     surface: Annotated[
         str, typer.Option(help="Seen from above: mesh, fused, depth, or auto (the source's mesh where it has one).")
     ] = "auto",
-    birdseye: Annotated[int, typer.Option(help="Captures: side of the view from above, pixels.")] = 432,
+    birdseye: Annotated[int, typer.Option(min=1, help="Captures: side of the view from above, pixels.")] = 432,
     depth_scale: capture_options.DepthScale = None,
     axes: capture_options.Axes = None,
     pose: capture_options.Pose = None,
@@ -91,7 +91,9 @@ def prepare(
     skip_bad_frames: Annotated[bool, typer.Option(help="Leave unusable frames out, counted.")] = False,
     max_bad_fraction: capture_options.MaxBadFraction = 0.2,
     overwrite: Annotated[bool, typer.Option(help="Make scenes anew that are there.")] = False,
-    max_failed: Annotated[float, typer.Option(help="Exit with 1 where a larger share of the scenes failed.")] = 0.0,
+    max_failed: Annotated[
+        float, typer.Option(min=0, max=1, help="Exit with 1 where a larger share of the scenes failed.")
+    ] = 0.0,
     inspect: Annotated[bool, typer.Option(help="Print and draw the scenes (the first 8); alone, only that.")] = False,
     teacher: Annotated[
         list[str] | None, typer.Option(help="Keep this feature teacher's answers, e.g. point_map; may be repeated.")
@@ -140,6 +142,8 @@ def prepare(
     sources: list[Source] = (
         [Room(seed=seed) for seed in split_seeds(split, count)] if rooms else [*find_captures(source, format=format)]
     )
+    if teacher or latent:
+        cache_command.check_named(teacher or [], latent or [], student)
     report = prepare_all(sources, output, settings, workers=workers, ray=ray, overwrite=overwrite, console=console)
     if len(sources) == 1 and report.count("failed"):
         raise SceneError(report.outcomes[0].reason)
@@ -176,7 +180,7 @@ def train(
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option(help="Continue the run in --output from its newest checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the run in --output.")] = False,
-    pictures: Annotated[int, typer.Option(help="Draw reconstructions of so many scenes at the end.")] = 3,
+    pictures: Annotated[int, typer.Option(min=0, help="Draw reconstructions of so many scenes at the end.")] = 3,
 ) -> None:
     """Train a recipe; writes the model, loss curves, pictures of reconstructions and a report.
 
@@ -232,7 +236,7 @@ def evaluate(
         typer.Option("--protocol", help="Another protocol than the default: BENCHMARK=NAME; may be repeated."),
     ] = None,
     meteor: Annotated[bool, typer.Option(help="METEOR too, where a benchmark reports it and Java is there.")] = True,
-    rooms: Annotated[int, typer.Option(help="So many unseen test rooms (instead of the recipe's).")] = 0,
+    rooms: Annotated[int, typer.Option(min=0, help="So many unseen test rooms (instead of the recipe's).")] = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where the evaluation goes (instead of the run).")
     ] = None,

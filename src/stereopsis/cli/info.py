@@ -38,11 +38,11 @@ def info(
     gpu: Annotated[
         str | None, typer.Option(help="Recipes: predict for this GPU, e.g. H100, A6000-48, RTX4090.")
     ] = None,
-    processes: Annotated[int, typer.Option(help="Recipes: GPUs that share the work.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Recipes: GPUs that share the work.")] = 1,
     sharding: Annotated[str, typer.Option(help="Recipes: what they divide: none, zero2, zero3 (FSDP).")] = "none",
     utilisation: Annotated[float, typer.Option(help="Recipes: share of the GPU's peak that is reached.")] = 0.4,
-    question_tokens: Annotated[int, typer.Option(help="Recipes: tokens of an average question.")] = 40,
-    answer_tokens: Annotated[int, typer.Option(help="Recipes: tokens of an average answer.")] = 8,
+    question_tokens: Annotated[int, typer.Option(min=0, help="Recipes: tokens of an average question.")] = 40,
+    answer_tokens: Annotated[int, typer.Option(min=0, help="Recipes: tokens of an average answer.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print plain data.")] = False,
 ) -> None:
     """Tell about this installation, a scene, a run, or a recipe: what it will cost, and where it fits.

@@ -1,5 +1,6 @@
 """The command line's part for the 3D-awareness probe."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,13 +37,13 @@ def probe(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for probe.json, probe.html, sheets.")] = Path(
         "probe"
     ),
-    rooms: Annotated[int, typer.Option(help="So many unseen test rooms (instead of scenes).")] = 0,
+    rooms: Annotated[int, typer.Option(min=0, help="So many unseen test rooms (instead of scenes).")] = 0,
     teacher: Annotated[
         str | None, typer.Option(help="Probe this feature teacher on the model's views and grid instead.")
     ] = None,
     layers: Annotated[str, typer.Option(help="'all', or numbers: 0 = input, -1 = last, e.g. 0,3,-1.")] = "all",
     voxel: Annotated[float, typer.Option(help="Edge of a spot, metres; coarse tokens want larger ones.")] = 0.1,
-    views: Annotated[int, typer.Option(help="Views per scene.")] = 8,
+    views: Annotated[int, typer.Option(min=1, help="Views per scene.")] = 8,
     positions: Annotated[
         str | None, typer.Option(help="depth, noisy or none, instead of the model's: none tells what it sees itself.")
     ] = None,
@@ -56,16 +57,23 @@ def probe(
     cache: Annotated[
         Path | None, typer.Option(help="Folder for generated rooms (default: ~/.cache/stereopsis/rooms).")
     ] = None,
-    sheets: Annotated[int, typer.Option(help="Draw and make clickable so many scenes.")] = 3,
+    sheets: Annotated[int, typer.Option(min=0, help="Draw and make clickable so many scenes.")] = 3,
 ) -> None:
     """How much do visual tokens know of 3D? Correspondence across views layer by layer, retrieval, linear readouts."""
-    from stereopsis.training.preflight import check_scenes, told_sources
+    from stereopsis.training.preflight import check_scenes, depth_of, require_depth, told_sources
     from stereopsis.training.sections import SourceSection
 
     if bool(scenes) == bool(rooms):
         raise StereopsisError("name scenes to probe, or --rooms N for unseen procedural rooms (one of the two)")
     sources = [SourceSection(path=path) for path in scenes or []] or [SourceSection(rooms=rooms, split="test")]
+    if not 0 < voxel < math.inf:
+        raise StereopsisError(f"--voxel must be a positive length in metres, found {voxel}")
     folder, chosen = _model_folder(model), _layers(layers)
+    require_depth(chosen or (), depth_of(folder), "--layers")
+    for option, paths in (("--evaluation", [evaluation] if evaluation else []), ("--against", against or [])):
+        for path in paths:
+            if not path.exists():
+                raise StereopsisError(f"{option}: there is no {path}; name what an evaluation or a probe wrote")
     check_scenes(sources, "scenes")
     require_extras("The probe's page", "report")
     say(console, f"Probing {model if teacher is None else teacher} on {told_sources(sources)}")

@@ -30,16 +30,16 @@ def reconstruct(
     scenes: Annotated[
         list[Path] | None, typer.Argument(help="Scenes, or folders of scenes, of any known layout.")
     ] = None,
-    rooms: Annotated[int, typer.Option(help="So many unseen procedural rooms, too.")] = 0,
+    rooms: Annotated[int, typer.Option(min=0, help="So many unseen procedural rooms, too.")] = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where pictures and figures go (default: in the run).")
     ] = None,
-    steps: Annotated[int, typer.Option(help="Sampling steps.")] = 25,
-    samples: Annotated[int, typer.Option(help="Draws of every target; their mean is measured, too.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 25,
+    samples: Annotated[int, typer.Option(min=1, help="Draws of every target; their mean is measured, too.")] = 8,
     by_steps: Annotated[
         str, typer.Option("--by-steps", help="Also one draw at each of these numbers of steps; '' for none.")
     ] = "1,2,5,10,25,50",
-    seeds: Annotated[int, typer.Option(help="So many masks: each hides other views.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="So many masks: each hides other views.")] = 1,
     control: Annotated[
         list[Path] | None,
         typer.Option(help="A run for contrast: a denoiser is fitted to its frozen model. May be repeated."),
@@ -47,7 +47,7 @@ def reconstruct(
     control_steps: Annotated[
         int | None, typer.Option(help="Fit the control's denoiser for so many steps (default: as many as the model's).")
     ] = None,
-    mean_scenes: Annotated[int, typer.Option(help="Training scenes that the mean image averages.")] = 64,
+    mean_scenes: Annotated[int, typer.Option(min=1, help="Training scenes that the mean image averages.")] = 64,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", "-s", help="Override a key of the run's recipe, e.g. -s teachers.latent=taef1:FOLDER."),

@@ -113,8 +113,8 @@ def compare(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything that is shown, and by type.")
     ] = None,
-    draws: Annotated[int, typer.Option(help="Bootstrap draws and random swaps.")] = 10_000,
-    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    draws: Annotated[int, typer.Option(min=1, help="Bootstrap draws and random swaps.")] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
 ) -> None:
     """Compare two results on the same questions: difference with interval, p-value, wins, losses and ties.
 

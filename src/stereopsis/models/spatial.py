@@ -23,6 +23,7 @@ from stereopsis.packs.build import PackConfig
 from stereopsis.weights.fingerprint import fingerprint
 
 Positions = Literal["depth", "noisy", "none"]
+Fit = Literal["crop", "squash"]
 ObjectFeatures = Literal["encoder", "last_layer", "mean", "box"]
 
 
@@ -49,7 +50,7 @@ class SpatialConfig:
     view_grid: tuple[int, int] = (14, 14)
     positions: Positions = "depth"
     encoding_scale: float = 1.0
-    fit: Literal["crop", "squash"] = "crop"
+    fit: Fit = "crop"
     object_features: ObjectFeatures = "encoder"
     instruction: str = ""
     train_vision: bool = False

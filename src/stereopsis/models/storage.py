@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,7 +18,7 @@ from stereopsis.models.adapter import Adapter
 from stereopsis.models.attention import Attention
 from stereopsis.models.families import FAMILIES
 from stereopsis.models.lora import base_of, has_lora, merged, quantization, restore_lora, save_lora
-from stereopsis.models.spatial import SpatialConfig, SpatialModel
+from stereopsis.models.spatial import Fit, ObjectFeatures, Positions, SpatialConfig, SpatialModel
 from stereopsis.weights import write_json
 from stereopsis.weights.manifest import check_manifest, write_manifest
 from stereopsis.weights.mistaken import what_it_is
@@ -276,10 +276,28 @@ def read_settings(folder: Path, changes: Mapping[str, Any]) -> SpatialConfig:
         _adapter_class(record["family"])
         record["view_grid"] = fresh_grid(open_config(folder))
     try:
+        _check_values(record)
         record["view_grid"] = tuple(record["view_grid"])
         return SpatialConfig(**record)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE} holds a wrong value ({error}); {_REMEDY}") from error
+
+
+def _check_values(record: Mapping[str, Any]) -> None:
+    """Refuse a value that is none of those that a field knows.
+
+    Raises:
+        CheckpointError: names the field, and what it may be.
+    """
+    for name, kind in (("positions", Positions), ("fit", Fit), ("object_features", ObjectFeatures)):
+        known = get_args(kind)
+        if name in record and record[name] not in known:
+            hint = did_you_mean(str(record[name]), known)
+            raise CheckpointError(f"{name}: expected one of {', '.join(known)}, found '{record[name]}'{hint}")
+    grid = record["view_grid"]
+    sides = list(grid) if isinstance(grid, (list, tuple)) else [grid]
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise CheckpointError(f"view_grid: expected two positive numbers, rows and cols, found {sides}")
 
 
 def open_config(folder: Path) -> Any:

@@ -31,6 +31,8 @@ from stereopsis.objectives.text import TextLoss
 from stereopsis.packs.targets import Teachers
 from stereopsis.teachers.feature_teachers import load_feature_teacher
 from stereopsis.teachers.latent_tokenizers import load_latent_tokenizer
+from stereopsis.training.optimizer import adamw_of
+from stereopsis.training.preflight import require_layers
 from stereopsis.training.recipe import Recipe
 from stereopsis.training.run_folder import base_folder, require_base
 
@@ -174,6 +176,28 @@ def _member(name: str, context: BuildContext, options: dict[str, Any]) -> Object
     member = OBJECTIVES[name].from_recipe(context, **options)
     member.shuffle = shuffle
     return member
+
+
+def try_out(recipe: Recipe, model: SpatialModel, teachers: Teachers) -> None:
+    """Find before rooms and packs are made what would else end a run after them.
+
+    Raises:
+        RecipeError: an objective reads a layer that the model lacks, or there is no such optimiser.
+        StereopsisError: the instruction holds a special token.
+        MissingExtraError: the optimiser's package is not installed.
+        CheckpointError: the weights that the denoiser should start from do not fit.
+    """
+    require_layers(recipe, model.adapter.depth)
+    _ = model.chat  # a template or an instruction that cannot be written is refused here
+    if recipe.training.optimizer != "muon":
+        adamw_of(recipe.training.optimizer)
+    latent, section = teachers.latent, recipe.teachers
+    if latent is None or recipe.denoiser.init is None:
+        return
+    sizes = {"view_latents": section.view_size, "birdseye_latents": section.birdseye_size}
+    targets = {name: torch.zeros(1, *latent.grid(size, size), latent.channels) for name, size in sizes.items()}
+    with torch.random.fork_rng(devices=[]):
+        initialise_denoiser(_denoiser(recipe, model.adapter.dim, targets), recipe.denoiser.init)
 
 
 def _denoiser(recipe: Recipe, dim: int, targets: Mapping[str, torch.Tensor]) -> Denoiser:

@@ -1,7 +1,9 @@
 """What can be refused, and said, before torch is imported and anything is made: folders, packages, scenes."""
 
+import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from stereopsis.errors import CheckpointError, RecipeError, SceneError
@@ -14,14 +16,17 @@ _ROOM = re.compile(r"room-(\d{8})")
 
 
 def check_places(recipe: Recipe) -> None:
-    """Refuse a recipe that names a base, scenes or weights that are not there.
+    """Refuse a recipe that names a base, scenes, weights or layers that are not there, or a cache that cannot be one.
 
     Raises:
         CheckpointError: there is no base, or no denoiser to start from.
         SceneError: there is no such folder of scenes.
-        RecipeError: there is nothing where a teacher's weights should lie.
+        RecipeError: there is nothing where a teacher's weights should lie, the base has no such layer, or a file is
+            where a cache should be.
     """
-    require_base(recipe)
+    require_layers(recipe, depth_of(require_base(recipe)))
+    for key, cache in (("data.cache", recipe.data.cache), ("teachers.cache", recipe.teachers.cache)):
+        _check_cache(key, cache)
     check_scenes(recipe.data.sources, "data.sources")
     start = recipe.denoiser.init
     if start is not None and not start.exists():
@@ -30,6 +35,55 @@ def check_places(recipe: Recipe) -> None:
         kind, _, source = str(getattr(recipe.teachers, name)).partition(":")
         if source.startswith(("/", "./", "../", "~")) and not Path(source).expanduser().exists():
             raise RecipeError(f"teachers.{name}: there is no {source} to read '{kind}' from; correct the path")
+
+
+def require_layers(recipe: Recipe, depth: int | None) -> None:
+    """Refuse objectives on layers that the language model lacks.
+
+    Args:
+        recipe: whose objectives.
+        depth: layers of the language model; None: not known, and nothing is refused.
+
+    Raises:
+        RecipeError: names the objective, the layer and the layers that there are.
+    """
+    for name, section in recipe.objectives.active().items():
+        require_depth(getattr(section, "layers", ()), depth, f"objectives.{name}.layers")
+
+
+def require_depth(layers: Iterable[int], depth: int | None, key: str) -> None:
+    """Refuse layers that a language model of this depth lacks.
+
+    Raises:
+        RecipeError: names the first of them.
+    """
+    for layer in layers:
+        if depth is not None and not -depth - 1 <= layer <= depth:
+            raise RecipeError(
+                f"{key}: the language model has no layer {layer}: it has {depth}, numbered 1 to {depth} (0 = the "
+                f"embeddings) or -{depth} to -1 from the end"
+            )
+
+
+def depth_of(folder: Path) -> int | None:
+    """Layers of the language model in a model folder, as its config.json says; None where it does not say."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        text = config.get("text_config") or config.get("llm_config") or config
+        return int(text["num_hidden_layers"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None  # whoever opens the model says what is wrong with it
+
+
+def _check_cache(key: str, cache: Path | None) -> None:
+    """Refuse a cache where there is a file, or where nothing may be written."""
+    if cache is None:
+        return
+    there = next(path for path in (cache, *cache.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise RecipeError(f"{key}: {there} is a file, expected a folder to keep things in; name another")
+    if not os.access(there, os.W_OK):
+        raise RecipeError(f"{key}: {there} may not be written to; name another folder, or change its permissions")
 
 
 def check_scenes(sources: Sequence[SourceSection], place: str) -> None:

@@ -24,7 +24,7 @@ from stereopsis.packs.batch_sampler import Deal
 from stereopsis.packs.dataset import PackDataset
 from stereopsis.precision import ComputePrecision
 from stereopsis.progress import phase, say
-from stereopsis.training.build import build_model, build_objectives, build_teachers
+from stereopsis.training.build import build_model, build_objectives, build_teachers, try_out
 from stereopsis.training.callbacks import METRICS_FILE, MetricsLog, ShownSteps
 from stereopsis.training.checkpoints import MODEL_SHARDS, check_checkpoint, newest_checkpoint
 from stereopsis.training.engines import check_engine, sharding, training_precision
@@ -130,6 +130,7 @@ def train(
     torch.set_num_threads(recipe.training.threads or max(1, cpu_threads(0) // processes.local_count))
     model = build_model(recipe)
     teachers = build_teachers(recipe)
+    try_out(recipe, model, teachers)
     if packs is None:
         packs = shared_packs(recipe, model, teachers, processes, console=console)
     teachers.to("cpu")  # they have answered; the GPU's memory is the model's now

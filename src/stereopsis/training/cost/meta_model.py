@@ -1,7 +1,9 @@
 """The model that a recipe would train, in shapes alone: real modules on PyTorch's meta device, no weights read."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -25,6 +27,7 @@ KNOWN_BASES = Path(__file__).resolve().parent / "known_bases.json"
 _LATENT_CHANNELS = {"flux": 16, "taef1": 16, "sd3": 16, "taesd3": 16, "flux2": 32}
 _LATENT_CHANNELS |= dict.fromkeys(("sdxl", "sd1", "taesd", "taesdxl"), 4)
 _FEATURE_CHANNELS = {"vggt": 2048, "vggt_npz": 2048}
+_SHIPPED = ("point_map", "rooms_geometry")
 _ASSUMED_LATENT_CHANNELS, _ASSUMED_FEATURE_CHANNELS = 16, 1024
 
 
@@ -32,6 +35,7 @@ class StandInTokenizer:
     """Answers what sequences' lengths depend on, where a base's own tokenizer is not at hand: one id per piece."""
 
     unk_token_id = None
+    added_tokens_decoder: Mapping[int, Any] = MappingProxyType({})
 
     def convert_tokens_to_ids(self, tokens: str | list[str]) -> int | list[int]:
         """An id for each token, counted from 1."""
@@ -142,7 +146,8 @@ def feature_channels(spec: str) -> int:
     if kind in _FEATURE_CHANNELS:
         return _FEATURE_CHANNELS[kind]
     try:
-        return load_feature_teacher(spec).channels
+        with torch.device("cpu" if kind in _SHIPPED else "meta"):  # a file's numbers cannot be copied to "meta"
+            return load_feature_teacher(spec).channels
     except (StereopsisError, OSError):
         return _ASSUMED_FEATURE_CHANNELS
 
