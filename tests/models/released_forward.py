@@ -1,6 +1,6 @@
 """The released models' forward pass, written a second time: plain torch on tensors in the official layout.
 
-Nothing of the package is used here. What is computed follows REFERENCE's table of the shared base step by step, slowly
+Nothing of the package is used here. What is computed follows docs/papers.md step by step, slowly
 where that is clearer; float64 throughout, except where every known implementation takes float32 (the tables of sines
 and cosines), so that the package can be held against it to far more digits than float32 has.
 """

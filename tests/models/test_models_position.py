@@ -11,7 +11,7 @@ LOW, HIGH = (-15.0, -15.0, -5.0), (15.0, 15.0, 5.0)
 
 
 def _slow(point: list[float], dim: int) -> list[float]:
-    """One feature after the other, in double precision (REFERENCE: the shared base)."""
+    """One feature after the other, in double precision (docs/papers.md)."""
     number = dim // 3
     values = []
     for value, low, high in zip(point, LOW, HIGH, strict=True):

@@ -18,7 +18,7 @@ class SceneProposals:
     Attributes:
         boxes: [proposals 6] cx cy cz dx dy dz, aligned frame, metres.
         cells: [proposals views enc_rows enc_cols] True where at least half of an encoder cell's pixels lie inside
-            the box (Video-3D-LLM's rule, REFERENCE: shared base).
+            the box (Video-3D-LLM's rule, docs/papers.md).
         token_cells: [proposals views rows cols] the same on the language model's grid, an eighth of the pixels, rounded
             down (3DRS's code); None where grounding does not look there.
     """

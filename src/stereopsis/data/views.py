@@ -159,7 +159,7 @@ def cells_in_boxes(
 ) -> Bool[Tensor, "boxes views rows cols"]:
     """Which cells lie in which boxes: at least ``fraction`` of the cell's pixels have their 3D point inside.
 
-    The rule by which Video-3D-LLM gathers a proposal's features (REFERENCE, shared base: object feature). The number
+    The rule by which Video-3D-LLM gathers a proposal's features (docs/papers.md). The number
     of pixels is rounded down, as released: an eighth of 27 x 27 is 91.
     """
     points, valid = views.points.numpy(), views.points_valid.numpy()

@@ -13,7 +13,7 @@ class PositionEncoding3D(nn.Module):
     """Sinusoids of the discretised x, y and z, D // 3 features each, concatenated and zero padded to D.
 
     Coordinates are clamped to [-15,-15,-5]..[15,15,5] m and rounded to 0.1 m steps; feature i of an axis has the
-    frequency 10000^(-2 (i // 2) / (D // 3)), sines and cosines interleaved (REFERENCE, shared base). It has no
+    frequency 10000^(-2 (i // 2) / (D // 3)), sines and cosines interleaved (docs/papers.md). It has no
     parameters.
 
     Args:

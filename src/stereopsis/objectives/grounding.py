@@ -8,7 +8,7 @@ from stereopsis.objectives.base import Objective, ObjectiveLoss, Randomness, Spa
 
 
 class GroundingLoss(Objective):
-    """InfoNCE over proposals with a zero target (Video-3D-LLM; REFERENCE: shared base).
+    """InfoNCE over proposals with a zero target (Video-3D-LLM; docs/papers.md).
 
     The loss of a query is -log(sum of its positives' exp / sum of all exp). A query without any right
     proposal has the zero target, the last option, as its positive. Padded proposals have the logit -inf and

@@ -1,6 +1,6 @@
 """Vision transformers of Hugging Face as feature teachers: DINOv2, DINOv3, SigLIP, SigLIP2, ViT-MAE, CLIP, ViT.
 
-3DRS compares such single-view teachers with 3D ones (its table of teachers; REFERENCE section 3). A view is resized
+3DRS compares such single-view teachers with 3D ones (its table of teachers; docs/teachers.md). A view is resized
 to the network's input as a whole, so that the patches tile exactly what the student's cells tile: nothing is cropped.
 """
 
