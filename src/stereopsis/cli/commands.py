@@ -186,6 +186,8 @@ def train(
 
     'accelerate launch' and torchrun train on several processes: see 'stereopsis engine'.
     """
+    if first_process():
+        say(console, f"Reading the recipe {recipe}")
     from stereopsis.training.preflight import advice, check_extras, check_places, told_sources
     from stereopsis.training.recipe import load_recipe
     from stereopsis.training.run_folder import check_run_folder, how_to_go_on
