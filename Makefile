@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test slow lint format docs clean
+.PHONY: help install demo test faults slow lint format docs clean
 
 help:
 	@echo "make demo   train, compare and explain three small models on procedural rooms (report in demo/)"
@@ -23,6 +23,9 @@ demo: install
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+faults: install
+	OMP_NUM_THREADS=1 $(BIN)/python perf/faults.py
 
 slow: install
 	$(BIN)/python -m pytest -m "slow and not gpu"

@@ -1,6 +1,7 @@
 """Errors that people see: what was wrong, what was expected, and what to do next."""
 
 import difflib
+import errno
 from collections.abc import Iterable, Mapping
 
 
@@ -46,6 +47,18 @@ class MissingExtraError(StereopsisError, ImportError):
         what = f"the package {names[0]}, which is" if len(names) == 1 else f"the packages {', '.join(names)}, which are"
         it = "it" if len(names) == 1 else "them"
         super().__init__(f"{purpose} needs {what} not installed; install {it} with: {command}")
+
+
+def os_sentence(error: OSError) -> str:
+    """What the system refused, and what to do next."""
+    reason = error.strerror or str(error) or type(error).__name__
+    place = "" if error.filename is None else f"{error.filename}: "
+    remedy = "check the path, then run the same command again"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        remedy = "free some space; then the same command goes on (training with --resume)"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        remedy = "choose a place that you may read and write, then run the same command again"
+    return f"{place}{reason}; nothing half-written counts; {remedy}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

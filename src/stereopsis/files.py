@@ -1,6 +1,7 @@
 """Files that others see whole or not at all."""
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stereopsis.errors import StereopsisError
+
+_UNWRITTEN = ("PytorchStreamWriter", "inline_container", "I/O error", "IoError", "os error", "iostream")
+"""What torch's and safetensors' writers say of a full disk or a place that cannot be written."""
 
 
 @contextlib.contextmanager
@@ -84,6 +88,60 @@ def write_failure(path: Path, error: OSError) -> str:
         f"{path}: cannot be written ({reason}); nothing half-written was left behind; "
         "free some space or choose a folder that you may write to, then run the same command again"
     )
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold a file as a lock until the block or the process ends, however it ends; the file goes with the block.
+
+    Where the system has no such locks, nothing is held.
+
+    Args:
+        path: the file; its folder is there.
+        wait: until another process lets go; else that is an error.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    while True:
+        file = open(path, "ab")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(path).st_ino == os.fstat(file.fileno()).st_ino:
+                    break  # else its holder has just removed it, and a new one may be there
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+@contextlib.contextmanager
+def full_disks_told() -> Iterator[None]:
+    """Let what libraries raise where they cannot write be the `OSError` that it is.
+
+    Raises:
+        OSError: safetensors or torch could not write.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # torch: RuntimeError of its zip writer; safetensors: an error of its own
+        said = str(error)
+        if any(sign in said for sign in _UNWRITTEN):
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}, or the place cannot be written") from error
+        raise
 
 
 CACHE_TAG = "CACHEDIR.TAG"

@@ -4,15 +4,32 @@ The objectives' constructors take their defaults from here, so that each stands 
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
+
+MOST = 2**32 - 1
+"""The largest number of a recipe: what a seed can be."""
 
 
 class Section(pydantic.BaseModel):
     """Frozen, and an unknown key is an error."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, content: Any) -> Any:
+        """A "yes" is no number, and no setting is as large as a slip of the hand makes it."""
+        for key, value in content.items() if isinstance(content, dict) else ():
+            field = cls.model_fields.get(str(key))
+            if field is None:
+                continue
+            if isinstance(value, bool) and "bool" not in str(field.annotation):
+                raise ValueError(f"'{key}' is {str(value).lower()}, expected another kind of value")
+            if isinstance(value, (int, float)) and abs(value) > MOST:
+                raise ValueError(f"'{key}' is {value:g}, more than anything here can be ({MOST})")
+        return content
 
 
 class ObjectiveSection(Section):

@@ -1,6 +1,5 @@
 """The command line: demo, prepare, train, engine, reconstruct, evaluate, score, compare, probe, report, info."""
 
-import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -11,7 +10,7 @@ from rich.markup import escape
 
 from stereopsis import __version__
 from stereopsis.cli import cache as cache_command
-from stereopsis.cli import capture_options, convert, demo, engine, info, merge, probe, reconstruct, score
+from stereopsis.cli import capture_options, convert, demo, engine, failures, info, merge, probe, reconstruct, score
 from stereopsis.cli.benchmark_names import declared_names
 from stereopsis.cli.interrupts import advise, interruptible
 from stereopsis.cli.startup import before_evaluation, first_process, load_libraries, quiet_libraries
@@ -341,7 +340,5 @@ def main() -> None:
     with interruptible():
         try:
             app(prog_name="stereopsis")
-        except StereopsisError as error:
-            said = f"[bold red]error:[/bold red] {escape(str(error))}"
-            Console(stderr=True).print(said, highlight=False, soft_wrap=True)
-            sys.exit(1)
+        except (StereopsisError, *failures.EXPECTED) as error:
+            failures.end_with(error)

@@ -12,6 +12,7 @@ from stereopsis.cli.startup import load_libraries
 from stereopsis.errors import StereopsisError
 from stereopsis.extras import require_extras
 from stereopsis.progress import say
+from stereopsis.reading import json_or
 
 console = Console()
 
@@ -59,8 +60,6 @@ def reconstruct(
 
     Writes a picture for every target, reconstruct.json with latent error, PSNR and SSIM, and index.html with both.
     """
-    import json
-
     from stereopsis.training.preflight import check_scenes, told_sources
     from stereopsis.training.run_folder import check_finished
     from stereopsis.training.sections import SourceSection
@@ -97,7 +96,7 @@ def reconstruct(
         ),
         console=console,
     )
-    averages = json.loads((folder / RECONSTRUCT_FILE).read_text())["averages"]
+    averages = json_or(folder / RECONSTRUCT_FILE, StereopsisError, "run it again")["averages"]
     for kind, rows in averages.items():
         table = Table("made by", "latent MSE", "PSNR, dB", "SSIM", "targets", title=kind.replace("_", " "))
         for name, row in rows.items():

@@ -27,6 +27,7 @@ from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import load_model
 from stereopsis.precision import choose_precision, parse_precision
 from stereopsis.progress import say
+from stereopsis.reading import json_or
 from stereopsis.scenes.scene import Scene
 from stereopsis.training.build import model_changes
 from stereopsis.training.preflight import told_scenes
@@ -292,7 +293,7 @@ def _precision_there(folder: Path) -> str | None:
     path = folder / SETTINGS_FILE
     if not path.is_file():
         return None
-    precision = json.loads(path.read_text()).get("predictor", {}).get("precision")
+    precision = json_or(path, RunFolderError, "start anew with --overwrite").get("predictor", {}).get("precision")
     return {"bfloat16": "bf16", "float32": "fp32"}.get(precision)
 
 

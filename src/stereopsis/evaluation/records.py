@@ -10,6 +10,7 @@ import numpy as np
 from stereopsis.benchmarks import Prediction, SampleScore, Summary, benchmark_named, prompt_of, score
 from stereopsis.errors import RunFolderError
 from stereopsis.files import write_atomic
+from stereopsis.reading import parse_json, read_json, read_text
 
 RECORDS_FILE = "records.jsonl"
 SUMMARY_FILE = "summary.json"
@@ -137,5 +138,13 @@ def read_results(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     for name in (RECORDS_FILE, SUMMARY_FILE):
         if not (folder / name).is_file():
             raise RunFolderError(f"{folder} holds no finished evaluation (no {name}); run 'stereopsis evaluate' first")
-    records = [json.loads(line) for line in (folder / RECORDS_FILE).read_text().splitlines()]
-    return records, json.loads((folder / SUMMARY_FILE).read_text())
+    try:
+        records = [parse_json(line) for line in read_text(folder / RECORDS_FILE).splitlines()]
+        summary = read_json(folder / SUMMARY_FILE)
+        if not all(isinstance(record, dict) for record in [*records, summary]):
+            raise ValueError("it holds something else than objects")
+    except (OSError, ValueError) as error:
+        raise RunFolderError(
+            f"{folder} is damaged ({error}); start it anew with 'stereopsis evaluate' and --overwrite"
+        ) from error
+    return records, summary

@@ -18,6 +18,7 @@ from stereopsis.errors import RunFolderError
 from stereopsis.evaluation.questions import Key
 from stereopsis.evaluation.records import RECORDS_FILE, SUMMARY_FILE, TIMINGS_FILE
 from stereopsis.files import write_atomic
+from stereopsis.reading import parse_json, read_json
 
 SETTINGS_FILE = "settings.json"
 PARTS_FOLDER = "parts"
@@ -90,7 +91,7 @@ def _whole(content: bytes) -> bytes:
     whole = content[: content.rfind(b"\n") + 1]
     start = whole.rfind(b"\n", 0, len(whole) - 1) + 1
     try:
-        json.loads(whole[start:] or b"null")
+        parse_json(whole[start:] or b"null")
     except ValueError:
         return whole[:start]
     return whole
@@ -106,7 +107,7 @@ def read_parts(folder: Path) -> dict[Key, dict[str, Any]]:
     for path in sorted((folder / PARTS_FOLDER).glob("part-*.jsonl")):
         for number, line in enumerate(_whole(path.read_bytes()).splitlines(), start=1):
             try:
-                record = json.loads(line)
+                record = parse_json(line)
                 key = (record["task"], record["id"])
             except (ValueError, TypeError, KeyError) as error:
                 raise RunFolderError(
@@ -128,7 +129,7 @@ def _result(record: Mapping[str, Any]) -> dict[str, Any]:
 def read_failures(folder: Path) -> list[dict[str, Any]]:
     """Questions that got no usable answer in the newest attempt."""
     paths = sorted((folder / PARTS_FOLDER).glob("failed-*.jsonl"))
-    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    return [parse_json(line) for path in paths for line in path.read_text().splitlines()]
 
 
 def finished(folder: Path) -> bool:
@@ -177,7 +178,7 @@ def check(folder: Path, settings: Mapping[str, Any]) -> None:
             )
         return
     try:
-        there = json.loads(file.read_text())
+        there = read_json(file)
     except ValueError as error:
         raise RunFolderError(f"{file} is not valid JSON ({error}); start anew with --overwrite") from error
     differing = differences(there, json.loads(json.dumps(settings)))

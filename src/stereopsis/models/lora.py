@@ -1,7 +1,6 @@
 """Low-rank adapters on the language model: put on, written in PEFT's own form, read again, merged into the weights."""
 
 import dataclasses
-import json
 import re
 import warnings
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from stereopsis.errors import CheckpointError, MissingExtraError, RecipeError
+from stereopsis.reading import json_or
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -131,7 +131,7 @@ def base_of(folder: Path) -> Path | None:
     path = folder / ADAPTER_CONFIG
     if not path.is_file():
         return None
-    base = Path(str(json.loads(path.read_text()).get("base_model_name_or_path")))
+    base = Path(str(json_or(path, CheckpointError, "copy the adapters again").get("base_model_name_or_path")))
     if not (base / "config.json").is_file():
         raise CheckpointError(
             f"{folder} holds adapters on the model in {base}, which is not there; correct 'base_model_name_or_path' in "

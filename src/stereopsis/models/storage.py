@@ -19,6 +19,7 @@ from stereopsis.models.attention import Attention
 from stereopsis.models.families import FAMILIES
 from stereopsis.models.lora import base_of, has_lora, merged, quantization, restore_lora, save_lora
 from stereopsis.models.spatial import Fit, ObjectFeatures, Positions, SpatialConfig, SpatialModel
+from stereopsis.reading import read_json
 from stereopsis.weights import write_json
 from stereopsis.weights.manifest import check_manifest, write_manifest
 from stereopsis.weights.mistaken import what_it_is
@@ -239,7 +240,7 @@ def _adapter_class(family: str) -> type[Adapter]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is not valid JSON ({error}); copy the model folder again{what_it_is(path)}"

@@ -16,6 +16,7 @@ from stereopsis.probing.correspondence import Correspondence, correspondence, re
 from stereopsis.probing.readouts import RidgeProbe, cell_geometry
 from stereopsis.probing.subjects import ProbeSubject, SceneFeatures
 from stereopsis.progress import tracked
+from stereopsis.reading import json_or
 from stereopsis.scenes.scene import Scene
 from stereopsis.training.train_run import environment
 
@@ -143,7 +144,7 @@ def read_probe(path: Path) -> dict[str, Any]:
     """
     path = path / PROBE_FILE if path.is_dir() else path
     try:
-        result = json.loads(path.read_text())
+        result = json_or(path, RunFolderError, "run 'stereopsis probe' again")
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{path}: no probe that can be read ({error}); run 'stereopsis probe' first") from error
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:

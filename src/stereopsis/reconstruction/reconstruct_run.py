@@ -17,6 +17,7 @@ from stereopsis.packs.build import build_pack
 from stereopsis.packs.targets import Teachers
 from stereopsis.precision import choose_precision
 from stereopsis.progress import say, tracked
+from stereopsis.reading import json_or
 from stereopsis.reconstruction.pages import RECONSTRUCT_FILE, Sampling, reconstruct
 from stereopsis.reconstruction.sampling import MeanCells, imagining_objectives, mean_cells
 from stereopsis.scenes.scene import Scene
@@ -182,7 +183,7 @@ def _control(
     kept = output / f"control-{name}"
     made_with: dict[str, Any] = {"control": str(folder.resolve()), "steps": steps, "recipe": recipe.to_yaml()}
     known = kept / CONTROL_FILE
-    if known.is_file() and json.loads(known.read_text()) == made_with:
+    if known.is_file() and json_or(known, RunFolderError, f"delete {kept} and run the same command again") == made_with:
         prepare_heads(control, recipe, teachers, kept / HEADS_FILE)
         load_heads(control, kept / HEADS_FILE)
         return control.eval()

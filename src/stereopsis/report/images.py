@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from stereopsis.errors import RunFolderError
+from stereopsis.reading import check_pixels
 
 PIXEL_ART_UP_TO = 160
 LARGEST_SIDE = 480
@@ -68,6 +69,7 @@ def embed_file(path: Path, *, largest: int = LARGEST_SIDE) -> EmbeddedImage:
     """
     try:
         with Image.open(path) as picture:
+            check_pixels(*picture.size)
             picture.load()
             return embed(picture, largest=largest)
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:

@@ -7,15 +7,13 @@ whole: damage is an error, never an empty section.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.errors import RunFolderError
+from stereopsis.reading import parse_json, read_yaml
 from stereopsis.report.results import StoredEvaluation, read_evaluation
 from stereopsis.report.values import interval, intervals, items, mapping, number, read_json, text
 
@@ -202,8 +200,8 @@ def read_run(folder: Path) -> Run:
     if not recipe.is_file():
         raise RunFolderError(f"{folder} holds no run (no {RECIPE_FILE}); name a folder that 'stereopsis train' wrote")
     try:
-        content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:
+        content = read_yaml(recipe)
+    except (OSError, ValueError) as error:
         raise RunFolderError(f"{recipe} is not valid YAML ({error}); repeat the run") from error
     return Run(
         folder=folder,
@@ -311,7 +309,7 @@ def _read_metrics(file: Path) -> tuple[Mapping[str, Any], ...]:
     records = []
     for index, line in enumerate(lines):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError as error:
             if index == len(lines) - 1:  # a killed run's last line; everything before it counts
                 break

@@ -1,7 +1,6 @@
 """A finished evaluation, typed: what was asked, what was said, what it was worth."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from jaxtyping import Float
 from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.errors import RunFolderError
 from stereopsis.evaluation.records import RECORDS_FILE, SUMMARY_FILE
+from stereopsis.reading import parse_json
 from stereopsis.report.values import boxes, intervals, items, mapping, number, read_json, text
 
 
@@ -83,7 +83,7 @@ def read_evaluation(folder: Path) -> StoredEvaluation | None:
     for row, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         where = f"{file}, line {row}"
         try:
-            content = json.loads(line)
+            content = parse_json(line)
         except ValueError as error:
             raise RunFolderError(f"{where}: not valid JSON ({error}); run 'stereopsis evaluate' again") from error
         records.append(_record(mapping(content, where), where))

@@ -1,6 +1,5 @@
 """Values out of JSON files, checked: a report must say which file is damaged, and where."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from stereopsis import reading
 from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.errors import RunFolderError
 
@@ -20,7 +20,7 @@ def read_json(path: Path) -> Any:
         RunFolderError: the file cannot be read or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return reading.read_json(path)
     except OSError as error:
         raise RunFolderError(f"{path} cannot be read ({error.strerror}); check the folder and its rights") from error
     except ValueError as error:

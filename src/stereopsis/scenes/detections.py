@@ -13,7 +13,6 @@ pickle are refused.
 
 import dataclasses
 import io
-import json
 import math
 import zipfile
 import zlib
@@ -27,6 +26,7 @@ from scipy import sparse
 
 from stereopsis.errors import SceneError, did_you_mean
 from stereopsis.geometry.boxes import box_from_points, check_boxes
+from stereopsis.reading import check_archive, parse_json, read_bytes
 from stereopsis.scenes.scene import Proposal
 
 EXPECTED_FILES = (
@@ -99,7 +99,8 @@ def _sorted(proposals: list[Proposal], skipped: dict[str, str]) -> Detections:
 
 def _read_npz(path: Path, vertices: int) -> list[_Mask]:
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
+        check_archive(data)
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             names = set(file.files)
             if {"indptr", "indices", "shape", "format"} <= names:
@@ -180,7 +181,7 @@ def _read_mask(path: Path, vertices: int) -> Bool[np.ndarray, "vertices"]:
 
 def _read_json(path: Path, scene_id: str) -> list[Proposal]:
     try:
-        content = json.loads(_text(path))
+        content = parse_json(_text(path))
     except ValueError as error:
         raise SceneError(f"{path}: no JSON ({error}); expected boxes; write the file again") from error
     where = str(path)

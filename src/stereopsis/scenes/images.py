@@ -19,6 +19,7 @@ from jaxtyping import Float, Shaped, UInt8, UInt16
 from PIL import Image
 
 from stereopsis.errors import FrameError, SceneError
+from stereopsis.reading import check_pixels, read_bytes
 
 DEPTH_MODES = ("I;16", "I;16B", "I;16L", "I")
 MILLIMETRES = 1000.0
@@ -225,11 +226,12 @@ def read_mask(
 
 def _decode(path: Path, kind: str, size: tuple[int, int] | None, sha256: str | None) -> Image.Image:
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _absent(path, kind) from error
-    except OSError as error:
-        raise FrameError(f"{path}: cannot be read ({error.strerror}); check the file's permissions") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FrameError(f"{path}: cannot be read ({reason}); check the file and its permissions") from error
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise FrameError(
             f"{path}: the {len(data)} bytes found do not have the checksum that the scene recorded "
@@ -275,6 +277,10 @@ def _check_header(header: ImageHeader, path: Path | str, kind: str, size: tuple[
     found = f"{header.format} {header.mode} {header.width}x{header.height}"
     if header.width == 0 or header.height == 0:
         raise FrameError(f"{path}: the {kind} image is empty ({found}); export this frame again")
+    try:
+        check_pixels(header.width, header.height)
+    except ValueError as error:
+        raise FrameError(f"{path}: the {kind} image {error}; is this the right file?") from error
     if kind == "depth" and header.mode not in DEPTH_MODES:
         raise FrameError(
             f"{path}: this is not a depth image: found {found}, expected 16-bit greyscale (mode I;16); "

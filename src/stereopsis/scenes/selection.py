@@ -18,6 +18,7 @@ from stereopsis.errors import FrameError, SceneError
 from stereopsis.files import mark_cache, write_atomic
 from stereopsis.geometry.coverage import VOXEL, CoverageOrder, depth_voxels, greedy_coverage
 from stereopsis.geometry.voxels import voxel_keys
+from stereopsis.reading import read_json
 from stereopsis.scenes.identity import geometry_key
 from stereopsis.scenes.scene import Frame, Scene
 
@@ -174,7 +175,7 @@ def _json(key: str, scene: Scene, found: CoverageOrder) -> bytes:
 def _read(path: Path, key: str, frames: int) -> CoverageOrder | None:
     """A stored order, or None where there is none, or none that can be used."""
     try:
-        record = json.loads(path.read_bytes())
+        record = read_json(path)
         if record["fingerprint"] != key:
             return None
         order, gains = (np.array(record[name], dtype=np.int64) for name in ("order", "gains"))

@@ -33,6 +33,7 @@ from stereopsis.errors import FrameError, SceneError
 from stereopsis.files import replacing, write_failure
 from stereopsis.geometry.birdseye import BirdsEyeView
 from stereopsis.geometry.camera import Intrinsics
+from stereopsis.reading import read_json
 from stereopsis.scenes.bad_frames import (
     MAX_BAD_FRACTION,
     OnBadFrame,
@@ -365,7 +366,7 @@ def _object(item: ObjectRecord) -> SceneObject:
 
 def _read_annotations(file: Path) -> tuple[Annotation, ...]:
     try:
-        records = json.loads(file.read_bytes())
+        records = read_json(file)
         if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
             raise TypeError("expected a list of records")
         return tuple(Annotation.from_dict(record) for record in records)

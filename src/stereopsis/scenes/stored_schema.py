@@ -1,6 +1,5 @@
 """What scene.json may hold: the records of this package's own scene layout, and their checks."""
 
-import json
 import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import check_pose
+from stereopsis.reading import read_json
 
 SCHEMA = "stereopsis-scene"
 SCHEMA_VERSION = 1
@@ -113,7 +113,7 @@ def read_record(path: Path) -> SceneRecord:
     """
     file = path / "scene.json"
     try:
-        content = json.loads(file.read_bytes())
+        content = read_json(file)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SceneError(f"{path}: holds no scene.json; expected {EXPECTED_FILES}; check the path") from error
     except (OSError, ValueError) as error:

@@ -24,6 +24,7 @@ from torch import Tensor
 from stereopsis.data.tensor_files import TensorFile, open_tensors, write_tensors
 from stereopsis.errors import CacheError
 from stereopsis.files import write_atomic
+from stereopsis.reading import read_json
 from stereopsis.teachers.glimpse import LEVELS, Glimpse, thumbnails
 
 SCHEMA = 1
@@ -274,7 +275,7 @@ class TeacherCache:
         told = []
         for path in sorted(self.root.glob(f"teachers/*/{DESCRIPTION}")):
             try:
-                record = json.loads(path.read_text())
+                record = read_json(path)
                 if record["kind"] == self.identity.kind:
                     scenes = len(list(path.parent.glob("*.safetensors")))
                     told.append(f"{self._told(record)} for {scenes} scene{'s'[: scenes != 1]}")

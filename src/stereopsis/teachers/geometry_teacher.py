@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn import functional
 
 import stereopsis.assets
 from stereopsis.errors import CheckpointError
+from stereopsis.reading import read_json
 from stereopsis.teachers.features import FeatureTeacher, TeacherViews, ViewFeatures
 from stereopsis.teachers.geometry_network import GeometryConfig, GeometryNetwork
 from stereopsis.weights.fingerprint import fingerprint
@@ -83,7 +83,7 @@ def load_geometry_network(folder: Path) -> GeometryNetwork:
                 f"{folder} holds no {name}; expected a folder that scripts/train_geometry_teacher.py wrote"
             )
     try:
-        content = json.loads((folder / CONFIG).read_text())
+        content = read_json(folder / CONFIG)
         config = GeometryConfig(**{**content, "stem": tuple(content["stem"])})
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import zipfile
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 
 from stereopsis.errors import CacheError
+from stereopsis.reading import read_json
 from stereopsis.scenes.readers.posed_images import frame_names
 from stereopsis.scenes.readers.view_features import VGGT_PATCH, VGGT_SIDE, open_features
 from stereopsis.scenes.readers.view_features import FeatureArchive as Archive
@@ -129,7 +129,7 @@ def _stem(name: str) -> str:
 
 def _listed(path: Path) -> tuple[str, ...]:
     try:
-        names = json.loads(path.read_text())
+        names = read_json(path)
     except (OSError, ValueError) as error:
         raise CacheError(f"'{path}' cannot be read: {error}; expected a JSON list of frame names") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

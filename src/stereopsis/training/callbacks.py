@@ -26,6 +26,10 @@ class MetricsLog(TrainerCallback):
             lines = [line for line in self.path.read_text().splitlines() if _step_of(line) <= state.global_step]
             write_atomic(self.path, "".join(f"{line}\n" for line in lines), error=RunFolderError)
 
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A line for every checkpoint, so that the next line means the same whether the run is resumed or not."""
+        control.should_log = control.should_log or control.should_save
+
     def on_log(
         self,
         args: TrainingArguments,
@@ -36,9 +40,21 @@ class MetricsLog(TrainerCallback):
     ) -> None:
         """Append one line."""
         if logs and state.is_world_process_zero:
+            if "train_loss" in logs:  # the Trainer's own mean begins where the run was resumed
+                logs["train_loss"] = self._mean_loss(state.global_step)
             record = {"step": state.global_step, "seconds": round(time.monotonic() - self.start, 2), **logs}
             with self.path.open("a") as file:
                 file.write(json.dumps(record) + "\n")
+
+    def _mean_loss(self, steps: int) -> float:
+        """Mean loss of all steps, of which each line tells the mean since the one before it."""
+        total, before = 0.0, 0
+        for line in self.path.read_text().splitlines() if self.path.is_file() else []:
+            record = json.loads(line)
+            if "loss" in record and record["step"] > before:
+                total += record["loss"] * (record["step"] - before)
+                before = record["step"]
+        return total / max(1, steps)
 
 
 class ShownSteps(TrainerCallback):

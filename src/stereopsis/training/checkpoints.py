@@ -1,6 +1,5 @@
 """Reading checkpoints: plain ones, and those that an engine wrote in shards, on any number of processes."""
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from torch import nn
 from stereopsis.errors import CheckpointError
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import HEADS_FILE, SPATIAL_FILE, load_tensors, restore_backbone
+from stereopsis.reading import read_json
 from stereopsis.training.shards import check_engine_files, check_shards
 from stereopsis.weights.manifest import MANIFEST_FILE, check_manifest
 
@@ -40,7 +40,7 @@ def check_checkpoint(folder: Path) -> None:
     check_trusted(folder)
     state = folder / STATE_FILE
     try:
-        steps = {facts.get("step"), json.loads(state.read_bytes())["global_step"], int(folder.name.rpartition("-")[2])}
+        steps = {facts.get("step"), read_json(state)["global_step"], int(folder.name.rpartition("-")[2])}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{state} cannot be read ({type(error).__name__}: {error}); {remedy}") from error
     if len(steps) > 1:

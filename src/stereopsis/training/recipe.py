@@ -9,6 +9,7 @@ import yaml
 
 from stereopsis.errors import RecipeError, did_you_mean
 from stereopsis.objective_sections import DenoiserSection, ObjectivesSection
+from stereopsis.reading import parse_yaml, read_yaml
 from stereopsis.training.sections import (
     DataSection,
     EvaluationSection,
@@ -113,8 +114,8 @@ def _extended(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
         chain = " -> ".join(each.name for each in (*below, path))
         raise RecipeError(f"{path}: recipes extend each other: {chain}; take one 'extends:' out")
     try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        content = read_yaml(path)
+    except (OSError, ValueError) as error:
         raise RecipeError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path} must hold a mapping of sections, found {type(content).__name__}")
@@ -195,11 +196,13 @@ def _apply(content: dict[str, Any], override: str) -> None:
         if not isinstance(node, (dict, list)):
             raise RecipeError(f"override '{override}': '{part}' is a value, not a section")
     try:
-        node[int(last) if isinstance(node, list) else last] = yaml.safe_load(value)
+        read = parse_yaml(value)
+    except ValueError as error:
+        raise RecipeError(f"override '{override}': '{value}' is not valid YAML") from error
+    try:
+        node[int(last) if isinstance(node, list) else last] = read
     except (IndexError, ValueError) as error:
         raise RecipeError(f"override '{override}': no entry '{last}'") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"override '{override}': '{value}' is not valid YAML") from error
 
 
 def cpu_threads(requested: int) -> int:

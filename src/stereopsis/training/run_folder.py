@@ -1,14 +1,19 @@
 """What a run folder holds, and which folders are refused before torch is imported."""
 
+import contextlib
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from stereopsis.errors import CheckpointError, RunFolderError
+from stereopsis.files import locked
 from stereopsis.training.recipe import Recipe, load_recipe
 
 RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
 MODEL_FOLDER = "model"
 CHECKPOINTS = "checkpoints"
+LOCK_FILE = ".training.lock"
 TINY_BASE = Path(__file__).resolve().parent.parent / "assets" / "tiny_base"
 SPATIAL_FILES = ("spatial_config.json", "spatial.safetensors")
 """What `stereopsis.models.storage` writes of a model's spatial part."""
@@ -33,7 +38,7 @@ def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: b
                 f"{folder} already holds a run; add --resume to continue it, --overwrite to replace it, or choose "
                 "another --output"
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and any(path.name != LOCK_FILE for path in folder.iterdir()):
         raise RunFolderError(f"{folder} is not empty and holds no run; choose another --output")
     elif resume:
         raise RunFolderError(f"{folder} holds no run to resume; leave --resume out to start one")
@@ -42,6 +47,53 @@ def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: b
 def _deciding(recipe: Recipe) -> Recipe:
     """What of a recipe decides its numbers: a run that diverged may go on and leave bad steps out."""
     return recipe.model_copy(update={"training": recipe.training.model_copy(update={"on_nonfinite": "stop"})})
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a run folder while it is trained into: nobody else may, and nothing of others is removed.
+
+    A folder that was made for this and still holds nothing at the end of the block is removed again.
+
+    Args:
+        folder: the run's, made where it is not there.
+
+    Raises:
+        RunFolderError: another process holds it.
+        OSError: it cannot be made or written.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder / LOCK_FILE):
+            yield
+    except BlockingIOError as error:
+        raise RunFolderError(
+            f"another process is training into {folder}; wait for it, or choose another --output"
+        ) from error
+    finally:
+        if made and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def empty_run_folder(folder: Path, *, overwrite: bool) -> None:
+    """Remove an earlier run from a claimed folder, if that was asked for.
+
+    Raises:
+        RunFolderError: it was not, and something has appeared since the folder was claimed.
+    """
+    inside = [path for path in folder.iterdir() if path.name != LOCK_FILE] if folder.is_dir() else []
+    if inside and not overwrite:
+        raise RunFolderError(
+            f"{inside[0]} has appeared in {folder} while scenes were packed, and was left alone; move it away, or "
+            "choose another --output, and start again"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in inside:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def how_to_go_on(folder: Path, recipe: Recipe) -> str:

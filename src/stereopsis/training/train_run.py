@@ -1,10 +1,10 @@
 """One training run, from recipe to model folder."""
 
+import contextlib
 import dataclasses
 import datetime
 import json
 import platform
-import shutil
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -24,6 +24,7 @@ from stereopsis.packs.batch_sampler import Deal
 from stereopsis.packs.dataset import PackDataset
 from stereopsis.precision import ComputePrecision
 from stereopsis.progress import phase, say
+from stereopsis.reading import json_or
 from stereopsis.training.build import build_model, build_objectives, build_teachers, try_out
 from stereopsis.training.callbacks import METRICS_FILE, MetricsLog, ShownSteps
 from stereopsis.training.checkpoints import MODEL_SHARDS, check_checkpoint, newest_checkpoint
@@ -38,6 +39,8 @@ from stereopsis.training.run_folder import (
     RECIPE_FILE,
     check_finished,
     check_run_folder,
+    claimed,
+    empty_run_folder,
 )
 from stereopsis.training.trainer import SpatialTrainer
 
@@ -59,7 +62,9 @@ class TrainedRun:
     processes: Processes = dataclasses.field(default_factory=Processes)
 
 
-def start_run_folder(folder: Path, recipe: Recipe, *, resume: bool, precision: ComputePrecision) -> None:
+def start_run_folder(
+    folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool, precision: ComputePrecision
+) -> None:
     """Make the run folder; nothing of an earlier run stays unless it is resumed.
 
     Called when everything that can fail for a wrong recipe has been tried, so that a failed start leaves nothing.
@@ -67,9 +72,7 @@ def start_run_folder(folder: Path, recipe: Recipe, *, resume: bool, precision: C
     if resume:
         write_atomic(folder / RECIPE_FILE, recipe.to_yaml(), error=RunFolderError)
         return
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    empty_run_folder(folder, overwrite=overwrite)
     (folder / RECIPE_FILE).write_text(recipe.to_yaml())
     engine = sharding() or ("ddp" if launched() > 1 else None)
     record = environment() | {"processes": launched(), "engine": engine, "precision": precision.record()}
@@ -116,13 +119,42 @@ def train(
         progress: False = quiet.
 
     Raises:
-        RunFolderError: the folder is in the way.
+        RunFolderError: the folder is in the way, or another process trains into it.
+        CheckpointError: the newest checkpoint is damaged.
         RecipeError: an objective lacks a target, the engine cannot do what the recipe asks for, or a step cannot be
             shared evenly by the processes.
     """
     check_engine(recipe)
     check_run_folder(folder, recipe, resume=resume, overwrite=overwrite)
+    newest = newest_checkpoint(folder / CHECKPOINTS) if resume else None
+    if newest is not None:
+        check_checkpoint(newest)
     processes = join_training()
+    with claimed(folder) if processes.main else contextlib.nullcontext():
+        return _train(
+            recipe,
+            folder,
+            processes,
+            resume=resume,
+            overwrite=overwrite,
+            packs=packs,
+            console=console,
+            progress=progress,
+        )
+
+
+def _train(
+    recipe: Recipe,
+    folder: Path,
+    processes: Processes,
+    *,
+    resume: bool,
+    overwrite: bool,
+    packs: Sequence[ScenePack] | None,
+    console: Console | None,
+    progress: bool,
+) -> TrainedRun:
+    """`train`, when the folder is ours."""
     deal = deal_of(recipe, folder, processes.count, resume=resume)
     console = (console or Console()) if progress and processes.main else None
     precision = _agreed_precision(recipe, folder, processes, resume=resume)
@@ -149,7 +181,7 @@ def train(
     model.objectives.check(probe)
     processes.wait()  # all have looked at the folder as it was
     if processes.main:
-        start_run_folder(folder, recipe, resume=resume, precision=precision)
+        start_run_folder(folder, recipe, resume=resume, overwrite=overwrite, precision=precision)
     processes.wait()
     trainer = fit(recipe, model, dataset, folder, deal=deal, precision=precision, resume=resume, console=console)
     trainer.export(folder / MODEL_FOLDER)
@@ -175,7 +207,7 @@ def _agreed_precision(recipe: Recipe, folder: Path, processes: Processes, *, res
 def _begun_with(folder: Path) -> dict[str, Any]:
     """What was noted when a run was started."""
     path = folder / ENVIRONMENT_FILE
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json_or(path, RunFolderError, "copy the run again, or replace it with --overwrite") if path.is_file() else {}
 
 
 def deal_of(recipe: Recipe, folder: Path, processes: int, *, resume: bool = False) -> Deal:
@@ -235,8 +267,6 @@ def fit(
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint = newest_checkpoint(folder / CHECKPOINTS) if resume else None
-    if checkpoint is not None:
-        check_checkpoint(checkpoint)
     done = checkpoint is not None and checkpoint.name == f"checkpoint-{recipe.training.steps}"
     if checkpoint is not None and (done or (trainer.is_fsdp_enabled and not (checkpoint / MODEL_SHARDS).is_dir())):
         trainer._load_from_checkpoint(str(checkpoint))  # before an engine takes the model

@@ -1,6 +1,7 @@
 """A transformers Trainer whose loss is a set of objectives, each normalised by its own global count."""
 
 import contextlib
+import shutil
 from collections.abc import Iterable
 from math import isfinite
 from pathlib import Path
@@ -11,7 +12,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from stereopsis.data.batch import Batch
 from stereopsis.errors import CheckpointError, DivergenceError
-from stereopsis.files import replacing_folder
+from stereopsis.files import full_disks_told, replacing_folder
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import save_model
 from stereopsis.packs.batch_sampler import Deal, DealtBatches, EpochOrder
@@ -285,7 +286,7 @@ class SpatialTrainer(Trainer):
         if self.is_world_process_zero():
             if state is not None:
                 tie(state, self.spatial)
-            with replacing_folder(folder) as partial:
+            with full_disks_told(), replacing_folder(folder) as partial:
                 save_model(self.spatial, partial, state=state)
         self.accelerator.wait_for_everyone()
 
@@ -301,12 +302,18 @@ class SpatialTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.require_finite_weights()
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save and folder.is_dir():
-            write_manifest(folder, step=self.state.global_step)
-            (folder / COMPLETE_MARK).write_text("")
+        try:
+            with full_disks_told():
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save and folder.is_dir():
+                    write_manifest(folder, step=self.state.global_step)
+                    (folder / COMPLETE_MARK).write_text("")
+        except OSError as error:
+            if self.args.should_save:
+                shutil.rmtree(folder, ignore_errors=True)  # what is left of it would fill the disk for nothing
+            raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)

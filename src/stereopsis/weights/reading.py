@@ -4,7 +4,6 @@ Only tensors are read; nothing in a file is executed.
 """
 
 import dataclasses
-import json
 import math
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from stereopsis.errors import CheckpointError
+from stereopsis.reading import read_json
 from stereopsis.weights.mistaken import instead_of_weights, what_it_is
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -159,7 +159,7 @@ def read_weights(source: str | Path, wanted: Callable[[str], bool]) -> dict[str,
 
 def _from_index(index: Path) -> list[Shard]:
     try:
-        weight_map: dict[str, str] = json.loads(index.read_text())["weight_map"]
+        weight_map: dict[str, str] = read_json(index)["weight_map"]
         files: dict[str, list[str]] = {}
         for name, file in weight_map.items():
             files.setdefault(file, []).append(name)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from stereopsis import reading
 from stereopsis.annotations import AnnotationRecord, Box
 from stereopsis.errors import StereopsisError
 
@@ -49,7 +50,7 @@ def read_json(path: Path) -> Any:
         StereopsisError: the file is missing, no text, or no JSON (cut off, damaged).
     """
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
+        return reading.read_json(path)
     except OSError as error:
         raise StereopsisError(f"{path}: cannot be read ({error.strerror or error}); is this the path?") from error
     except UnicodeDecodeError as error:
@@ -59,6 +60,8 @@ def read_json(path: Path) -> Any:
             f"{path}: is no valid JSON: {error.msg} in line {error.lineno}, column {error.colno}; the file may be cut "
             "off or damaged, download it again"
         ) from error
+    except ValueError as error:
+        raise StereopsisError(f"{path}: {error}; download the file again") from error
     except RecursionError as error:
         raise StereopsisError(f"{path}: is nested too deeply for an annotation file; download it again") from error
 

@@ -5,7 +5,6 @@ Such a folder has ``adapter_config.json``, ``adapter_model.bin`` (or .safetensor
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from stereopsis.errors import CheckpointError
+from stereopsis.reading import read_json
 from stereopsis.weights import Shard, Spec, shards_of
 from stereopsis.weights.mistaken import what_it_is
 
@@ -187,7 +187,7 @@ def _plain(replaced: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _record(folder: Path) -> dict[str, Any]:
     path = folder / ADAPTER_CONFIG
     try:
-        record = json.loads(path.read_text())
+        record = read_json(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: unreadable ({error}); expected PEFT's settings beside the adapters{what_it_is(path)}"

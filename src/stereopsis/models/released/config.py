@@ -1,6 +1,5 @@
 """The official code's config.json (``llava_qwen``) and Hugging Face's, each made from the other and the weights."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from stereopsis.errors import CheckpointError
 from stereopsis.models.grounding import TEMPERATURE
 from stereopsis.models.position import MAXIMUM, MINIMUM, STEP
 from stereopsis.models.released.towers import Shapes, tower_config
+from stereopsis.reading import read_json
 from stereopsis.weights.mistaken import what_it_is
 
 INSTRUCTION = (
@@ -46,7 +46,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text())
+        config = read_json(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: unreadable ({error}); expected the official code's config.json{what_it_is(path)}"

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,6 +35,7 @@ from stereopsis.models.released.refusals import check_finite, check_settings, ch
 from stereopsis.models.released.towers import SO400M, TOWER_FOLDER, unused_layer, write_tower
 from stereopsis.models.spatial import SpatialConfig
 from stereopsis.models.storage import CONFIG_FILE, GROUNDING_KEY, HEADS_FILE, RELEASED_CONFIG, SCHEMA, SPATIAL_FILE
+from stereopsis.reading import read_json
 from stereopsis.weights import SHARD_BYTES, Shard, ShardWriter, Spec, TensorFileWriter, shards_of, write_json
 from stereopsis.weights.manifest import write_manifest
 from stereopsis.weights.mistaken import strange_prefix, what_it_is
@@ -364,7 +364,7 @@ def _spatial_record(kind: Kind, config: Mapping[str, Any], settings: Any) -> dic
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text())
+        record = read_json(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: unreadable ({error}); copy the model folder again{what_it_is(path)}") from error
     if not isinstance(record, dict):

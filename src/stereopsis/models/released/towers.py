@@ -1,6 +1,5 @@
 """The vision tower in the official code's terms: a name that it knows, or a folder beside the weights that tells."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from transformers import SiglipVisionConfig
 
 from stereopsis.errors import CheckpointError
+from stereopsis.reading import read_json
 from stereopsis.weights import write_json
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -112,7 +112,7 @@ def _facts(config: Mapping[str, Any], folder: Path) -> dict[str, int]:
     if own is None:
         return next((facts for key, facts in _KNOWN.items() if key in name), {})
     try:
-        read = json.loads(own.read_text())
+        read = read_json(own)
         read = read.get("vision_config", read)
         keys = ("num_attention_heads", "image_size", "num_hidden_layers")
         return {key: int(read[key]) for key in keys if key in read}

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +33,7 @@ AHEAD = 4
 FEW = 4
 """So many scenes are not worth a word about other processes."""
 
-Work = Callable[[Source], Outcome]
+Work = Callable[..., Outcome]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,6 +131,9 @@ def prepare(
         with phase(what, len(sources), unit, console=console) as shown:
             for number, outcome in _outcomes(sources, work, workers, ray):
                 outcomes[number] = outcome
+                shown.advance(0 if outcome.status == "busy" else 1)
+            for number in [number for number, outcome in outcomes.items() if outcome.status == "busy"]:
+                outcomes[number] = work(sources[number], overwrite=False, wait=True)  # another start is making it now
                 shown.advance()
     finally:  # an interruption, too, leaves a summary of what was done until then
         done = [outcomes[number] for number in sorted(outcomes)]
@@ -173,7 +177,7 @@ def _over_processes(sources: Sequence[Source], work: Work, workers: int) -> Iter
     while waiting:
         flying: dict[Future[Outcome], int] = {}
         # spawn: a fork of a process whose torch threads have run may hang
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with _pool(workers) as pool:
             try:
                 while waiting or flying:
                     while waiting and len(flying) < AHEAD * workers:
@@ -199,9 +203,25 @@ def _over_processes(sources: Sequence[Source], work: Work, workers: int) -> Iter
         yield number, _alone(sources[number], work)
 
 
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """Processes that end when this one does, however it ends."""
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with, initargs=(os.getpid(),))
+
+
+def _end_with(parent: int) -> None:
+    """Leave as soon as the parent is gone: a killed one cannot say so, and its workers would stay for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
 def _alone(source: Source, work: Work) -> Outcome:
     """In a process of its own, whose death takes nothing else with it."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with _pool(1) as pool:
         try:
             return pool.submit(work, source).result()
         except BrokenProcessPool:

@@ -1,6 +1,7 @@
 """One source to one prepared scene, in whatever process: the outcome says what happened, and never raises."""
 
 import dataclasses
+import hashlib
 import json
 import time
 import traceback
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stereopsis.errors import SceneError, StereopsisError
+from stereopsis.files import locked
 from stereopsis.geometry.mesh import TriangleMesh
 from stereopsis.scenes.agreement import KEY, depth_agreement, with_depth_agreement
 from stereopsis.scenes.alignment import align_scene, with_birdseye, with_mesh_birdseye
@@ -25,7 +27,7 @@ from stereopsis.scenes.surfaces.fusion import fuse_scene
 from stereopsis.scenes.surfaces.meshes import read_mesh
 
 ROOMS = "rooms"
-Status = Literal["done", "kept", "failed"]
+Status = Literal["done", "kept", "failed", "busy"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,8 +36,8 @@ class Outcome:
 
     Attributes:
         source: its name.
-        status: "done", "kept" (it was there already, prepared from the same source with the same settings) or
-            "failed".
+        status: "done", "kept" (it was there already, prepared from the same source with the same settings), "failed",
+            or "busy" (another process is at it).
         folder: where the prepared scene lies; None where it failed.
         reason: why it failed, in words.
         trace: where an error that nobody foresaw came from.
@@ -68,14 +70,21 @@ class Outcome:
         return {**dataclasses.asdict(self), "folder": None if self.folder is None else str(self.folder)}
 
 
-def prepare_source(source: Source, output: Path, settings: PrepareSettings, overwrite: bool = False) -> Outcome:
+def prepare_source(
+    source: Source, output: Path, settings: PrepareSettings, overwrite: bool = False, wait: bool = False
+) -> Outcome:
     """Read one source, check every frame, stand it upright, render it from above, and write it into ``output``.
 
-    Whatever goes wrong is told in the outcome: one bad scene must not stop a thousand.
+    Whatever goes wrong is told in the outcome: one bad scene must not stop a thousand. A source that another process
+    is preparing into the same folder is "busy", or (``wait``) waited for.
     """
     started = time.monotonic()
+    lock = output / f".{hashlib.sha256(source.name.encode()).hexdigest()[:16]}.lock"
     try:
-        outcome = _prepare(source, output, settings, overwrite)
+        with locked(lock, wait=wait):
+            outcome = _prepare(source, output, settings, overwrite)
+    except BlockingIOError:
+        outcome = Outcome(source=source.name, status="busy")
     except (StereopsisError, OSError) as error:
         outcome = Outcome(source=source.name, status="failed", reason=str(error))
     except Exception as error:

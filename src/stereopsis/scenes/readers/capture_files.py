@@ -3,7 +3,6 @@
 import codecs
 import dataclasses
 import functools
-import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from jaxtyping import Float
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.camera import Intrinsics
 from stereopsis.geometry.lens import NEGLIGIBLE_SHIFT, Lens, pinhole_for, undistort_colour, undistort_nearest
+from stereopsis.reading import parse_json, read_bytes
 from stereopsis.scenes.bad_frames import check_frame_pose, check_intrinsics
 from stereopsis.scenes.conventions import Conventions
 from stereopsis.scenes.images import read_colour, read_header
@@ -97,7 +97,7 @@ def read_text(
         SceneError: the file is absent, unreadable or not text.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
         encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
         text = data.decode(encoding)
         if encoding in ("utf-16", "utf-32") and 2 * sum(map(str.isascii, text)) < len(text):
@@ -189,7 +189,7 @@ def read_json(path: Path, what: str, *, expected: str) -> dict[str, Any]:
     """
     text = read_text(path, what, expected=expected)
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except (ValueError, RecursionError) as cause:
         raise SceneError(f"{path}: not valid JSON ({cause}); expected {expected}; export the {what} again") from cause
     if not isinstance(content, dict):

@@ -17,7 +17,6 @@ in the aligned frame, metres.
 
 import collections
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from jaxtyping import Float, UInt8
 from stereopsis.annotations import Annotation, AnnotationRecord
 from stereopsis.errors import SceneError, did_you_mean
 from stereopsis.geometry.boxes import check_boxes
+from stereopsis.reading import read_json
 from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame
 from stereopsis.scenes.images import read_colour, read_header
 from stereopsis.scenes.pickles.safe_pickle import load_torch
@@ -228,7 +228,7 @@ class Video3DLLMData:
     def _read_json(self, path: Path, kind: type) -> Any:
         if path not in self._json:
             try:
-                self._json[path] = json.loads(path.read_bytes())
+                self._json[path] = read_json(path)
             except FileNotFoundError as error:
                 raise SceneError(f"{path}: does not exist; get or write it, or check the path") from error
             except (OSError, ValueError, RecursionError) as error:

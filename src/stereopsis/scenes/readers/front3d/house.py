@@ -7,12 +7,12 @@ rot = quaternion x y z w, scale); y up, metres.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from stereopsis.errors import SceneError, did_you_mean
+from stereopsis.reading import read_json
 
 _EXPECTED = "a 3D-FRONT house: lists 'furniture' and 'mesh', and 'scene' with a list 'room'"
 _REMEDY = "restore the file from the data set"
@@ -96,7 +96,7 @@ def read_house(path: Path) -> House:
         SceneError: no such file, not JSON, or not a house.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise SceneError(f"{path}: no such house file; expected {_EXPECTED}; check the path") from error
     except (OSError, ValueError, RecursionError) as error:

@@ -1,7 +1,6 @@
 """3D-FUTURE models: where they are, their categories, and their triangles, textured where they have a texture."""
 
 import functools
-import json
 import re
 import zlib
 from pathlib import Path
@@ -12,6 +11,7 @@ from PIL import Image
 
 from stereopsis.errors import SceneError
 from stereopsis.geometry.mesh import TriangleMesh, join_meshes
+from stereopsis.reading import read_json
 from stereopsis.scenes.readers.front3d.house import Damaged, Unavailable
 
 FOLDER = "3D-FUTURE-model"
@@ -50,7 +50,7 @@ def model_facts(models: Path) -> dict[str, dict[str, Any]]:
     if not file.is_file():
         return {}
     try:
-        records = json.loads(file.read_bytes())
+        records = read_json(file)
         return {str(record["model_id"]): record for record in records}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise SceneError(

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int, UInt8
 from stereopsis.errors import SceneError
 from stereopsis.geometry.camera import Intrinsics
 from stereopsis.geometry.mesh import TriangleMesh
+from stereopsis.reading import read_bytes
 from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_policy
 from stereopsis.scenes.readers.front3d.assemble import AssembledRoom, assemble_room
 from stereopsis.scenes.readers.front3d.config import Front3DConfig
@@ -219,8 +220,8 @@ def _candidates(path: Path) -> list[Path]:
 
 def _is_house(file: Path) -> bool:
     try:
-        content = file.read_bytes()
-    except OSError:
+        content = read_bytes(file)
+    except (OSError, ValueError):
         return False
     return all(key in content for key in _KEYS)
 

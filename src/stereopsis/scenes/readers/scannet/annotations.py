@@ -8,7 +8,6 @@ by ``object_id``.
 
 import csv
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from pydantic import BaseModel, Field, StrictStr, TypeAdapter, ValidationError
 from stereopsis.errors import SceneError
 from stereopsis.geometry.boxes import box_from_points
 from stereopsis.geometry.camera import transform
+from stereopsis.reading import read_json
 from stereopsis.scenes.scene import SceneObject
 
 NO_OBJECT = -1
@@ -238,7 +238,7 @@ def _distinct(instances: Sequence[Instance], where: str) -> tuple[list[Instance]
 
 def _read_json(path: Path, key: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except (OSError, ValueError, RecursionError) as error:
         raise SceneError(
             f"{path}: cannot be read as JSON ({error}); expected an object that holds '{key}'; {_RESTORE}"
