@@ -12,6 +12,7 @@ last checkpoint. Runs take one thread each; start this command once per core tha
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import os
 import statistics
@@ -47,7 +48,7 @@ BASE = "study-tiny"
 SETTING = "rgb4-1"
 """Name of the rooms and questions below; another one when they change."""
 ROOMS = RoomConfig(views=4)
-LANGUAGE = LanguageConfig(quota={"unique": 6, "multiple": 8, "multi": 8}, captions=0)
+LANGUAGE = LanguageConfig(quota={"unique": 6, "multiple": 8, "multi": 8}, video_quota={}, captions=0)
 COUNTS = {"train": 600, "val": 100}
 SPACE = ("at_what", "at_colour", "standing_what")
 """Question types that cannot be answered without knowing where things are."""
@@ -67,10 +68,17 @@ class Job:
         """File name in the registry."""
         return f"{SETTING}--{self.name}--seed{self.seed}"
 
-    def recipe(self, data: Path) -> Recipe:
+    @property
+    def first(self) -> "Job | None":
+        """The run that this one starts from."""
+        start = self.arm.start
+        return None if start is None else Job(name=start, arm=ARMS[start], seed=self.seed)
+
+    def recipe(self, data: Path, runs: Path = Path("runs")) -> Recipe:
         """What is trained."""
+        start = [] if self.first is None else [f"model.base={runs / self.first.key / 'model'}"]
         places = [f"{part}.sources.0.path={data / split}" for part, split in (("data", "train"), ("evaluation", "val"))]
-        return load_recipe(BASE, [*places, *self.arm.overrides, f"seed={self.seed}"])
+        return load_recipe(BASE, [*places, *start, *self.arm.overrides, f"seed={self.seed}"])
 
 
 def prepare_rooms(data: Path, console: Console) -> None:
@@ -91,8 +99,9 @@ def packs_for(job: Job, data: Path, console: Console) -> list[ScenePack]:
     """Training packs with the frozen tower's output and every target that the arm needs, made once and kept."""
     recipe = job.recipe(data)
     teachers = build_teachers(recipe)
-    kind = "-".join(name for name in ("latent", "features") if getattr(teachers, name) is not None) or "plain"
-    path = data / f"packs-{recipe.model.positions}-{kind}.pt"
+    asked = [f"{name} {getattr(recipe.teachers, name)}" for name in ("latent", "features") if getattr(teachers, name)]
+    facts = (recipe.model.positions, recipe.model.object_features in ("mean", "last_layer"), recipe.data.sources, asked)
+    path = data / f"packs-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}.pt"
     if not path.is_file():
         console.print(f"packs: {path.name}")
         model = build_model(recipe)
@@ -106,7 +115,9 @@ def packs_for(job: Job, data: Path, console: Console) -> list[ScenePack]:
 def run_job(job: Job, data: Path, runs: Path, registry: Path, console: Console) -> dict[str, Any]:
     """Train (or go on), evaluate, and enter the figures into the registry."""
     torch.set_num_threads(1)
-    recipe, folder = job.recipe(data), runs / job.key
+    if job.first is not None and not (runs / job.first.key / "model" / "config.json").is_file():
+        run_job(job.first, data, runs, registry, console)
+    recipe, folder = job.recipe(data, runs), runs / job.key
     packs = packs_for(job, data, console)
     started = time.process_time()
     resume = (folder / "recipe.yaml").is_file()
@@ -148,7 +159,7 @@ def figures_of(scores: dict[str, dict[str, list[float]]]) -> dict[str, float]:
         kind: 100 * sum(right for right, _ in rooms.values()) / sum(number for _, number in rooms.values())
         for kind, rooms in scores.items()
     }
-    return {"space": sum(points[kind] for kind in SPACE) / len(SPACE), **points}
+    return {"space": sum(points.get(kind, 0.0) for kind in SPACE) / len(SPACE), **points}
 
 
 def read_registry(registry: Path) -> dict[str, dict[int, dict[str, Any]]]:
@@ -194,7 +205,7 @@ def table(found: dict[str, dict[int, dict[str, Any]]]) -> str:
         runs = found.get(name, {})
         if not runs:
             continue
-        cells = [f"{statistics.mean(r['figures'][c] for r in runs.values()):.1f}" for c in columns]
+        cells = [f"{statistics.mean(r['figures'].get(c, 0.0) for r in runs.values()):.1f}" for c in columns]
         against = found.get(arm.against or "", {})
         for figure in ("space", "scanrefer"):
             made = difference(runs, against, figure)

@@ -12,6 +12,7 @@ class Arm:
         hypothesis: what it tests, in words.
         overrides: of the base recipe.
         against: the arm that it is compared with, seed by seed.
+        start: the arm whose finished run of the same seed it starts from; None = the base.
         seeds: how many are wanted.
         priority: lower ones run first.
     """
@@ -20,6 +21,7 @@ class Arm:
     hypothesis: str
     overrides: tuple[str, ...]
     against: str | None = None
+    start: str | None = None
     seeds: int = 1
     priority: int = 5
 
@@ -44,6 +46,27 @@ ARMS: dict[str, Arm] = {
         against="none-100",
         priority=2,
     ),
+    "aligned-100": Arm(
+        stage="instrument",
+        hypothesis="pictures alone, but coordinates in the room's own frame, which no picture tells",
+        overrides=("data.sources.0.frame=aligned", "evaluation.sources.0.frame=aligned"),
+        against="none-100",
+        priority=4,
+    ),
+    "tokens-100": Arm(
+        stage="instrument",
+        hypothesis="pictures alone, but candidates of the tokens that depth and poses pick (the earlier setting)",
+        overrides=("model.object_features=encoder",),
+        against="none-100",
+        priority=4,
+    ),
+    "tokens-depth-100": Arm(
+        stage="instrument",
+        hypothesis="the same with true positions: geometry that candidates have leaked is worth nothing any more",
+        overrides=("model.object_features=encoder", "model.positions=depth"),
+        against="tokens-100",
+        priority=4,
+    ),
     "none-10": Arm(stage="instrument", hypothesis=_INSTRUMENT, overrides=_few(0.1), seeds=3, priority=0),
     "depth-10": Arm(
         stage="instrument",
@@ -60,6 +83,47 @@ ARMS: dict[str, Arm] = {
         against="none-10",
         seeds=3,
         priority=1,
+    ),
+    "none-25": Arm(stage="instrument", hypothesis=_INSTRUMENT, overrides=_few(0.25), priority=3),
+    "depth-25": Arm(
+        stage="instrument",
+        hypothesis=_INSTRUMENT,
+        overrides=_few(0.25, "model.positions=depth"),
+        against="none-25",
+        priority=3,
+    ),
+    "point_map-25": Arm(
+        stage="objective",
+        hypothesis="H3, H6: point maps with a quarter of the labels",
+        overrides=_with(0.25, "objectives.point_map.frame=aligned"),
+        against="none-25",
+        priority=4,
+    ),
+    "vision-first": Arm(
+        stage="objective",
+        hypothesis="H4: the first phase of phases-10, point maps of all rooms and no words",
+        overrides=(
+            "objectives={point_map: {frame: aligned}}",
+            "data.vision_only=1.0",
+            "training.steps=300",
+            "evaluation.tasks=[scanrefer]",
+        ),
+        priority=5,
+    ),
+    "phases-10": Arm(
+        stage="objective",
+        hypothesis="H4: point maps first, words afterwards, never both at once",
+        overrides=_few(0.1),
+        start="vision-first",
+        against="none-10",
+        priority=5,
+    ),
+    "objects-10": Arm(
+        stage="objective",
+        hypothesis="H8: point maps, cells of objects weighed five times",
+        overrides=_with(0.1, "objectives.point_map={frame: aligned, object_weight: 5.0}"),
+        against="none-10",
+        priority=5,
     ),
     "point_map-3-10": Arm(
         stage="objective",

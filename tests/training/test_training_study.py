@@ -56,7 +56,8 @@ def test_every_arm_is_a_recipe_and_is_compared_with_one(study, tmp_path):
     for name, arm in study.ARMS.items():
         recipe = study.Job(name=name, arm=arm, seed=3).recipe(tmp_path)
         assert recipe.seed == 3
-        assert recipe.evaluation.sources[0].frame == recipe.data.sources[0].frame == "first_view"
+        assert recipe.evaluation.sources[0].frame == recipe.data.sources[0].frame
+        assert arm.start is None or recipe.model.base.endswith(f"{study.SETTING}--{arm.start}--seed3/model")
         assert arm.against is None or arm.against in study.ARMS
         assert arm.hypothesis
 
