@@ -37,6 +37,10 @@ def _with(share: float, *overrides: str) -> tuple[str, ...]:
 
 
 _INSTRUMENT = "true positions against none, where words are scarce: how much is geometry worth?"
+_LOUD = (
+    "the encoding of places is drowned: visual tokens differ by 28 (norm), their encodings by 5.5; four times as loud both are "
+    "heard"
+)
 ARMS: dict[str, Arm] = {
     "none-100": Arm(stage="instrument", hypothesis="words of all rooms, pictures alone", overrides=(), priority=2),
     "depth-100": Arm(
@@ -83,6 +87,34 @@ ARMS: dict[str, Arm] = {
         against="none-10",
         seeds=3,
         priority=1,
+    ),
+    "none-10-loud": Arm(
+        stage="instrument",
+        hypothesis=_LOUD,
+        overrides=_few(0.1, "model.encoding_scale=4"),
+        against="none-10",
+        priority=1,
+    ),
+    "depth-10-loud": Arm(
+        stage="instrument",
+        hypothesis=_LOUD,
+        overrides=_few(0.1, "model.positions=depth", "model.encoding_scale=4"),
+        against="none-10-loud",
+        priority=1,
+    ),
+    "none-100-loud": Arm(
+        stage="instrument",
+        hypothesis=_LOUD,
+        overrides=("model.encoding_scale=4",),
+        against="none-100",
+        priority=2,
+    ),
+    "depth-100-loud": Arm(
+        stage="instrument",
+        hypothesis=_LOUD,
+        overrides=("model.positions=depth", "model.encoding_scale=4"),
+        against="none-100-loud",
+        priority=2,
     ),
     "none-25": Arm(stage="instrument", hypothesis=_INSTRUMENT, overrides=_few(0.25), priority=3),
     "depth-25": Arm(
