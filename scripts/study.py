@@ -30,6 +30,7 @@ from stereopsis.benchmarks.scoring.statistics import seed_interval
 from stereopsis.data.pack import ScenePack
 from stereopsis.evaluation.in_memory import evaluate, predict_scene
 from stereopsis.files import write_atomic
+from stereopsis.packs.build import blinded
 from stereopsis.packs.targets import Teachers
 from stereopsis.scenes.alignment import with_birdseye
 from stereopsis.scenes.rooms import RoomConfig, make_room
@@ -98,6 +99,7 @@ def prepare_rooms(data: Path, console: Console) -> None:
 def packs_for(job: Job, data: Path, console: Console) -> list[ScenePack]:
     """Training packs with the frozen tower's output and every target that the arm needs, made once and kept."""
     recipe = job.recipe(data)
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"blind": False})})
     teachers = build_teachers(recipe)
     asked = [f"{name} {getattr(recipe.teachers, name)}" for name in ("latent", "features") if getattr(teachers, name)]
     facts = (recipe.model.positions, recipe.model.object_features in ("mean", "last_layer"), recipe.data.sources, asked)
@@ -121,10 +123,17 @@ def run_job(job: Job, data: Path, runs: Path, registry: Path, console: Console) 
     packs = packs_for(job, data, console)
     started = time.process_time()
     resume = (folder / "recipe.yaml").is_file()
+    if recipe.model.blind:
+        packs = [blinded(pack) for pack in packs]
     run = train(recipe, folder, packs=packs, resume=resume, progress=False)
     trained = time.process_time() - started
-    config = run.model.pack_config(views=recipe.data.views, proposals=recipe.evaluation.proposals, seed=recipe.seed)
-    config = dataclasses.replace(config, tasks=recipe.evaluation.tasks)
+    config = run.model.pack_config(
+        views=recipe.data.views,
+        proposals=recipe.evaluation.proposals,
+        seed=recipe.seed,
+        tasks=recipe.evaluation.tasks,
+        blind=recipe.model.blind,
+    )
     scenes = scenes_of(recipe.evaluation.sources[0], recipe.data.cache)
     samples = evaluate(lambda scene: predict_scene(run.model, scene, config), scenes).samples
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0]))

@@ -38,10 +38,17 @@ def _with(share: float, *overrides: str) -> tuple[str, ...]:
 
 _INSTRUMENT = "true positions against none, where words are scarce: how much is geometry worth?"
 _LOUD = (
-    "the encoding of places is drowned: visual tokens differ by 28 (norm), their encodings by 5.5; four times as loud both are "
-    "heard"
+    "the encoding of places is drowned: visual tokens differ by 28 (norm), their encodings by 5.5; four times as loud "
+    "both are heard"
 )
 ARMS: dict[str, Arm] = {
+    "blind-100": Arm(
+        stage="instrument",
+        hypothesis="what words, boxes and coordinates give away to a model without eyes: heights and places have habits",
+        overrides=("model.blind=true",),
+        against="none-100",
+        priority=2,
+    ),
     "none-100": Arm(stage="instrument", hypothesis="words of all rooms, pictures alone", overrides=(), priority=2),
     "depth-100": Arm(
         stage="instrument",
