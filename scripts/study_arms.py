@@ -44,7 +44,7 @@ _LOUD = (
 ARMS: dict[str, Arm] = {
     "blind-100": Arm(
         stage="instrument",
-        hypothesis="what words, boxes and coordinates give away to a model without eyes: heights and places have habits",
+        hypothesis="what words, boxes and coordinates give away to a model without eyes: places have habits",
         overrides=("model.blind=true",),
         against="none-100",
         priority=2,
