@@ -162,6 +162,19 @@ def run_job(job: Job, data: Path, runs: Path, registry: Path, console: Console) 
     return record
 
 
+def loudness(data: Path, console: Console) -> None:
+    """Norms of visual tokens and of the encodings of their places, and how much of each varies."""
+    job = Job(name="depth-100", arm=ARMS["depth-100"], seed=0)
+    model = build_model(job.recipe(data))
+    batch = model.collator()(packs_for(job, data, console)[:16])
+    with torch.no_grad():
+        parts = {"tokens": model.visual_inputs(batch).tokens, "encodings": model.encoding(batch.coordinates)}
+    for name, values in parts.items():
+        flat = values[batch.coordinates_valid].float()
+        varying = (flat - flat.mean(0)).norm(dim=-1).mean()
+        console.print(f"{name}: norm {flat.norm(dim=-1).mean():.1f}, of which {varying:.1f} varies")
+
+
 def figures_of(scores: dict[str, dict[str, list[float]]]) -> dict[str, float]:
     """Points per question type, and their mean over the types that need space."""
     points = {
@@ -245,6 +258,7 @@ def seconds_of(job: Job, found: dict[str, dict[int, dict[str, Any]]], data: Path
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plan", action="store_true", help="say what is missing and how long it takes, and stop")
+    parser.add_argument("--loudness", action="store_true", help="how loud encodings of places are, and stop")
     parser.add_argument("--only", nargs="+", choices=list(ARMS), help="these arms")
     parser.add_argument("--seeds", nargs="+", type=int, help="these seeds instead of each arm's own")
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "study")
@@ -263,8 +277,11 @@ def main() -> None:
         total = sum(seconds_of(job, found, args.data) for job in missing) / 3600
         console.print(f"{len(jobs) - len(missing)} runs are there, {len(missing)} missing: {total:.1f} core hours")
         return
-    if missing:
+    if missing or args.loudness:
         prepare_rooms(args.data, console)
+    if args.loudness:
+        loudness(args.data, console)
+        return
     for job in missing:
         record = run_job(job, args.data, args.runs, registry, console)
         console.print(job.key, {k: round(v, 1) for k, v in record["figures"].items()})
