@@ -41,6 +41,7 @@ _LOUD = (
     "the encoding of places is drowned: visual tokens differ by 28 (norm), their encodings by 5.5; four times as loud "
     "both are heard"
 )
+_LONG = "H1: four times as many steps make geometry matter"
 ARMS: dict[str, Arm] = {
     "blind-100": Arm(
         stage="instrument",
@@ -122,6 +123,20 @@ ARMS: dict[str, Arm] = {
         overrides=("model.positions=depth", "model.encoding_scale=4"),
         against="none-100-loud",
         priority=2,
+    ),
+    "none-100-loud-long": Arm(
+        stage="instrument",
+        hypothesis=_LONG,
+        overrides=("model.encoding_scale=4", "training.steps=1200"),
+        against="none-100-loud",
+        priority=3,
+    ),
+    "depth-100-loud-long": Arm(
+        stage="instrument",
+        hypothesis=_LONG,
+        overrides=("model.positions=depth", "model.encoding_scale=4", "training.steps=1200"),
+        against="none-100-loud-long",
+        priority=3,
     ),
     "none-25": Arm(stage="instrument", hypothesis=_INSTRUMENT, overrides=_few(0.25), priority=3),
     "depth-25": Arm(
