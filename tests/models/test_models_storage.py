@@ -254,3 +254,17 @@ def test_an_objective_without_its_target_is_named_before_training(make_model, ma
 def test_an_opened_model_cannot_be_trained_by_accident(saved, batch):
     with pytest.raises(RuntimeError, match="opened for inference"):
         load_model(saved[1])(batch, due=("text",), seed=0)
+
+
+def test_models_open_save_and_enter_as_hugging_faces_do(tiny_base, tiny_rooms, tmp_path):
+    from stereopsis.models import SpatialModel
+    from stereopsis.scenes import Scene
+
+    model = SpatialModel.from_pretrained(tiny_base)
+    model.save_pretrained(tmp_path / "again")
+    again = SpatialModel.from_pretrained(tmp_path / "again")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    scene = Scene.open(sorted(tiny_rooms.glob("room-*"))[0])
+    assert scene.save(tmp_path / "room") == tmp_path / "room"
+    assert Scene.open(tmp_path / "room").id == scene.id
+    assert isinstance(again.enter(scene, views=2).ask("how many chairs are there?"), str)

@@ -1,8 +1,8 @@
 """`SpatialModel`: a multimodal LLM that knows where its tokens look, points, and is supervised at its output."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -82,6 +82,9 @@ class SpatialModel(nn.Module):
         objectives: training signals; None for inference.
     """
 
+    above: ClassVar[dict[str, Callable[..., Any]]] = {}
+    """What stands above this module and is offered as methods too; `stereopsis.models` puts it in."""
+
     def __init__(
         self,
         *,
@@ -114,6 +117,20 @@ class SpatialModel(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of the backbone's weights; the grounding head and the objectives may be kept in a finer one."""
         return self.backbone.get_input_embeddings().weight.dtype  # type: ignore[operator]
+
+    def save_pretrained(self, folder: Any, **_: Any) -> None:
+        """Write backbone, tokenizer, extra parts and training heads (see `stereopsis.models.storage.save_model`)."""
+        self.above["save"](self, folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: Any, **options: Any) -> "SpatialModel":
+        """Open a saved model; training heads are not read (see `stereopsis.models.storage.load_model`)."""
+        opened: SpatialModel = cls.above["load"](folder, **options)
+        return opened
+
+    def enter(self, scene: Any, **options: Any) -> Any:
+        """Encode a scene once, to ask, find and describe in it (see `stereopsis.models.inference.enter_scene`)."""
+        return self.above["enter"](self, scene, **options)
 
     def collator(self, *, generation: bool = False) -> Collator:
         """A collator that writes sequences as this model's family reads them."""

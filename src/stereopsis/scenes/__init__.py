@@ -6,6 +6,8 @@ from stereopsis.scenes.formats import open_scene
 from stereopsis.scenes.scene import Frame, Proposal, Scene, SceneObject
 from stereopsis.scenes.stored import read_scene, write_scene
 
+Scene.above.update(open=open_scene, save=write_scene)
+
 __all__ = [
     "Annotation",
     "Frame",

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -117,9 +117,22 @@ class Scene:
     birdseye: BirdsEyeView | None = None
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    above: ClassVar[dict[str, Callable[..., Any]]] = {}
+    """What stands above this module and is offered as methods too; `stereopsis.scenes` puts it in."""
+
     def __post_init__(self) -> None:
         """Every reader comes here, so no scene ever has an id that leads out of the folder it is written to."""
         check_scene_id(self.id)
+
+    @classmethod
+    def open(cls, path: Any, **options: Any) -> "Scene":
+        """Open a scene folder of any known layout (see `stereopsis.scenes.open_scene`)."""
+        opened: Scene = cls.above["open"](path, **options)
+        return opened
+
+    def save(self, path: Any, **options: Any) -> Any:
+        """Write the scene whole or not at all, and return the folder (see `stereopsis.scenes.write_scene`)."""
+        return self.above["save"](self, path, **options)
 
     def T_aligned_camera(self, frame: Frame) -> Float[np.ndarray, "4 4"]:
         """Camera to aligned world, metres."""
