@@ -330,7 +330,7 @@ def broken(tmp_path: Path, finished_run, tiny_rooms, recipe_content) -> dict[str
         ("train {recipe} -o {tmp}/out -s model.positions=[red]", "found ['red']"),
         ("train {recipe} -o {tmp}/out -s model.base=nowhere", "base 'nowhere': no such folder"),
         ("train {recipe} -o {tmp}/out -s data.sources=[{{path:nowhere}}]", "data.sources"),
-        ("train {recipe} -o {tmp}/out -s data.sources.0.path={tmp}/nowhere", "nowhere: does not exist"),
+        ("train {recipe} -o {tmp}/out -s data.sources.0.path={tmp}/nowhere", "nowhere; make it with"),
         ("train {recipe} -o {tmp}/out -s training.schedule=cosinus", "training.schedule"),
         ("train {recipe} -o {tmp}/out -s objectives.vanilla={{}} -s teachers.latent=taef1:nowhere", "nowhere"),
         ("train {recipe} -o {run}", "already holds a run; add --resume to continue it, --overwrite to replace it"),
@@ -344,7 +344,7 @@ def broken(tmp_path: Path, finished_run, tiny_rooms, recipe_content) -> dict[str
         ("evaluate {run} --limit 0", "--limit must be at least 1"),
         ("evaluate {run} --precision fp8", "precision must be one of auto, bf16, fp32, found 'fp8'"),
         ("evaluate {run} --scenes {rooms} --rooms 3", "--scenes and --rooms exclude each other"),
-        ("evaluate {run} --scenes {tmp}/missing", "missing: does not exist"),
+        ("evaluate {run} --scenes {tmp}/missing", "missing; make it with"),
         ("evaluate dummy --scenes {rooms}", "say with --output where its evaluation goes"),
         ("evaluate dummy --scenes {rooms} -o {tmp}/foreign", "is not empty and holds no evaluation"),
         ("evaluate dummy --scenes {rooms} -o {run}", "holds another run; choose another --output"),
@@ -374,7 +374,7 @@ def test_our_own_mistakes_are_not_hidden(stereopsis, monkeypatch):
     def fail(*_, **__):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("stereopsis.experiment.describe", fail)
+    monkeypatch.setattr("stereopsis.cli.info.describe", fail)
     monkeypatch.setattr(sys, "argv", ["stereopsis", "info"])
     with pytest.raises(ZeroDivisionError, match="a bug"):
         cli.main()

@@ -218,7 +218,7 @@ def test_a_failure_leaves_the_old_report(run, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(RunFolderError, match="disk full"):
         write_report(run)
     assert (run / "report.html").read_text() == "old"
     assert not list(run.glob(".*partial"))

@@ -52,7 +52,7 @@ def test_answers_are_those_of_the_records(subject, folders):
     assert [scene.scene_id for scene in scenes] == ["room-00000000", "room-00000001"]
     for scene in scenes:
         assert len(scene.views) == scene.view_count == 8
-        assert len(scene.questions) == 7
+        assert len(scene.questions) == 10
         spoken = {r.text: r for r in subject.arms[2].evaluation.records if r.scene_id == scene.scene_id and r.text}
         for question in scene.questions:
             assert [answer.arm for answer in question.answers] == [0, 1, 2]

@@ -107,7 +107,7 @@ def test_adapters_keep_what_their_own_matrices_need(words, tmp_path):
     pytest.importorskip("peft")
     model, batch = ready("llava_onevision", words, "text")
     targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    add_lora(model.backbone, LoraConfig(rank=4, alpha=8.0, targets=targets), base=tmp_path)
+    add_lora(model.backbone, LoraConfig(rank=4, alpha=8.0, targets=targets, dropout=0.0), base=tmp_path)
     options = MemoryOptions(autocast=False, attention="dense")
     found = measured(model, batch, ("text",), autocast=False)
     assert found / FACTOR < saved_activations(model, scene_loads(batch), options) < found * FACTOR
@@ -169,7 +169,7 @@ def test_smaller_states_and_quantised_bases_are_smaller(words, tmp_path):
         for name in ("adamw", "adamw8bit", "paged_adamw8bit")
     }
     assert by_name["adamw"] > by_name["adamw8bit"] > by_name["paged_adamw8bit"] == 0
-    add_lora(model.backbone, LoraConfig(rank=2, alpha=4.0, targets=("q_proj",)), base=tmp_path)
+    add_lora(model.backbone, LoraConfig(rank=2, alpha=4.0, targets=("q_proj",), dropout=0.0), base=tmp_path)
     whole, eight, four = (step_memory(model, loads, MemoryOptions(load_in=b)).weights for b in (None, "8bit", "4bit"))
     matrices = sum(
         m.weight.numel()

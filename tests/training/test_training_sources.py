@@ -97,7 +97,7 @@ def test_cached_rooms_are_no_scenes_of_the_users(tmp_path, tiny_rooms, monkeypat
     mine = tmp_path / "rooms"
     for number in range(2):
         shutil.copytree(tiny_rooms / f"room-{number:08d}", mine / f"room-{number:08d}")
-    made = mine / f"v{GENERATOR_VERSION}" / "train"
+    made = prepared_folder(SourceSection(rooms=1), mine)
     shutil.copytree(tiny_rooms / "room-00000002", made / "room-00000000")
     cached = SourceSection(rooms=1)
     assert len(folders_of(cached, mine)) == 1  # found there, and the folder is marked

@@ -32,6 +32,10 @@ def load_libraries(console: Console | None, *modules: str) -> None:
     with phase("Loading PyTorch and transformers", console=console if waiting else None):
         for name in modules:
             importlib.import_module(name)
+    if "transformers" in sys.modules:
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
 
 
 def first_process() -> bool:

@@ -19,7 +19,7 @@ from stereopsis.geometry.camera import Intrinsics
 from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame
 from stereopsis.scenes.scene import Frame, Scene
 
-EXPECTED_FILES = "*.mp4 (videos, a scene each; VSI-Bench's folders)"
+EXPECTED_FILES = "*.mp4 (videos, a scene each, also in folders of their data sets)"
 SUFFIX = ".mp4"
 ASSUMED_FOV_DEGREES = 60.0
 
