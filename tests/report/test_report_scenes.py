@@ -62,7 +62,8 @@ def test_answers_are_those_of_the_records(subject, folders):
                     for r in subject.arms[2].evaluation.records
                     if (r.scene_id, r.text, r.situation) == (scene.scene_id, question.text, question.situation)
                 )
-                assert question.answers[2].right == (record.scores["em"] == 1.0)
+                if "em" in record.scores:  # numbers are right by degrees
+                    assert question.answers[2].right == (record.scores["em"] == 1.0)
                 assert question.answers[2].text == record.prediction
                 assert question.truth == tuple(dict.fromkeys(record.answers))
         assert spoken
