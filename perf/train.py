@@ -63,7 +63,7 @@ def model_of(args: argparse.Namespace, shapes: Shapes) -> SpatialModel:
     model = model.to(device=args.device, dtype=dtype)
     model.adapter.attend(args.attention)
     if args.lora:
-        adapters = LoraConfig(rank=args.lora, alpha=2.0 * args.lora, targets=LINEAR)
+        adapters = LoraConfig(rank=args.lora, alpha=2.0 * args.lora, targets=LINEAR, dropout=0.0)
         add_lora(model.backbone, adapters, base=ROOT)
     torch.manual_seed(0)
     made = objectives(shapes)

@@ -96,11 +96,10 @@ def test_noise_of_libraries_goes_to_the_log(run, tmp_path):
     ],
 )
 def test_a_failed_job_says_why_and_stops_the_others(run, text, said):
-    start = time.monotonic()
+    others = set(_children())  # of the test runner
     with pytest.raises(StereopsisError, match=said):
         run("sleep", text)
-    assert time.monotonic() - start < 60
-    assert not _children()
+    assert not set(_children()) - others
 
 
 def test_jobs_start_in_their_order_as_many_as_may(run):
@@ -113,6 +112,7 @@ def test_jobs_start_in_their_order_as_many_as_may(run):
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
 def test_no_job_outlives_its_parent(module, tmp_path, by):
     script = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a runner may ignore it
         "from pathlib import Path; from rich.console import Console\n"
         "from stereopsis.side_by_side import Job, run_side_by_side\n"
         f"job = Job(name='long', module={module!r}, text='sleep')\n"

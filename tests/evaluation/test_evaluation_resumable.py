@@ -154,7 +154,7 @@ from stereopsis.evaluation.questions import questions
 from stereopsis.evaluation.resumable import run_evaluation
 from stereopsis.evaluation.stream import Part
 from stereopsis.packs.build import PackConfig
-from stereopsis.models.spatial import SpatialModel
+from stereopsis.models.storage import load_model
 from stereopsis.training.sources import open_folder
 import torch
 

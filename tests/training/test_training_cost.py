@@ -101,7 +101,8 @@ def test_every_shipped_recipe_is_predicted_without_its_base_and_fits_where_it_is
     assert "GiB predicted" in told["memory per GPU"]
     assert float(told["TFLOP per step and GPU"].split()[0]) > 0
     meant = MEANT_FOR.get(path.stem, [])
-    assert bool(meant) == (recipe.model.base != "tiny")
+    own = path.stem == "capture-anchored"  # one's own capture has no published schedule
+    assert bool(meant) == (recipe.model.base != "tiny" and not own)
     for gpu, batch, assumptions in meant:
         prediction = predict(recipe, assumptions, model=model)
         assert prediction.gpus[gpu].fits, gpu
