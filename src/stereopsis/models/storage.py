@@ -280,7 +280,7 @@ def read_settings(folder: Path, changes: Mapping[str, Any]) -> SpatialConfig:
         _check_values(record)
         record["view_grid"] = tuple(record["view_grid"])
         return SpatialConfig(**record)
-    except (TypeError, ValueError) as error:
+    except (CheckpointError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE} holds a wrong value ({error}); {_REMEDY}") from error
 
 

@@ -81,6 +81,7 @@ def prepare_source(
     started = time.monotonic()
     lock = output / f".{hashlib.sha256(source.name.encode()).hexdigest()[:16]}.lock"
     try:
+        output.mkdir(parents=True, exist_ok=True)
         with locked(lock, wait=wait):
             outcome = _prepare(source, output, settings, overwrite)
     except BlockingIOError:

@@ -235,9 +235,8 @@ def _heads(model: SpatialModel, scenes: Sequence[SceneLoad], options: MemoryOpti
         elif isinstance(member, FeatureAlignment):
             for weight, _ in matrices_of([member]):
                 total += tokens * (weight.shape[1] * (options.computed + 0.0) + weight.shape[0] * options.computed)
-            total += (
-                tokens * 12.0 * sum(head.get_parameter("2.bias").numel() for head in (member.head, *member.more_heads))
-            )
+            heads = (member.head, *member.more_heads)
+            total += tokens * 12.0 * sum(list(head.parameters())[-1].numel() for head in heads)  # the last is a bias
         else:
             total += sum(tokens * options.computed * sum(w.shape) for w, _ in matrices_of([member]))
     return total
