@@ -296,6 +296,8 @@ class SpatialTrainer(Trainer):
         return self.sharded and self.model_wrapped is not None and self.optimizer is not None
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if not self.args.should_save:
+            return  # the Trainer asks every process
         folder = Path(str(output_dir or self.args.output_dir))
         save_model(self.spatial, folder, state=state_dict)
         torch.save(self.args, folder / "training_args.bin")
