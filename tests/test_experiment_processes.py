@@ -72,6 +72,11 @@ def test_finished_arms_are_kept_and_the_others_made(arms, apart):
     assert not finished_arm(folder / "full", changed)
 
 
+def test_the_blind_arm_takes_the_others_packs(apart):
+    folder, _ = apart
+    assert len(list((folder / "cache" / "packs").iterdir())) == 1
+
+
 def test_a_job_goes_through_a_line_of_text_unchanged(arms, tmp_path):
     job = ArmJob(name="all", recipe=arms[1].recipe, arm=arms[1], folder=tmp_path, pictures=3, overwrite=False)
     assert ArmJob.parse(job.job().text) == job

@@ -62,7 +62,9 @@ def work(job: ArmJob, console: Console | None) -> None:
     """Do it, here."""
     recipe = job.recipe
     torch.set_num_threads(recipe.training.threads)
-    model, teachers = build_model(recipe), build_teachers(recipe)
+    # A blind arm's packs are made from the seeing arms', so that all take the same ones from the cache.
+    seeing = recipe.model_copy(update={"model": recipe.model.model_copy(update={"blind": False})})
+    model, teachers = build_model(seeing), build_teachers(recipe)
     if job.share is not None:
         assert recipe.teachers.cache is not None
         number, of = job.share
@@ -71,7 +73,6 @@ def work(job: ArmJob, console: Console | None) -> None:
             plan.entries(source, out=console, share=slice(number, None, of))
         return
     assert job.arm is not None
-    seeing = recipe.model_copy(update={"model": recipe.model.model_copy(update={"blind": False})})
     packs = build_packs(seeing, model, teachers, recipe.data.sources, console=console)
     scenes = scenes_of(recipe.evaluation.sources[0], recipe.data.cache_folder, console=console)
     run_arm(
