@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from stereopsis import benchmarks
 from stereopsis.annotations import Annotation
 from stereopsis.benchmarks.files.annotation_files import AnnotationRecord
-from stereopsis.benchmarks.sqa3d.metric import clean_answer
+from stereopsis.benchmarks.scoring.answers import clean_answer
 from stereopsis.cli import commands, score
 from stereopsis.errors import StereopsisError
 

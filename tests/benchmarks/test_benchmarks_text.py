@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import io
 import math
 
@@ -8,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stereopsis.annotations import Annotation
-from stereopsis.benchmarks import Prediction, score
+from stereopsis.benchmarks import Prediction, score, summarise
 from stereopsis.benchmarks.scan2cap.metric import score as score_captions
 from stereopsis.benchmarks.scan2cap.metric import wrapped
+from stereopsis.benchmarks.scoring.answers import clean_answer
 from stereopsis.benchmarks.scoring.boxes import query_box
 from stereopsis.benchmarks.scoring.text import bleu_of_counts, score_texts
-from stereopsis.benchmarks.sqa3d.metric import clean_answer
 from stereopsis.errors import StereopsisError
 
 BOX = np.array([[0.0, 0.0, 0.5, 1.0, 1.0, 1.0]])
@@ -218,3 +219,40 @@ def test_bad_text_input_is_refused_by_name():
         score_texts(["a"], [["a"], ["b"]])
     assert score([]) == []
     assert score_texts([], []).cider.shape == (0,)
+
+
+def test_scanqa_em_at_10_and_em_r_by_hand():
+    """Ranked: right at place 2, right at place 11 only, wrong. EM-R after cleaning; an empty answer matches nothing."""
+    deep = tuple("abcdefghij")
+    samples = score(
+        [
+            answered("scanqa", "dark brown", ["Brown."], id="0", ranked=("dark brown", "Brown.", "red")),
+            answered("scanqa", "a", ["k"], id="1", ranked=(*deep, "k")),
+            answered("scanqa", "", ["two chairs"], id="2"),
+            answered("scanqa", "2 chairs", ["two chairs", "chairs"], id="3"),
+        ]
+    )
+    assert [s.scores["em"] for s in samples] == [0, 0, 0, 0]
+    assert [s.scores["em_10"] for s in samples] == [1, 0, 0, 0]
+    assert [s.scores["em_r"] for s in samples] == [1, 0, 0, 1]
+
+
+def test_em_at_10_is_there_only_where_some_system_gave_several_answers():
+    once = score([answered("scanqa", "red", ["red"])])
+    assert "em_10" not in once[0].scores
+    assert "em_10" not in summarise(once)["scanqa"].overall
+    mixed = score(
+        [answered("scanqa", "red", ["red"]), answered("scanqa", "a", ["b"], id="1", scene_id="t", ranked=("a", "b"))]
+    )
+    assert summarise(mixed)["scanqa"].overall["em_10"].mean == 100.0
+
+
+def test_records_of_earlier_versions_are_summarised_without_the_newer_metrics():
+    both = score([answered("scanqa", "red", ["red"]), answered("scanqa", "blue", ["red"], id="1", scene_id="t")])
+    old = [dataclasses.replace(s, scores={k: v for k, v in s.scores.items() if k != "em_r"}) for s in both]
+    summary = summarise(old)["scanqa"]
+    assert "em_r" not in summary.overall
+    assert summary.overall["em"].mean == 50.0
+    assert summary.unavailable.keys() == {"meteor"}
+    with pytest.raises(StereopsisError, match="has no score 'em_r'"):
+        summarise([old[0], both[1]])

@@ -23,6 +23,10 @@ class Metric:
         bleu_order: 0 for the mean of the per-sample values; n for corpus BLEU-n, which is no mean of sentence
             values and is computed from the summed `SampleScore.bleu_counts`.
         meteor: whether this is corpus METEOR, computed from the summed `SampleScore.meteor_counts`.
+        ranked: whether it looks at several answers of one system, best first (EM@10); where no prediction holds
+            several, samples do not have it.
+        optional: whether results may lack it, as `ranked` ones and those that earlier versions did not compute. A set
+            of samples none of which has it is summarised without it.
     """
 
     name: str
@@ -31,8 +35,12 @@ class Metric:
     over_set: bool = False
     bleu_order: int = 0
     meteor: bool = False
+    ranked: bool = False
+    optional: bool = False
 
     def __post_init__(self) -> None:
+        if self.ranked:
+            object.__setattr__(self, "optional", True)
         if not self.heading:
             object.__setattr__(self, "heading", self.name.replace("_", "-").upper())
 
@@ -54,6 +62,7 @@ class Prediction:
     Attributes:
         annotation: the question, caption or expression that was asked.
         text: the decoded answer or caption; empty where the benchmark points.
+        ranked: the system's answers, best first (`text` is the first), where it gave several; else empty.
         boxes: [proposals, 6] the candidates of a grounding task; for a caption the one box that ``<coord>``
             spoke of, or none where no proposal was captioned.
         scores: [proposals] cosine similarity of each candidate, BEFORE the division by the temperature.
@@ -67,6 +76,7 @@ class Prediction:
 
     annotation: Annotation
     text: str = ""
+    ranked: tuple[str, ...] = ()
     boxes: Float[np.ndarray, "proposals 6"] = dataclasses.field(default_factory=_no_boxes)
     scores: Float[np.ndarray, " proposals_or_none"] = dataclasses.field(default_factory=_no_scores)
     zero_target_score: float | None = None

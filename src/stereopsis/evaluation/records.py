@@ -47,7 +47,8 @@ def record_of(prediction: Prediction, sample: SampleScore | None, **more: Any) -
     """One line of ``records.jsonl``.
 
     Boxes are rounded to millimetres. For grounding, ``boxes`` are all candidates with their ``cosines``, ``chosen``
-    are the indices of those that are meant, and ``zero_cosine`` belongs to "no such object".
+    are the indices of those that are meant, and ``zero_cosine`` belongs to "no such object". ``ranked`` is there
+    where a system gave several answers.
 
     Args:
         prediction: what was said or pointed at.
@@ -66,6 +67,7 @@ def record_of(prediction: Prediction, sample: SampleScore | None, **more: Any) -
         "object_ids": list(annotation.object_ids),
         "prompt": prompt_of(annotation),
         "prediction": prediction.text,
+        **({"ranked": list(prediction.ranked)} if prediction.ranked else {}),
         "normalised": normalised(prediction),
         "boxes": np.round(prediction.boxes, 3).tolist(),
         "cosines": np.round(prediction.scores, 4).tolist(),

@@ -238,7 +238,8 @@ def _prediction(pair: _Pair, proposals: Boxes, asked: bool) -> Prediction:
     if benchmark.captions:
         return _caption(annotation, pair, proposals, asked)
     if not benchmark.points:
-        return Prediction(annotation=annotation, text=(sample.text or "") if sample else "")
+        said = ("", ()) if sample is None else (sample.text or "", sample.ranked)
+        return Prediction(annotation=annotation, text=said[0], ranked=said[1])
     if sample is None:
         one = benchmark.one_target
         known = truth if truth is not None else (_ANYWHERE if one else np.zeros((0, 6)))

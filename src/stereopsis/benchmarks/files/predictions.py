@@ -45,6 +45,7 @@ class PredictedSample:
         id: the file's own id, as text.
         where: file and line, for messages.
         text: the answer or caption; None where the task points.
+        ranked: the answers, best first, where the file gives several (``answer_top10``).
         boxes: candidates, or the one box that was picked; None where the file leaves them out.
         scores: one per candidate, and the zero target's last where the file has it.
         zero_target_score: the zero target's where the file states it apart.
@@ -58,6 +59,7 @@ class PredictedSample:
     id: str
     where: str
     text: str | None = None
+    ranked: tuple[str, ...] = ()
     boxes: Float[np.ndarray, "candidates 6"] | None = None
     scores: Float[np.ndarray, " scores"] | None = None
     zero_target_score: float | None = None
@@ -257,7 +259,11 @@ def _sample(record: Any, where: str, task: str) -> PredictedSample:
     if benchmark.points:
         pointed = _pointed(record, where)
     else:
-        pointed = {"text": _text(record, where, framed=benchmark.captions), "references": tuple(_references(record))}
+        pointed = {
+            "text": _text(record, where, framed=benchmark.captions),
+            "ranked": _ranked(record),
+            "references": tuple(_references(record)),
+        }
         if benchmark.captions and "boxes" in record and "targets" in record:  # our own: what the caption speaks of
             pointed["boxes"] = boxes_of(record["boxes"], where)
             pointed["true_boxes"] = boxes_of(record["targets"], f"{where}: truth")
@@ -283,6 +289,12 @@ def _text(record: Mapping[str, Any], where: str, *, framed: bool) -> str:
     if framed and value.startswith(_CAPTION_START) and value.endswith(_CAPTION_END):
         return value[len(_CAPTION_START) : -len(_CAPTION_END)].strip()  # captions are published in this frame
     return value
+
+
+def _ranked(record: Mapping[str, Any]) -> tuple[str, ...]:
+    value = record.get("ranked") or _first(record, TEXT_KEYS)
+    several = isinstance(value, list) and len(value) > 1 and all(isinstance(each, str) for each in value)
+    return tuple(value) if several else ()
 
 
 def _references(record: Mapping[str, Any]) -> Iterator[str]:

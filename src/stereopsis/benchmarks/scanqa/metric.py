@@ -1,4 +1,4 @@
-"""ScanQA: EM, CIDEr, METEOR, ROUGE-L and BLEU-1..4, by default as this line of work computes them."""
+"""ScanQA: EM, EM@10, EM-R, CIDEr, METEOR, ROUGE-L and BLEU-1..4, by default as this line of work computes them."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,20 @@ from stereopsis.benchmarks.records import (
     require_unique,
     sample_score,
 )
+from stereopsis.benchmarks.scoring.answers import clean_answer, refined_match
 from stereopsis.benchmarks.scoring.java_tools import UnavailableError, ptb_tokenise
 from stereopsis.benchmarks.scoring.text import score_texts, text_metrics
 
 _TEXT_METRICS = text_metrics()
-METRICS = (_TEXT_METRICS[0], Metric(name="em"), *_TEXT_METRICS[1:])
+METRICS = (
+    _TEXT_METRICS[0],
+    Metric(name="em"),
+    Metric(name="em_10", heading="EM@10", shown=False, ranked=True),
+    Metric(name="em_r", shown=False, optional=True),
+    *_TEXT_METRICS[1:],
+)
+RANKS = 10
+"""How many of a system's answers EM@10 looks at."""
 PROTOCOLS = (
     Protocol(
         task="scanqa",
@@ -39,21 +48,29 @@ def normalise(text: str) -> str:
 
 
 def score_sample(prediction: Prediction) -> dict[str, float]:
-    """EM: 1.0 where the text is, character for character, one of the answers.
+    """EM: 1.0 where the text is, character for character, one of the answers. EM@10: where one of the first ten is.
 
-    The other metrics need the whole evaluated set: see `score`.
+    EM-R, as LEO and LEO-VL print it: prediction and an answer, cleaned (`clean_answer`), are equal, or one contains the
+    other; an empty prediction matches nothing. The other metrics need the whole evaluated set: see `score`.
 
     Raises:
         StereopsisError: the annotation has no answer.
     """
-    return {"em": float(prediction.text in references(prediction.annotation))}
+    accepted = references(prediction.annotation)
+    ranked = prediction.ranked[:RANKS] or (prediction.text,)
+    return {
+        "em": float(prediction.text in accepted),
+        "em_10": float(any(text in accepted for text in ranked)),
+        "em_r": float(refined_match(clean_answer(prediction.text), [clean_answer(each) for each in accepted])),
+    }
 
 
 def score(predictions: Sequence[Prediction], protocol: str | None = None, *, meteor: bool = False) -> list[SampleScore]:
     """All metrics of every prediction, in order.
 
     CIDEr depends on the set (see `stereopsis.benchmarks.scoring.text`): pass the whole split. Where the protocol
-    ``official`` cannot tokenise (no Java), EM is still there and the others are marked as unavailable.
+    ``official`` cannot tokenise (no Java), EM is still there and the others are marked as unavailable. EM@10 is
+    left out where no prediction holds several answers.
 
     Args:
         predictions: texts are taken to the letter, spaces included, as the published evaluators do.
@@ -66,6 +83,9 @@ def score(predictions: Sequence[Prediction], protocol: str | None = None, *, met
     require_unique(predictions)
     rules = protocol_of(PROTOCOLS, protocol).name
     exact = [score_sample(prediction) for prediction in predictions]
+    if not any(prediction.ranked for prediction in predictions):
+        for scores in exact:
+            del scores["em_10"]
     texts = [prediction.text.rstrip(".") for prediction in predictions]
     accepted: list[Sequence[str]] = [prediction.annotation.answers for prediction in predictions]
     if rules == "official":

@@ -65,7 +65,8 @@ def summarise_task(
     """Average the samples of one benchmark, with intervals from resampling scenes.
 
     All intervals come from the same draws. A value that rests on one scene only has no bounds (NaN). A metric that
-    the samples mark as unavailable is listed in `Summary.unavailable` instead.
+    the samples mark as unavailable is listed in `Summary.unavailable` instead; an optional one that none of them has is
+    left out.
 
     Args:
         samples: per-sample scores of one task.
@@ -88,6 +89,7 @@ def summarise_task(
         raise StereopsisError(
             f"{tasks[0]}: samples scored by different protocols ({', '.join(protocols)}) have no mean"
         )
+    metrics = [m for m in metrics if not m.optional or any(m.name in sample.scores for sample in samples)]
     unavailable = _unavailable(samples, metrics)
     metrics = [metric for metric in metrics if metric.name not in unavailable]
     types = sorted({sample.type for sample in samples})

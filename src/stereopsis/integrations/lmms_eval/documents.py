@@ -75,8 +75,8 @@ def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str,
 
 
 def metric_names(task: str) -> list[str]:
-    """The metrics that a task reports (METEOR needs Java and is left to ``stereopsis score``)."""
-    return [metric.name for metric in benchmark_named(task).metrics if not metric.meteor]
+    """The metrics that a task reports: of one answer each, without METEOR (it needs Java: ``stereopsis score``)."""
+    return [metric.name for metric in benchmark_named(task).metrics if not metric.meteor and not metric.ranked]
 
 
 def aggregate(metric: str) -> Callable[[Sequence[Mapping[str, Any]]], float]:
