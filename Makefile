@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test faults slow lint format docs clean
+.PHONY: help install demo test wheel-test faults slow lint format docs clean
 
 help:
 	@echo "make demo   train, compare and explain three small models on procedural rooms (report in demo/)"
 	@echo "make test   run the tests          make lint   ruff and mypy"
 	@echo "make slow   the slow tests too     make docs   build the documentation into site/"
+	@echo "make wheel-test   the package as people install it, in a fresh environment"
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -23,6 +24,9 @@ demo: install
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+wheel-test: install
+	$(BIN)/python scripts/check_wheel.py
 
 faults: install
 	OMP_NUM_THREADS=1 $(BIN)/python perf/faults.py

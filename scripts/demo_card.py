@@ -5,6 +5,7 @@ python scripts/demo_card.py demo [demo-elsewhere ...] --output results/demo.md
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,8 @@ def _row(*cells: Any) -> str:
 
 
 def _plain(value: Interval) -> str:
-    return f"{value.mean:.1f} ({value.low:.1f} to {value.high:.1f})"
+    known = f" ({value.low:.1f} to {value.high:.1f})" if math.isfinite(value.low) else ""
+    return f"{value.mean:.1f}{known}"
 
 
 def _signed(value: Interval) -> str:

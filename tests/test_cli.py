@@ -133,6 +133,23 @@ def test_a_capture_is_prepared_inspected_kept_and_replaced(stereopsis, capture, 
     assert read_scene(out / "office").birdseye.image.shape == (64, 64, 3)
 
 
+def test_preparing_ends_with_a_verdict_and_tells_programs_everything(stereopsis, capture, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    assert "Usable: 10 views with poses, vision only (no words)." in stereopsis("prepare", capture, "-o", out).out
+    said = stereopsis("prepare", capture, "-o", out, "--json")
+    told = json.loads(said.out)
+    assert told == json.loads((out / "prepare.json").read_text())
+    assert (told["kept"], told["failed"]) == (1, 0)
+    (scene,) = told["scenes"]
+    assert scene["usable"] is True
+    assert scene["frames"] == 10
+    assert scene["notes"]["alignment"]["confidence"] == read_scene(out / "office").provenance["alignment"]["confidence"]
+    monkeypatch.chdir(tmp_path)
+    (facts,) = json.loads(stereopsis("prepare", capture, "--inspect", "--json").out)
+    assert facts["frames"] == 10
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]  # no picture
+
+
 def test_a_scene_is_inspected_without_being_written(stereopsis, capture, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = stereopsis("prepare", capture, "--inspect")

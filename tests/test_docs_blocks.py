@@ -2,24 +2,17 @@
 
 import ast
 import importlib
-import re
-import shlex
 import shutil
-import textwrap
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 import pytest
 import typer
 import yaml
 
+from docs_pages import SHELLS, blocks, commands
 from stereopsis.training.recipe import Recipe, load_recipe, parse_recipe
-
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-_FENCE = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```", re.M | re.S)
 
 NOT_RUN = {
     "docs/formats/front3d.md": "needs a house of 3D-FRONT",
@@ -34,25 +27,6 @@ NOT_RUN = {
     "docs/capture.md#1": "needs the reader's own picture",
 }
 """Pages (or the n-th Python block of one) that are parsed, and whose imports are tried, but that are not run."""
-
-
-class Block(NamedTuple):
-    page: str
-    number: int
-    text: str
-
-    @property
-    def key(self) -> str:
-        return f"{self.page}#{self.number}"
-
-
-def blocks(*languages: str) -> list[Block]:
-    found = []
-    for page in PAGES:
-        text = [m for m in _FENCE.finditer(page.read_text()) if m[2] in languages and "--8<--" not in m[3]]
-        name = str(page.relative_to(ROOT))
-        found += [Block(name, number, textwrap.dedent(m[3])) for number, m in enumerate(text)]
-    return found
 
 
 PYTHON = blocks("python")
@@ -114,13 +88,6 @@ def test_what_is_not_run_is_there():
     assert set(NOT_RUN) <= {block.page for block in PYTHON} | {block.key for block in PYTHON}
 
 
-def commands(block: Block) -> Iterator[list[str]]:
-    for line in block.text.replace("\\\n", " ").splitlines():
-        words = shlex.split(line, comments=True)
-        if "stereopsis" in words[:8] and "pip" not in words and not any(w in ("|", ">", "&&", "[...]") for w in words):
-            yield words[words.index("stereopsis") + 1 :]
-
-
 def _command(arguments: list[str]) -> click.Context:
     """The context that parsing makes; nothing is done."""
     from stereopsis.cli import app
@@ -131,7 +98,7 @@ def _command(arguments: list[str]) -> click.Context:
     return found.make_context(arguments[0], arguments[1:])
 
 
-SHELL = blocks("bash", "sh", "shell", "console")
+SHELL = blocks(*SHELLS)
 
 
 @pytest.mark.parametrize("page", sorted({block.page for block in SHELL}))

@@ -1,5 +1,6 @@
 """The command line: demo, prepare, train, engine, reconstruct, evaluate, score, compare, probe, report, info."""
 
+import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -19,6 +20,7 @@ from stereopsis.extras import require_extras
 from stereopsis.progress import phase, say
 
 if TYPE_CHECKING:
+    from stereopsis.scenes.prepare import Report
     from stereopsis.scenes.scene import Scene
 
 app = typer.Typer(
@@ -106,6 +108,7 @@ def prepare(
     cache: Annotated[
         Path, typer.Option(help="Teachers: where their answers go.", show_default="~/.cache/stereopsis/teachers")
     ] = cache_command.DEFAULT,
+    as_json: Annotated[bool, typer.Option("--json", help="Print plain data, unrounded, and nothing else.")] = False,
 ) -> None:
     """Turn captures (or procedural rooms) into prepared scenes: checked, upright, seen from above.
 
@@ -114,7 +117,7 @@ def prepare(
     Start it again to go on: what is there already is kept. One bad scene does not stop the others.
     """
     from stereopsis.scenes.agreement import checked
-    from stereopsis.scenes.prepare import PrepareSettings, Room, Source, find_captures
+    from stereopsis.scenes.prepare import SUMMARY_FILE, PrepareSettings, Room, Source, find_captures, plain_facts
     from stereopsis.scenes.prepare import prepare as prepare_all
     from stereopsis.scenes.rooms.language import split_seeds
     from stereopsis.scenes.stored import read_scene
@@ -134,8 +137,12 @@ def prepare(
     if output is None:
         if not inspect or source == "rooms":
             raise typer.BadParameter("name the folder for the prepared scenes with --output, or --inspect a capture")
-        for capture in find_captures(source, format=format)[:8]:
-            _inspect(checked(capture.load(settings)), Path.cwd())
+        scenes = [checked(capture.load(settings)) for capture in find_captures(source, format=format)[:8]]
+        if as_json:
+            typer.echo(json.dumps([plain_facts(scene) for scene in scenes], indent=1, default=str))
+            return
+        for scene in scenes:
+            _inspect(scene, Path.cwd())
         return
     rooms = source == "rooms"
     sources: list[Source] = (
@@ -143,20 +150,30 @@ def prepare(
     )
     if teacher or latent:
         cache_command.check_named(teacher or [], latent or [], student)
-    report = prepare_all(sources, output, settings, workers=workers, ray=ray, overwrite=overwrite, console=console)
+    shown = None if as_json else console
+    report = prepare_all(sources, output, settings, workers=workers, ray=ray, overwrite=overwrite, console=shown)
     if len(sources) == 1 and report.count("failed"):
         raise SceneError(report.outcomes[0].reason)
-    if any(outcome.noteworthy for outcome in report.outcomes):
-        console.print(report.table())
-    for line in report.agreement():
-        console.print(line, highlight=False, soft_wrap=True)
-    _show(f"{report.totals()}; scenes and prepare.json are in", output)
-    for folder in report.folders[:8] if inspect else []:
-        _inspect(read_scene(folder), output)
+    if as_json:
+        typer.echo((output / SUMMARY_FILE).read_text(), nl=False)
+    else:
+        _tell(report, output)
+        for folder in report.folders[:8] if inspect else []:
+            _inspect(read_scene(folder), output)
     if (teacher or latent) and report.folders:
         cache_command.answer_prepared(output, teacher or [], latent or [], student, cache, overwrite=overwrite)
     if report.failed_share > max_failed:
         raise typer.Exit(1)
+
+
+def _tell(report: "Report", output: Path) -> None:
+    """What became of the sources, for people."""
+    if any(outcome.noteworthy for outcome in report.outcomes):
+        console.print(report.table())
+    for line in (*report.agreement(), report.verdict()):
+        if line:
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
+    _show(f"{report.totals()}; scenes and prepare.json are in", output)
 
 
 def _inspect(scene: "Scene", folder: Path) -> None:

@@ -35,7 +35,7 @@ CACHE_FOLDER = "cache"
 
 def compare(
     arms: Sequence[Arm],
-    folder: Path,
+    folder: str | Path,
     *,
     title: str,
     pictures: int = 4,
@@ -61,7 +61,7 @@ def compare(
     Returns:
         The path of ``comparison.json``.
     """
-    start = time.monotonic()
+    start, folder = time.monotonic(), Path(folder)
     _require_equal_conditions(arms)
     processes = processes or at_once(len(arms))
     full = max((arm.recipe for arm in arms), key=lambda recipe: len(recipe.objectives.active()))

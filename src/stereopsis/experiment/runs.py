@@ -18,7 +18,7 @@ from stereopsis.training.train_run import TrainedRun, train
 
 def train_and_draw(
     recipe: Recipe,
-    folder: Path,
+    folder: str | Path,
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -30,6 +30,7 @@ def train_and_draw(
     Scenes with more views than the model sees at once are drawn from a spread of them. Of several processes that train
     together the first one draws, when they have parted.
     """
+    folder = Path(folder)
     run = train(recipe, folder, resume=resume, overwrite=overwrite, console=console)
     leave()
     if not pictures or not run.processes.main:
@@ -49,7 +50,9 @@ def train_and_draw(
     return run
 
 
-def evaluate_run(folder: Path, overrides: Sequence[str], *, console: Console | None = None, **options: Any) -> Path:
+def evaluate_run(
+    folder: str | Path, overrides: Sequence[str], *, console: Console | None = None, **options: Any
+) -> Path:
     """Evaluate a finished run on its recipe's evaluation scenes (or those that the overrides name).
 
     Args:

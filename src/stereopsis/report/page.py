@@ -32,7 +32,7 @@ TYPE_NAMES = {
 }
 
 
-def write_report(folder: Path, output: Path | None = None, *, scenes: Path | None = None) -> Path:
+def write_report(folder: str | Path, output: str | Path | None = None, *, scenes: str | Path | None = None) -> Path:
     """Write one self-contained HTML file about a run or a comparison of runs.
 
     Args:
@@ -49,9 +49,10 @@ def write_report(folder: Path, output: Path | None = None, *, scenes: Path | Non
         MissingExtraError: jinja2 or plotly is not installed.
         SceneError: a scene that the report shows is damaged.
     """
+    folder, scenes = Path(folder), None if scenes is None else Path(scenes)
     replaces = output is None and (folder / REPORT_FILE).exists()
     page = render(read_subject(folder, scenes, alone=not replaces))
-    output = folder / REPORT_FILE if output is None else output
+    output = folder / REPORT_FILE if output is None else Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(output, page, error=RunFolderError)
     return output
@@ -123,7 +124,7 @@ def facts(subject: ReportSubject) -> list[tuple[str, str]]:
     date = environment.get("date")
     if date is not None:
         shown.append(("Date", _date(str(date))))
-    machine = [str(environment.get("machine") or "")]
+    machine = [str(environment.get("cpu") or environment.get("machine") or "")]
     if environment.get("cpu_threads") is not None:
         machine.append(f"{environment['cpu_threads']} CPU threads")
     if environment:

@@ -15,6 +15,7 @@ SCENES = 4
 QUESTIONS_PER_TASK = 3
 CAPTIONS = 1
 QUESTION_KINDS: tuple[Kind, ...] = ("text", "choice", "number")
+NOT_DESCRIBED = "(not described: no candidate box covers it; it counts as an empty caption)"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,7 +116,7 @@ def _scene(
         **{each.name: QUESTIONS_PER_TASK for each in benchmarks_of(*QUESTION_KINDS)},
         **dict.fromkeys(sorted(described), CAPTIONS),
     }
-    picked = [r for task, count in quota.items() for r in pick([r for r in records if r.task == task], count, turn)]
+    picked = [r for task, count in quota.items() for r in pick(_candidates(records, task, described), count, turn)]
     scene = None if folder is None else open_room(folder)
     spoken = {} if scene is None else {(a.task, a.id): a for a in scene.annotations}
     labels = {} if scene is None else {item.id: item.label for item in scene.objects}
@@ -147,6 +148,13 @@ def _scene(
     )
 
 
+def _candidates(records: Sequence[EvaluationRecord], task: str, described: set[str]) -> list[EvaluationRecord]:
+    """A task's records; of captions those of objects that a candidate box covers, as others are never described."""
+    of_task = [record for record in records if record.task == task]
+    covered = [record for record in of_task if len(record.boxes) or record.prediction]
+    return covered if task in described and covered else of_task
+
+
 def _request(record: EvaluationRecord, labels: Mapping[int, str]) -> str:
     label = next((labels[each] for each in record.object_ids if each in labels), "")
     return f"Describe the {label}." if label else "Describe the object at this place."
@@ -159,7 +167,7 @@ def _answer(arm: int, record: EvaluationRecord) -> ShownAnswer:
     rouge = record.scores.get(overlap) if benchmark.captions else None
     return ShownAnswer(
         arm=arm,
-        text=record.prediction,
+        text=record.prediction or (NOT_DESCRIBED if benchmark.captions and not len(record.boxes) else ""),
         right=None if exact is None else exact >= 1.0,
         rouge_l=None if rouge is None else 100.0 * rouge,
     )

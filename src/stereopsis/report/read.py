@@ -240,7 +240,8 @@ def _read_comparison(folder: Path, scenes: Path | None) -> ReportSubject:
     baselines = mapping(content.get("baselines") or {}, f"{file}: baselines")
     named = content.get("scenes")
     stated = None if named is None else folder / text(content, "scenes", str(file))
-    environments = [_read_environment(folder), *(arm.run.environment for arm in arms if arm.run is not None)]
+    own = mapping(content.get("environment") or {}, f"{file}: environment")
+    environments = [own, _read_environment(folder), *(arm.run.environment for arm in arms if arm.run is not None)]
     return ReportSubject(
         folder=folder,
         title=str(content.get("title") or folder.resolve().name),

@@ -61,7 +61,7 @@ def plotly_script() -> str:
 def scene_figure(
     scene: Scene,
     targets: Float[np.ndarray, "targets 6"],
-    choices: Sequence[tuple[int, str, Float[np.ndarray, "chosen 6"]]],
+    choices: Sequence[tuple[int, str, Float[np.ndarray, "_ 6"]]],
 ) -> Figure3D | None:
     """The scene's points below the ceiling, at most `MOST_POINTS`, with boxes and cameras.
 

@@ -97,7 +97,7 @@ def environment() -> dict[str, object]:
 
 def train(
     recipe: Recipe,
-    folder: Path,
+    folder: str | Path,
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -124,6 +124,7 @@ def train(
         RecipeError: an objective lacks a target, the engine cannot do what the recipe asks for, or a step cannot be
             shared evenly by the processes.
     """
+    folder = Path(folder)
     check_engine(recipe)
     check_run_folder(folder, recipe, resume=resume, overwrite=overwrite)
     newest = newest_checkpoint(folder / CHECKPOINTS) if resume else None
@@ -315,7 +316,7 @@ def _arguments(recipe: Recipe, folder: Path, deal: Deal, *, half: bool) -> Train
 __all__ = ["METRICS_FILE", "TrainedRun", "build_packs", "environment", "train"]
 
 
-def open_run(folder: Path, *, dtype: torch.dtype = torch.float32) -> tuple[Recipe, SpatialModel]:
+def open_run(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple[Recipe, SpatialModel]:
     """A finished run's recipe and its model, for inference.
 
     Args:
@@ -325,5 +326,6 @@ def open_run(folder: Path, *, dtype: torch.dtype = torch.float32) -> tuple[Recip
     Raises:
         RunFolderError: the folder holds no finished run.
     """
+    folder = Path(folder)
     check_finished(folder)
     return load_recipe(folder / RECIPE_FILE), load_model(folder / MODEL_FOLDER, dtype=dtype)

@@ -21,7 +21,7 @@ from stereopsis.benchmarks.registry import benchmark_named
 from stereopsis.benchmarks.scoring.boxes import query_box
 from stereopsis.errors import StereopsisError
 
-Boxes = Mapping[str, Float[np.ndarray, "boxes 6"]]
+Boxes = Mapping[str, Float[np.ndarray, "_ 6"]]
 SAME_BOX = 0.01
 """Metres within which two writings of one true box may differ (files round)."""
 UNKNOWN_TYPES = ("", "unknown", "N/A")

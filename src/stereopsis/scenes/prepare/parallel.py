@@ -81,6 +81,17 @@ class Report:
         middle = f"{shares[0]:.0%} to {shares[-1]:.0%} in {len(shares)} scenes" if shares else "none"
         return [f"depth agreement: {middle}" + (f"; cannot tell in {unknown}" if unknown else "")]
 
+    def verdict(self) -> str:
+        """One line: whether the scenes can be used as they are; empty where none was prepared."""
+        there = [outcome for outcome in self.outcomes if outcome.folder is not None]
+        if len(there) == 1:
+            return there[0].verdict
+        if not there:
+            return ""
+        lacking = [outcome for outcome in there if not outcome.usable]
+        words = f"Usable: {len(there) - len(lacking)} of {len(there)} scenes."
+        return words + (f" {lacking[0].source}: {lacking[0].verdict}" if lacking else "")
+
     def totals(self) -> str:
         """One line: how many were done, kept and failed."""
         return f"{self.count('done')} done, {self.count('kept')} there already, {self.count('failed')} failed"

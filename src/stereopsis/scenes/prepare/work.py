@@ -15,6 +15,7 @@ from stereopsis.scenes.agreement import KEY, depth_agreement, with_depth_agreeme
 from stereopsis.scenes.alignment import align_scene, with_birdseye, with_mesh_birdseye
 from stereopsis.scenes.bad_frames import keep_frames, verify_scene
 from stereopsis.scenes.detections import read_detections
+from stereopsis.scenes.prepare.inspect import verdict
 from stereopsis.scenes.prepare.remarks import scene_warnings
 from stereopsis.scenes.prepare.settings import PrepareSettings
 from stereopsis.scenes.prepare.sources import Source
@@ -47,6 +48,8 @@ class Outcome:
         warnings: what may be wrong with the scene all the same.
         notes: what a user should know: how well its views agree, how well it was aligned, how much of it is seen from
             above.
+        usable: whether it can be trained on or asked about as it is.
+        verdict: that, in a sentence; empty where it failed.
     """
 
     source: str
@@ -59,6 +62,8 @@ class Outcome:
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    usable: bool = False
+    verdict: str = ""
 
     @property
     def noteworthy(self) -> bool:
@@ -211,6 +216,7 @@ def _told(source: Source, scene: Scene, folder: Path, status: Status) -> Outcome
     notes = {name: scene.provenance[name] for name in told if name in scene.provenance}
     if scene.birdseye is not None:
         notes["seen_from_above"] = round(float(1 - scene.birdseye.void.mean()), 3)
+    found = verdict(scene)
     return Outcome(
         source=source.name,
         status=status,
@@ -219,4 +225,6 @@ def _told(source: Source, scene: Scene, folder: Path, status: Status) -> Outcome
         skipped=dict(scene.provenance.get("skipped") or {}),
         warnings=tuple(scene_warnings(scene)),
         notes=notes,
+        usable=found.usable,
+        verdict=found.words,
     )
