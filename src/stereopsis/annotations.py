@@ -70,6 +70,8 @@ class AnnotationRecord:
         query: the box that ``<coord>`` speaks of (captions): at validation the best proposal, None where no proposal
             was close enough or the file has none.
         words: what the file itself asks, to the letter, where it asks in whole prompts; else empty.
+        counted_type: whether the annotation's type is none that the file states, but was found by counting over the
+            file, so that a part of a split gives other types than the whole.
     """
 
     annotation: Annotation
@@ -77,3 +79,4 @@ class AnnotationRecord:
     targets: tuple[Box, ...] | None = None
     query: Box | None = None
     words: str = ""
+    counted_type: bool = False

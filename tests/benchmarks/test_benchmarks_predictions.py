@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stereopsis.benchmarks.files.predictions import PredictionFile, boxes_of, read_boxes, read_predictions
+from stereopsis.benchmarks.files.box_files import boxes_of, read_boxes
+from stereopsis.benchmarks.files.predictions import PredictionFile, read_predictions
 from stereopsis.errors import StereopsisError
 
 BOX = [0.0, 1.0, 0.5, 1.0, 2.0, 1.0]

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from stereopsis.annotations import Annotation, AnnotationRecord
 from stereopsis.benchmarks.files.annotation_files import AnnotationFile
@@ -53,6 +53,9 @@ class Benchmark:
         files: what its file is called in a folder, "{split}" standing for the split.
         processed: all of Video-3D-LLM's processed records in a file, and its split where that is known, to records with
             the places that they were read from; None where there is no such form.
+        submitted: a record of a file that the authors' own benchmark takes, and where it stands, to one with
+            ``sample_id`` and ``pred_response``; None (also as its answer) where that is not its form.
+        submission: predictions to what the authors' server takes, as plain data; None where there is none.
         zero_target: whether "no such object" may be the answer (pointing); else there is exactly one target.
         choose: which candidates a prediction means (pointing), as places in its boxes.
         chance: metric -> expected score of a guess, as a fraction; None where a guess has none.
@@ -83,6 +86,8 @@ class Benchmark:
     published: tuple[Published, ...] = ()
     files: tuple[str, ...] = ()
     processed: Callable[[Sequence[LlavaRecord], str | None], Iterable[tuple[str, AnnotationRecord]]] | None = None
+    submitted: Callable[[Mapping[str, Any], str], Mapping[str, Any] | None] | None = None
+    submission: Callable[[Sequence[Prediction]], list[dict[str, Any]]] | None = None
     zero_target: bool = False
     choose: Callable[[Prediction], list[int]] | None = None
     chance: Callable[[Prediction], dict[str, float]] | None = None

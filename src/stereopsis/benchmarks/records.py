@@ -67,6 +67,8 @@ class Prediction:
             spoke of, or none where no proposal was captioned.
         scores: [proposals] cosine similarity of each candidate, BEFORE the division by the temperature.
         zero_target_score: the same for "no such object" (needed where that may be the answer, else ignored).
+        named: the places in `boxes` that the system itself picked, where it names objects instead of scoring them; None
+            where it scores them.
         targets: [targets, 6] the true boxes of `annotation.object_ids`.
 
     Raises:
@@ -80,6 +82,7 @@ class Prediction:
     boxes: Float[np.ndarray, "proposals 6"] = dataclasses.field(default_factory=_no_boxes)
     scores: Float[np.ndarray, " proposals_or_none"] = dataclasses.field(default_factory=_no_scores)
     zero_target_score: float | None = None
+    named: tuple[int, ...] | None = None
     targets: Float[np.ndarray, "targets 6"] = dataclasses.field(default_factory=_no_boxes)
 
     def __post_init__(self) -> None:

@@ -68,8 +68,9 @@ def score(
     """
     from stereopsis.benchmarks import protocols_of, read_annotation_records, summarise
     from stereopsis.benchmarks import score as score_predictions
+    from stereopsis.benchmarks.files.box_files import read_boxes
     from stereopsis.benchmarks.files.matching import require_captions, score_file
-    from stereopsis.benchmarks.files.predictions import read_boxes, read_predictions
+    from stereopsis.benchmarks.files.predictions import read_predictions
 
     task = _task(benchmark)
     named = protocols_of(None if protocol is None else {task: protocol})[task].name

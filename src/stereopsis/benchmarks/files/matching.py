@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -10,20 +10,15 @@ from jaxtyping import Float
 from stereopsis.annotations import Annotation
 from stereopsis.benchmarks.benchmark import Benchmark
 from stereopsis.benchmarks.files.annotation_files import AnnotationRecord
-from stereopsis.benchmarks.files.predictions import (
-    PredictedSample,
-    PredictionFile,
-    refuse_repeated,
-    some,
-)
+from stereopsis.benchmarks.files.pairing import Pair, paired, same_boxes
+from stereopsis.benchmarks.files.predictions import PredictedSample, PredictionFile
+from stereopsis.benchmarks.files.strict_json import some
 from stereopsis.benchmarks.records import Prediction, SampleScore
 from stereopsis.benchmarks.registry import benchmark_named
 from stereopsis.benchmarks.scoring.boxes import query_box
 from stereopsis.errors import StereopsisError
 
 Boxes = Mapping[str, Float[np.ndarray, "_ 6"]]
-SAME_BOX = 0.01
-"""Metres within which two writings of one true box may differ (files round)."""
 UNKNOWN_TYPES = ("", "unknown", "N/A")
 
 _ANYWHERE = np.array([[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]])
@@ -46,25 +41,6 @@ class ScoredFile:
     missing: tuple[str, ...]
     extra: tuple[str, ...]
     notes: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class _Pair:
-    """An annotation with its sample.
-
-    Attributes:
-        annotation: what was asked.
-        truth: its true boxes [targets, 6], or None where the annotation file has none.
-        query: the box [6] that its caption was asked for, or None.
-        sample: what was answered, or None.
-        renamed: whether the file calls it by another name than its id.
-    """
-
-    annotation: Annotation
-    truth: Float[np.ndarray, "targets 6"] | None
-    query: Float[np.ndarray, "6"] | None
-    sample: PredictedSample | None
-    renamed: bool
 
 
 def score_file(
@@ -97,7 +73,8 @@ def score_file(
     tasks = sorted({record.annotation.task for record in records})
     if len(tasks) != 1:
         raise StereopsisError(f"{file.path}: a file is scored against annotations of one benchmark, got {tasks}")
-    pairs, extra = _paired(file, records)
+    records, untold = _without_counted_types(records)
+    pairs, extra = paired(file, records)
     missing = tuple(pair.annotation.id for pair in pairs if pair.sample is None)
     if missing and not missing_as_wrong:
         surplus = f", and {len(extra)} that belong to no annotation ({some(extra)})" if extra else ""
@@ -107,13 +84,14 @@ def score_file(
             "that was predicted, or pass --missing-as-wrong to let them score 0"
         )
     asked = any(pair.query is not None for pair in pairs)
-    predictions = tuple(_prediction(pair, proposals or {}, asked) for pair in pairs)
+    names = any(pair.sample is not None and pair.sample.scores is None for pair in pairs)
+    predictions = tuple(_prediction(pair, proposals or {}, asked, names) for pair in pairs)
     absent = set(missing)
     samples = tuple(
         dataclasses.replace(sample, scores=dict.fromkeys(sample.scores, 0.0)) if sample.id in absent else sample
         for sample in score(predictions)
     )
-    notes = _notes(file, pairs, missing, extra)
+    notes = (*untold, *_notes(file, pairs, missing, extra))
     return ScoredFile(predictions=predictions, samples=samples, missing=missing, extra=tuple(extra), notes=notes)
 
 
@@ -136,101 +114,41 @@ def require_captions(file: PredictionFile, task: str, protocol: str) -> None:
         )
 
 
+def _without_counted_types(records: Sequence[AnnotationRecord]) -> tuple[Sequence[AnnotationRecord], tuple[str, ...]]:
+    """Types that were counted over a part of a split become unknown, which a note says."""
+    benchmark = benchmark_named(records[0].annotation.task)
+    counted = sorted({record.annotation.type for record in records if record.counted_type})
+    public = all(re.fullmatch(benchmark.scenes, record.annotation.scene_id) for record in records)
+    if not counted or not public or len(records) in benchmark.splits.values():
+        return records, ()
+    unknown = [
+        dataclasses.replace(record, annotation=dataclasses.replace(record.annotation, type="unknown"))
+        if record.counted_type
+        else record
+        for record in records
+    ]
+    splits = ", ".join(f"{name} {count}" for name, count in benchmark.splits.items())
+    return unknown, (
+        f"These {len(records)} annotations are no whole split ({splits}), and of a part it cannot be told which are "
+        f"{' and which '.join(counted)}: that is counted over all objects of a scene that the split speaks of. Types "
+        "are those that the predictions state (question_type), or unknown.",
+    )
+
+
 def _required_box(benchmark: Benchmark, sample: PredictedSample) -> bool:
     """Whether it was asked under a protocol that leaves objects out which no candidate finds."""
     return any(each.requires_box for each in benchmark.protocols if each.name == sample.protocol)
 
 
-def _paired(file: PredictionFile, records: Sequence[AnnotationRecord]) -> tuple[list[_Pair], list[str]]:
-    """For each annotation its sample, and the ids that are nobody's."""
-    annotations = [record.annotation for record in records]
-    refuse_repeated([annotation.id for annotation in annotations], "annotations")
-    by_id = {annotation.id: place for place, annotation in enumerate(annotations)}
-    by_name = _without_ambiguous([(name, place) for place, record in enumerate(records) for name in record.names])
-    described = benchmark_named(annotations[0].task).captions
-    by_captions = _without_ambiguous(
-        [(_captions_key(a.scene_id, a.answers), place) for place, a in enumerate(annotations) if described]
-    )
-    found: dict[int, PredictedSample] = {}
-    renamed: set[int] = set()
-    extra = []
-    for sample in file.samples:
-        place = by_id.get(sample.id)
-        if place is None:
-            # a caption's references say more than an id that is a place in somebody's list
-            place = by_captions.get(_captions_key(sample.scene_id, sample.references), by_name.get(sample.id))
-            renamed |= set() if place is None else {place}
-        if place is None:
-            extra.append(sample.id)
-        elif place in found:
-            raise StereopsisError(
-                f"{file.path}: '{found[place].id}' and '{sample.id}' both answer {annotations[place].task} "
-                f"'{annotations[place].id}'; keep one prediction per annotation"
-            )
-        else:
-            found[place] = sample
-    if not found:
-        raise StereopsisError(
-            f"{file.path}: none of its {len(file.samples)} ids ({some(extra)}) is one of the {len(annotations)} "
-            f"annotations' ({some([a.id for a in annotations])}); is this the right benchmark and split?"
-        )
-    pairs = [
-        _Pair(
-            annotation=record.annotation,
-            truth=None if record.targets is None else np.array(record.targets, dtype=np.float64).reshape(-1, 6),
-            query=None if record.query is None else np.array(record.query, dtype=np.float64),
-            sample=found.get(place),
-            renamed=place in renamed,
-        )
-        for place, record in enumerate(records)
-    ]
-    for pair in pairs:
-        _require_same_truth(file, pair)
-    return pairs, extra
+def _prediction(pair: Pair, proposals: Boxes, asked: bool, names: bool) -> Prediction:
+    """The benchmark's form of a sample; of a missing one, an empty answer that can be scored.
 
-
-def _without_ambiguous(named: Sequence[tuple[Hashable, int]]) -> dict[Hashable, int]:
-    """Names that mean one annotation only."""
-    found: dict[Hashable, int] = {}
-    ambiguous = set()
-    for name, place in named:
-        if found.setdefault(name, place) != place:
-            ambiguous.add(name)
-    return {name: place for name, place in found.items() if name not in ambiguous}
-
-
-def _captions_key(scene_id: str, captions: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    return scene_id, tuple(sorted(_bare(text) for text in captions))
-
-
-def _bare(text: str) -> str:
-    """Letters and digits alone, so that spacing and frames do not matter."""
-    words = re.findall(r"\w+", text.lower())
-    framed = len(words) > 1 and words[0] == "sos" and words[-1] == "eos"
-    return "".join(words[1:-1] if framed else words)
-
-
-def _require_same_truth(file: PredictionFile, pair: _Pair) -> None:
-    """A name that is a place in a list only means something if both files list the samples in the same order."""
-    sample = pair.sample
-    if sample is None or not pair.renamed or pair.truth is None or sample.true_boxes is None:
-        return
-    if not _same_boxes(pair.truth, sample.true_boxes):
-        raise StereopsisError(
-            f"{sample.where}: its id stands for '{pair.annotation.id}', but its gt_response is another box than that "
-            f"annotation's; {file.path.name} was made from another file, or from one in another order: give the "
-            "annotations that were predicted"
-        )
-
-
-def _same_boxes(first: Float[np.ndarray, "first 6"], second: Float[np.ndarray, "second 6"]) -> bool:
-    """Whether two lists hold the same boxes, in any order."""
-    near = (np.abs(first[:, None] - second[None]) <= SAME_BOX).all(axis=2)
-    return len(first) == len(second) and bool(near.any(axis=1).all() and near.any(axis=0).all())
-
-
-def _prediction(pair: _Pair, proposals: Boxes, asked: bool) -> Prediction:
-    """The benchmark's form of a sample; of a missing one, an empty answer that can be scored."""
+    Args:
+        pair: annotation and sample.
+        proposals: candidates by scene.
+        asked: whether the annotation file says for which box each caption was asked.
+        names: whether the file's answers name objects instead of scoring candidates.
+    """
     annotation, sample, truth = pair.annotation, pair.sample, pair.truth
     if sample is not None and annotation.type in UNKNOWN_TYPES and sample.type:
         annotation = dataclasses.replace(annotation, type=sample.type)
@@ -243,6 +161,8 @@ def _prediction(pair: _Pair, proposals: Boxes, asked: bool) -> Prediction:
     if sample is None:
         one = benchmark.one_target
         known = truth if truth is not None else (_ANYWHERE if one else np.zeros((0, 6)))
+        if names and not one:
+            return Prediction(annotation=annotation, named=(), targets=known)
         return Prediction(annotation=annotation, zero_target_score=None if one else 1.0, targets=known)
     if truth is None:
         if sample.true_boxes is None:
@@ -260,15 +180,12 @@ def _pointing(
     task, scores, zero = annotation.task, sample.scores, sample.zero_target_score
     zero_target = benchmark_named(task).zero_target
     if scores is None:
+        picked = _picked(annotation, sample, proposals)
         if zero_target:
-            raise StereopsisError(
-                f"{sample.where}: {task} needs the candidates' scores with the zero target's last, because the "
-                "protocol chooses among them; boxes alone are not enough"
-            )
-        assert sample.boxes is not None
-        if len(sample.boxes) > 1:
-            raise StereopsisError(f"{sample.where}: {len(sample.boxes)} boxes without scores; {task} takes one box")
-        return Prediction(annotation=annotation, boxes=sample.boxes, scores=np.ones(len(sample.boxes)), targets=truth)
+            return Prediction(annotation=annotation, boxes=picked, named=tuple(range(len(picked))), targets=truth)
+        if sample.instances is None and sample.words == "" and len(picked) > 1:
+            raise StereopsisError(f"{sample.where}: {len(picked)} boxes without scores; {task} takes one box")
+        return Prediction(annotation=annotation, boxes=picked[:1], scores=np.ones(len(picked[:1])), targets=truth)
     boxes = sample.boxes if sample.boxes is not None else proposals.get(annotation.scene_id)
     if boxes is None:
         raise StereopsisError(
@@ -286,7 +203,31 @@ def _pointing(
     return Prediction(annotation=annotation, boxes=boxes, scores=scores, zero_target_score=zero, targets=truth)
 
 
-def _caption(annotation: Annotation, pair: _Pair, proposals: Boxes, asked: bool) -> Prediction:
+def _picked(annotation: Annotation, sample: PredictedSample, proposals: Boxes) -> Float[np.ndarray, "picked 6"]:
+    """The boxes that an answer means, where it scores none: its own, or the candidates that it names.
+
+    A named candidate that is not there counts for nothing; where one object is asked for and none is named, the
+    first candidate counts, as in Chat-Scene's evaluator.
+    """
+    if sample.instances is None:
+        assert sample.boxes is not None
+        return sample.boxes
+    boxes = proposals.get(annotation.scene_id)
+    if boxes is None and not sample.instances:
+        return np.zeros((0, 6))
+    if boxes is None:
+        raise StereopsisError(
+            f"{sample.where}: names candidates by number (<OBJ012>); give those of scene '{annotation.scene_id}' with "
+            "--boxes FILE, {scene: [[cx, cy, cz, dx, dy, dz], ...]} in the order of its instances, or Chat-Scene's "
+            "scannet_*_attributes.pt"
+        )
+    named = [number for number in sample.instances if number < len(boxes)]
+    if not named and not benchmark_named(annotation.task).zero_target and len(boxes):
+        named = [0]
+    return boxes[named]
+
+
+def _caption(annotation: Annotation, pair: Pair, proposals: Boxes, asked: bool) -> Prediction:
     """A caption, and the box that it was asked for, where that is known.
 
     Known are the best of the candidates, the box of the annotation file, or that of our own records (then no box means
@@ -313,11 +254,13 @@ def _caption(annotation: Annotation, pair: _Pair, proposals: Boxes, asked: bool)
 
 
 def _notes(
-    file: PredictionFile, pairs: Sequence[_Pair], missing: Sequence[str], extra: Sequence[str]
+    file: PredictionFile, pairs: Sequence[Pair], missing: Sequence[str], extra: Sequence[str]
 ) -> tuple[str, ...]:
     notes = []
     if file.torn_lines:
         notes.append("The last line of the file is cut short; it was passed over.")
+    if file.writer:
+        notes.append(f"Read in the form of {file.writer}.")
     renamed = sum(pair.renamed for pair in pairs)
     if renamed:
         notes.append(
@@ -337,7 +280,7 @@ def _notes(
             for pair, sample in answered
             if pair.truth is not None
             and sample.true_boxes is not None
-            and not _same_boxes(pair.truth, sample.true_boxes)
+            and not same_boxes(pair.truth, sample.true_boxes)
         ]
         if other:
             notes.append(

@@ -9,13 +9,15 @@ Three forms, told apart by content:
 - a JSON object ``{id: answer}``, where an answer is a text, a list with one text, a box, or an object as
   above.
 
+The records may also be Chat-Scene's, LLaVA's, lmms-eval's, or of a benchmark's own submission form
+(`stereopsis.benchmarks.files.foreign`).
+
 A run that was killed leaves a torn last line; it is passed over and counted. Any other damage is an error that names
 the line.
 """
 
 import dataclasses
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,15 +25,15 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from stereopsis.benchmarks.files.box_files import boxes_of, scene_of
+from stereopsis.benchmarks.files.foreign import listed_samples, understood
+from stereopsis.benchmarks.files.strict_json import DamagedError, parse_strictly, refuse_repeated, shown
 from stereopsis.benchmarks.registry import all_benchmarks, benchmark_named
 from stereopsis.errors import StereopsisError
 
-ID_KEYS = ("sample_id", "question_id", "id")
+ID_KEYS = ("sample_id", "question_id", "id", "doc_id")
 TEXT_KEYS = ("pred_response", "prediction", "answer", "answer_top10")
 BOX_KEYS = ("objects", "boxes")
-SHOWN = 5
-"""How many ids an error names."""
-
 _CAPTION_START, _CAPTION_END = "sos ", " eos"
 
 
@@ -54,6 +56,10 @@ class PredictedSample:
         type: the question's type, or empty.
         scene_id: the scene, or empty.
         protocol: by which the sample was asked, where that is stated (our own records).
+        words: what the model was asked, where the file has no ids and its samples are known by that.
+        about: the objects that the file says the sample is about; None where it says nothing.
+        instances: the candidates that the answer names, by their places among the scene's; None where it names none.
+        by_place: whether the id is a place in the benchmark's file, counted from 0.
     """
 
     id: str
@@ -68,6 +74,10 @@ class PredictedSample:
     type: str = ""
     scene_id: str = ""
     protocol: str = ""
+    words: str = ""
+    about: tuple[int, ...] | None = None
+    instances: tuple[int, ...] | None = None
+    by_place: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,6 +88,7 @@ class PredictionFile:
         path: the file.
         form: what it turned out to be.
         samples: one per id.
+        writer: the system whose form the records have, where that is another than Video-3D-LLM's or ours.
         torn_lines: last lines that a kill cut short (0 or 1).
     """
 
@@ -85,6 +96,7 @@ class PredictionFile:
     form: Literal["json lines", "json list", "json object"]
     samples: tuple[PredictedSample, ...]
     torn_lines: int = 0
+    writer: str = ""
 
 
 def read_predictions(path: Path, task: str) -> PredictionFile:
@@ -108,89 +120,25 @@ def read_predictions(path: Path, task: str) -> PredictionFile:
         form = "json lines"
         records, torn = _json_lines(path, content)
     else:
-        whole = _parse(content, str(path))
+        whole = listed_samples(parse_strictly(content, str(path)))
         if isinstance(whole, list):
             form, records = "json list", [(f"{path}, item {place}", each) for place, each in enumerate(whole)]
         elif isinstance(whole, dict):
             form, records = "json object", [(f"{path}, '{key}'", _keyed(key, value)) for key, value in whole.items()]
         else:
-            raise StereopsisError(f"{path} holds {_shown(whole)}; expected an object {{id: answer}} or one per line")
-    samples = tuple(_sample(record, where, task) for where, record in records if not _of_another(record, task))
-    if not samples:
+            raise StereopsisError(f"{path} holds {shown(whole)}; expected an object {{id: answer}} or one per line")
+    mine = [(where, record) for where, record in records if not _of_another(record, task)]
+    found = [_sample(record, place, where, task) for place, (where, record) in enumerate(mine)]
+    if not found:
         raise StereopsisError(f"{path} holds no prediction {f'of {task}' if records else 'at all'}")
-    refuse_repeated([sample.id for sample in samples], str(path))
-    return PredictionFile(path=path, form=form, samples=samples, torn_lines=torn)
+    refuse_repeated([sample.id for _, sample in found], str(path))
+    samples = tuple(sample for _, sample in found)
+    return PredictionFile(path=path, form=form, samples=samples, torn_lines=torn, writer=found[0][0])
 
 
 def _of_another(record: Any, task: str) -> bool:
     """Whether a record of ours, which names its benchmark, belongs to another one."""
     return isinstance(record, dict) and record.get("task") in all_benchmarks() and record["task"] != task
-
-
-def refuse_repeated(ids: Sequence[str], where: str) -> None:
-    """Raise if an id occurs twice.
-
-    Raises:
-        StereopsisError: with how many, and which.
-    """
-    repeated = [name for name, count in Counter(ids).items() if count > 1]
-    if repeated:
-        raise StereopsisError(
-            f"{where}: {len(repeated)} ids occur more than once ({some(repeated)}); a file that two runs appended to? "
-            "Keep one prediction per sample"
-        )
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few names, for a message."""
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-
-
-def read_boxes(path: Path) -> dict[str, Float[np.ndarray, "boxes 6"]]:
-    """Read ``{scene: [[cx, cy, cz, dx, dy, dz], ...]}``, aligned frame, metres.
-
-    Video-3D-LLM's ``scannet_val_pred_box.json`` has this form, with "scannet/" before each scene, which is taken off.
-
-    Raises:
-        StereopsisError: the file cannot be read, or holds something else.
-    """
-    try:
-        content = _parse(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise StereopsisError(f"{path} cannot be read ({error}); give a JSON file {{scene: [boxes]}}") from error
-    if not isinstance(content, dict):
-        raise StereopsisError(f"{path} holds {_shown(content)}; expected {{scene: [[cx, cy, cz, dx, dy, dz], ...]}}")
-    found = {scene_of(scene): boxes_of(boxes, f"{path}, scene '{scene}'") for scene, boxes in content.items()}
-    if len(found) != len(content):
-        raise StereopsisError(f"{path} names a scene twice, with and without 'scannet/'; keep one of the two")
-    return found
-
-
-def scene_of(name: str) -> str:
-    """A scene's id without the data set's folder before it ("scannet/scene0011_00")."""
-    return name.rsplit("/", 1)[-1]
-
-
-def boxes_of(value: Any, where: str) -> Float[np.ndarray, "boxes 6"]:
-    """A list of boxes, checked.
-
-    Raises:
-        StereopsisError: not lists of six finite numbers with sizes >= 0.
-    """
-    try:
-        boxes = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise StereopsisError(f"{where}: boxes must be lists of six numbers, found {_shown(value)}") from error
-    if boxes.size == 0:
-        return np.zeros((0, 6))
-    if boxes.ndim != 2 or boxes.shape[1] != 6:
-        raise StereopsisError(f"{where}: boxes must be [cx, cy, cz, dx, dy, dz] each, found {_shown(value)}")
-    bad = np.flatnonzero(~np.isfinite(boxes).all(axis=1) | (boxes[:, 3:] < 0).any(axis=1))
-    if len(bad):
-        raise StereopsisError(
-            f"{where}: box {bad[0]} is {boxes[bad[0]].tolist()}; boxes must be finite, with sizes >= 0 (metres)"
-        )
-    return boxes
 
 
 def _is_lines(content: str) -> bool:
@@ -204,7 +152,9 @@ def _is_lines(content: str) -> bool:
         alone = json.loads(first)
     except (ValueError, RecursionError):
         return True  # one line, cut short: said so when it is read as a line
-    said = (*TEXT_KEYS, *BOX_KEYS, "scores", "cosines")
+    if isinstance(alone, dict) and isinstance(alone.get("logs"), list):
+        return False
+    said = (*TEXT_KEYS, *BOX_KEYS, "scores", "cosines", "text", "filtered_resps")
     return isinstance(alone, dict) and all(any(key in alone for key in keys) for keys in (ID_KEYS, said))
 
 
@@ -218,46 +168,33 @@ def _json_lines(path: Path, content: str) -> tuple[list[tuple[str, Any]], int]:
             continue
         where = f"{path}, line {place + 1}"
         try:
-            records.append((where, _parse(line, where)))
-        except _DamagedError:
+            records.append((where, parse_strictly(line, where)))
+        except DamagedError:
             if place == last and place == len(lines) - 1 and records:
                 return records, 1
             raise
     return records, 0
 
 
-class _DamagedError(StereopsisError):
-    """Text that is not JSON."""
-
-
-def _parse(content: str, where: str) -> Any:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            refuse_repeated([key for key, _ in pairs], where)
-        return found
-
-    try:
-        return json.loads(content, object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise _DamagedError(f"{where}: not valid JSON ({error}); write the file again") from error
-
-
 def _keyed(key: str, value: Any) -> Any:
     return {**value, "sample_id": key} if isinstance(value, dict) else {"sample_id": key, "pred_response": value}
 
 
-def _sample(record: Any, where: str, task: str) -> PredictedSample:
+def _sample(record: Any, place: int, where: str, task: str) -> tuple[str, PredictedSample]:
+    """Whose form a record has, and what it says."""
     if not isinstance(record, dict):
-        raise StereopsisError(f"{where}: expected an object with {' or '.join(ID_KEYS)}, found {_shown(record)}")
+        raise StereopsisError(f"{where}: expected an object with {' or '.join(ID_KEYS)}, found {shown(record)}")
+    benchmark = benchmark_named(task)
+    read = understood(record, place, where, benchmark)
+    record = read.record
     found = _first(record, ID_KEYS)
     if isinstance(found, bool) or not isinstance(found, (str, int)):
-        raise StereopsisError(f"{where}: needs an id ({', '.join(ID_KEYS)}), found {_shown(found)}")
+        raise StereopsisError(f"{where}: needs an id ({', '.join(ID_KEYS)}), found {shown(found)}")
     name = str(found)
     where = where if f"'{name}'" in where else f"{where}, sample '{name}'"
-    benchmark = benchmark_named(task)
+    pointed: dict[str, Any]
     if benchmark.points:
-        pointed = _pointed(record, where)
+        pointed = {} if read.instances is not None else _pointed(record, where)
     else:
         pointed = {
             "text": _text(record, where, framed=benchmark.captions),
@@ -267,12 +204,16 @@ def _sample(record: Any, where: str, task: str) -> PredictedSample:
         if benchmark.captions and "boxes" in record and "targets" in record:  # our own: what the caption speaks of
             pointed["boxes"] = boxes_of(record["boxes"], where)
             pointed["true_boxes"] = boxes_of(record["targets"], f"{where}: truth")
-    return PredictedSample(
+    return read.writer, PredictedSample(
         id=name,
         where=where,
         type=_plain(record, ("question_type", "type")),
         scene_id=scene_of(_plain(record, ("scene", "scene_id", "video"))),
         protocol=_plain(record, ("protocol",)),
+        words=read.words,
+        about=read.about,
+        instances=read.instances,
+        by_place=read.by_place,
         **pointed,
     )
 
@@ -283,7 +224,7 @@ def _text(record: Mapping[str, Any], where: str, *, framed: bool) -> str:
         value = value[0]  # ranked answers, or a caption in a list of one
     if not isinstance(value, str):
         raise StereopsisError(
-            f"{where}: needs its answer as text ({', '.join(TEXT_KEYS)}), found {_shown(value)}; "
+            f"{where}: needs its answer as text ({', '.join(TEXT_KEYS)}), found {shown(value)}; "
             "put numbers into quotes, and write an empty answer as an empty text"
         )
     if framed and value.startswith(_CAPTION_START) and value.endswith(_CAPTION_END):
@@ -339,7 +280,7 @@ def _is_flat(value: Any) -> bool:
 
 def _scores(value: Any, where: str) -> Float[np.ndarray, " scores"]:
     numeric = isinstance(value, list) and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
-    wrong = f"{where}: scores must be a list of numbers, one per candidate, found {_shown(value)}"
+    wrong = f"{where}: scores must be a list of numbers, one per candidate, found {shown(value)}"
     if not numeric:
         raise StereopsisError(wrong)
     try:
@@ -362,8 +303,3 @@ def _first(record: Mapping[str, Any], keys: Sequence[str]) -> Any:
 def _plain(record: Mapping[str, Any], keys: Sequence[str]) -> str:
     value = _first(record, keys)
     return value if isinstance(value, str) else ""
-
-
-def _shown(value: Any) -> str:
-    shown = "nothing" if value is None else repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."

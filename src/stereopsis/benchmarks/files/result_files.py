@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stereopsis.benchmarks.files.predictions import refuse_repeated
+from stereopsis.benchmarks.files.strict_json import refuse_repeated
 from stereopsis.benchmarks.records import SampleScore
 from stereopsis.benchmarks.registry import benchmark_names
 from stereopsis.errors import RunFolderError

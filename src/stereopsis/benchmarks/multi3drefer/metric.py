@@ -22,6 +22,12 @@ PROTOCOLS = (
         used_by=("Video-3D-LLM", "3DRS", "Ross3D"),
         default=True,
     ),
+    Protocol(
+        task="multi3drefer",
+        name="named",
+        differs="every object that the system names counts; for systems that name objects instead of scoring them",
+        used_by=("Chat-Scene",),
+    ),
 )
 
 
@@ -55,6 +61,21 @@ def select(
     return order[:count]
 
 
+def score_named(prediction: Prediction) -> dict[str, float]:
+    """F1@0.25 and F1@0.5 of the objects that the system named itself (see `matched_f1`).
+
+    Raises:
+        StereopsisError: it scored candidates and named none.
+    """
+    if prediction.named is None:
+        raise StereopsisError(
+            f"{prediction.label}: protocol 'named' is for systems that name objects; this one scored candidates, which "
+            "protocol 'cumulative' chooses among"
+        )
+    values = matched_f1(prediction.boxes[list(prediction.named)], prediction.targets)
+    return {metric.name: value for metric, value in zip(METRICS, values, strict=True)}
+
+
 def score_sample(
     prediction: Prediction, *, temperature: float = TEMPERATURE, threshold: float = THRESHOLD
 ) -> dict[str, float]:
@@ -64,6 +85,11 @@ def score_sample(
         StereopsisError: proposals have no scores, the zero-target score is missing, or the scores are no
             cosines.
     """
+    if prediction.named is not None:
+        raise StereopsisError(
+            f"{prediction.label}: protocol 'cumulative' needs the candidates' scores with the zero target's last, "
+            "because it chooses among them; boxes alone are scored by protocol 'named'"
+        )
     if len(prediction.boxes) and len(prediction.scores) == 0:
         raise StereopsisError(f"{prediction.label}: its {len(prediction.boxes)} proposals have no scores")
     if prediction.zero_target_score is None:
@@ -80,7 +106,9 @@ def score_sample(
 
 
 def choose(prediction: Prediction) -> list[int]:
-    """The selected proposals (see `select`); none where there are no scores."""
+    """The selected proposals (see `select`), or those that the system named; none where there are no scores."""
+    if prediction.named is not None:
+        return list(prediction.named)
     if not len(prediction.scores) or prediction.zero_target_score is None:
         return []
     return select(prediction.scores, prediction.zero_target_score).tolist()
@@ -107,4 +135,5 @@ def score(predictions: Sequence[Prediction], protocol: str | None = None) -> lis
     """
     require_unique(predictions)
     rules = protocol_of(PROTOCOLS, protocol).name
-    return [sample_score(prediction, score_sample(prediction), protocol=rules) for prediction in predictions]
+    worth = score_named if rules == "named" else score_sample
+    return [sample_score(prediction, worth(prediction), protocol=rules) for prediction in predictions]

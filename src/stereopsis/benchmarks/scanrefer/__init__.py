@@ -2,7 +2,7 @@
 
 from stereopsis.benchmarks.benchmark import Benchmark
 from stereopsis.benchmarks.published import figures_beside
-from stereopsis.benchmarks.scanrefer import metric, prompt, reader
+from stereopsis.benchmarks.scanrefer import metric, prompt, reader, submission
 
 BENCHMARK = Benchmark(
     name="scanrefer",
@@ -11,6 +11,7 @@ BENCHMARK = Benchmark(
     read=reader.read,
     processed=reader.processed,
     files=reader.FILES,
+    submitted=submission.submitted,
     prompt=prompt.prompt,
     target=prompt.target,
     score=metric.score,

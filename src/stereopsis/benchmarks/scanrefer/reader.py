@@ -37,6 +37,7 @@ class Description:
         type: "unique" or "multiple".
         box: of the object, aligned frame, metres; None where the file has none.
         names: its place in the authors' file, which prediction files call it by; none in files grouped by object.
+        counted: whether the type was counted over the file, which states none.
     """
 
     place: str
@@ -48,6 +49,7 @@ class Description:
     type: str
     box: Box | None
     names: tuple[str, ...] = ()
+    counted: bool = False
 
 
 def read(file: AnnotationFile) -> tuple[AnnotationRecord, ...]:
@@ -69,6 +71,7 @@ def read(file: AnnotationFile) -> tuple[AnnotationRecord, ...]:
                     object_ids=(said.object_id,),
                 ),
                 names=said.names,
+                counted_type=said.counted,
                 targets=None if said.box is None else (said.box,),
             ),
         )
@@ -96,7 +99,7 @@ def descriptions(content: Any, where: str) -> list[Description]:
     if all(said.type for said in found):
         return found
     types = unique_or_multiple((said.scene_id, said.object_id, said.object_name) for said in found)
-    return [dataclasses.replace(said, type=type) for said, type in zip(found, types, strict=True)]
+    return [dataclasses.replace(said, type=type, counted=True) for said, type in zip(found, types, strict=True)]
 
 
 def _single(entry: Entry, index: int) -> Description:

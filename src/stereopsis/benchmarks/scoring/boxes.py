@@ -1,18 +1,43 @@
 """Grounding metrics on axis-aligned boxes cx cy cz dx dy dz, metres: matching and F1."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 
 from stereopsis.benchmarks.records import Prediction
+from stereopsis.errors import StereopsisError
 from stereopsis.geometry.boxes import box_volume, intersection_volume
 
 IOU_THRESHOLDS = (0.25, 0.5)
 CAPTION_IOU = 0.5
 """From which overlap on a candidate stands for an object that is to be described."""
 _UNION_ADDED = 1e-8
+CORNERS = 8
+
+
+def box_of_corners(value: Any, where: str) -> list[float]:
+    """The box cx cy cz dx dy dz around eight corners, in any order; of a turned box the one that holds it.
+
+    The published evaluators take the corners' smallest and largest coordinates likewise.
+
+    Args:
+        value: eight points [x, y, z], metres.
+        where: file and sample, for messages.
+
+    Raises:
+        StereopsisError: not eight points of three finite numbers.
+    """
+    try:
+        corners = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        corners = np.zeros(0)
+    if corners.shape != (CORNERS, 3) or not np.isfinite(corners).all():
+        raise StereopsisError(f"{where}: its box must be {CORNERS} corners [x, y, z] of finite numbers (metres)")
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    return [*((low + high) / 2).tolist(), *(high - low).tolist()]
 
 
 def evaluated_iou(a: Float[np.ndarray, "n 6"], b: Float[np.ndarray, "m 6"]) -> Float[np.ndarray, "n m"]:
