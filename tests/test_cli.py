@@ -240,6 +240,20 @@ def test_the_dummy_goes_through_everything_without_weights(stereopsis, tiny_room
     assert len((out / "evaluation" / "records.jsonl").read_text().splitlines()) == 12
 
 
+def test_questions_without_public_answers_end_in_a_submission(stereopsis, tiny_rooms, tmp_path):
+    """ScanQA's test splits: asked, told that nothing is scored, and written as the server takes them."""
+    rooms = sorted(path.name for path in tiny_rooms.iterdir() if path.is_dir())
+    file, out = tmp_path / "ScanQA_v1.0_test_wo_obj.json", tmp_path / "dummy"
+    asked = [{"scene_id": room, "question_id": f"test-{n}", "question": "Where?"} for n, room in enumerate(rooms)]
+    file.write_text(json.dumps(asked))
+    arguments = ("evaluate", "dummy", "--scenes", tiny_rooms, "-o", out, "--annotations", f"scanqa={file}")
+    said = stereopsis(*arguments, "--benchmarks", "scanqa")
+    assert said.code == 0, said.err
+    sent = out / "evaluation" / "submission_scanqa.json"
+    assert f"Submission: {sent}\n" in said.out
+    assert [each["question_id"] for each in json.loads(sent.read_text())] == [each["question_id"] for each in asked]
+
+
 def test_probe_joins_scores_with_an_evaluation_and_draws(stereopsis, finished_run, tiny_rooms, tmp_path):
     """Figures by layer on the page, a sheet per scene, quartiles where an evaluation of the same scenes is named."""
     evaluated = stereopsis("evaluate", finished_run.folder, "--scenes", tiny_rooms, "-o", tmp_path / "e", "--no-meteor")

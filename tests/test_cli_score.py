@@ -253,3 +253,36 @@ def test_real_sqa3d_oracle_scores_all_and_shuffled_answers_the_floor(run, sqa3d,
     gap = json.loads((tmp_path / "diff.json").read_text())["tasks"]["sqa3d"]["overall"]["em"]
     assert gap["difference"] == pytest.approx(100 - figures["shuffled"]["em"])
     assert (gap["losses"], gap["p_value"]) == (0, pytest.approx(1 / 501))
+
+
+def test_score_writes_what_the_benchmarks_server_takes(run, tmp_path):
+    """ScanQA's test files have no answers: they are sent, not scored. Ten answers each, the last one repeated."""
+    asked = [
+        {"scene_id": "scene0707_00", "question_id": f"test-{n}", "question": "Where?", "object_ids": [3]}
+        for n in (0, 1)
+    ]
+    file, path, out = tmp_path / "ScanQA_v1.0_test_w_obj.json", tmp_path / "p.json", tmp_path / "new" / "sent.json"
+    file.write_text(json.dumps(asked))
+    path.write_text(
+        json.dumps([{"question_id": "test-1", "answer_top10": ["left", "right"]}, {"id": "test-0", "answer": "up"}])
+    )
+    said = run("score", path, "-b", "scanqa", "-a", file, "--submission", out)
+    assert "nothing was scored" in said
+    assert json.loads(out.read_text()) == [
+        {"scene_id": "scene0707_00", "question_id": "test-0", "answer_top10": ["up"] * 10, "bbox": []},
+        {"scene_id": "scene0707_00", "question_id": "test-1", "answer_top10": ["left"] + ["right"] * 9, "bbox": []},
+    ]
+    with pytest.raises(StereopsisError, match="no answer to compare with"):
+        run("score", path, "-b", "scanqa", "-a", file)
+    file.write_text(json.dumps([{**each, "answers": ["left"]} for each in asked]))
+    said = run("score", path, "-b", "scanqa", "-a", file, "--submission", out, "--no-meteor", "--json", tmp_path / "f")
+    figures = json.loads((tmp_path / "f").read_text())
+    assert (figures["em"], figures["em_10"], figures["em_r"]) == (50.0, 50.0, 50.0)
+    again = run("score", out, "-b", "scanqa", "-a", file, "--no-meteor")  # its own file is read back
+    assert "50.00" in again
+
+
+def test_a_submission_is_written_for_benchmarks_with_a_server_alone(run, records, tmp_path):
+    records(QUESTIONS)
+    with pytest.raises(StereopsisError, match=r"sqa3d has no server .* can be written for scanqa"):
+        run("score", answers(tmp_path, 3), "-b", "sqa3d", "-a", "x", "--submission", tmp_path / "s.json")

@@ -1,12 +1,16 @@
 """What is asked: canonical order, limits, and everything that would only be noticed hours later."""
 
 import dataclasses
+import json
 
 import pytest
 
 from stereopsis.benchmarks import benchmark_names
 from stereopsis.errors import SceneError, StereopsisError
+from stereopsis.evaluation.predictors import DummyPredictor
 from stereopsis.evaluation.questions import attach, counts, parse_benchmarks, questions
+from stereopsis.evaluation.records import read_results
+from stereopsis.evaluation.resumable import run_evaluation
 from stereopsis.evaluation.sharding import Processes, join, share
 
 
@@ -100,3 +104,26 @@ def test_one_process_is_alone(monkeypatch):
     assert join() == Processes()
     assert join().main
     join().wait()
+
+
+def test_questions_whose_answers_the_authors_keep_are_asked_and_sent(hand_scene, tmp_path):
+    """Beside scored ones of another benchmark: records without scores, and the file that the server takes."""
+    scene = hand_scene(
+        "s",
+        [
+            {"task": "scanqa", "text": "How many cubes?", "id": "test-0"},
+            {"task": "scanqa", "text": "Is there a cube?", "id": "test-1"},
+            {"task": "sqa3d", "text": "Is there a cube?", "situation": "I stand.", "answers": ("yes",)},
+        ],
+    )
+    tasks = run_evaluation(DummyPredictor(), questions([scene], ("scanqa", "sqa3d")), tmp_path / "both")
+    assert list(tasks) == ["sqa3d"]
+    sent = json.loads((tmp_path / "both" / "submission_scanqa.json").read_text())
+    assert [(each["question_id"], each["answer_top10"][0]) for each in sent] == [("test-0", "two"), ("test-1", "yes")]
+    records, _ = read_results(tmp_path / "both")
+    assert [bool(record["scores"]) for record in records] == [False, False, True]
+    alone = run_evaluation(DummyPredictor(), questions([scene], ("scanqa",)), tmp_path / "alone")
+    assert alone == {}
+    mixed = hand_scene("s", [{"task": "scanqa", "text": "t", "id": "x"}, {"task": "scanqa", "answers": ("a",)}])
+    with pytest.raises(StereopsisError, match="1 questions cannot be evaluated: scanqa 'x' has no answer"):
+        questions([mixed], ("scanqa",))

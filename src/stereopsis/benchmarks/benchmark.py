@@ -135,6 +135,10 @@ class Benchmark:
         """Whether every annotation speaks of exactly one object."""
         return self.captions or (self.points and not self.zero_target)
 
+    def unanswered(self, annotations: Iterable[Annotation]) -> bool:
+        """Whether these are questions of a split whose answers the authors keep, to be sent to them."""
+        return self.submission is not None and not any(text.strip() for each in annotations for text in each.answers)
+
     @property
     def scored_alone(self) -> bool:
         """Whether what a sample is worth does not depend on the other samples."""

@@ -268,6 +268,7 @@ def evaluate(
     Start it again to go on where it was stopped; torchrun or 'accelerate launch' share the scenes over processes.
     """
     before_evaluation(console, model, overrides or [], scenes, rooms, annotations or [])
+    from stereopsis.benchmarks.files.submissions import submissions
     from stereopsis.evaluation.evaluate_run import Request, execute, make_plan
     from stereopsis.evaluation.evaluate_run import dry_run as tell
     from stereopsis.evaluation.questions import parse_annotation_files, parse_protocols
@@ -299,6 +300,8 @@ def evaluate(
         with phase("Writing the report", console=console):
             page = write_report(plan.output, scenes=found)
         console.print(text_table(plan.output))
+        for sent in submissions(plan.evaluation):
+            _show("Submission:", sent)
         _show("Report:", page)
 
 

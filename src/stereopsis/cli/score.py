@@ -16,7 +16,8 @@ from stereopsis.cli.benchmark_names import declared_names
 from stereopsis.errors import StereopsisError
 
 if TYPE_CHECKING:
-    from stereopsis.benchmarks import Prediction, SampleScore, Summary
+    from stereopsis.benchmarks import Summary
+    from stereopsis.benchmarks.files.matching import ScoredFile
     from stereopsis.benchmarks.files.result_files import ScoredResult
     from stereopsis.benchmarks.scoring.comparison import MetricComparison, TaskComparison
 
@@ -61,39 +62,59 @@ def score(
     name: Annotated[
         str | None, typer.Option(help="What tables call this result; the file's name if not given.")
     ] = None,
+    submission: Annotated[
+        Path | None, typer.Option(help="Write the answers in the form that the benchmark's own server takes.")
+    ] = None,
 ) -> None:
     """Score a file of predictions, whoever made it: the formats of Video-3D-LLM, 3DRS and Ross3D, or {id: answer}.
 
     Shows every metric with its 95 % interval over scenes, by question type too.
     """
-    from stereopsis.benchmarks import protocols_of, read_annotation_records, summarise
+    from stereopsis.benchmarks import benchmark_named, protocols_of, read_annotation_records
     from stereopsis.benchmarks import score as score_predictions
     from stereopsis.benchmarks.files.box_files import read_boxes
-    from stereopsis.benchmarks.files.matching import require_captions, score_file
+    from stereopsis.benchmarks.files.matching import read_file, require_captions, score_file
     from stereopsis.benchmarks.files.predictions import read_predictions
+    from stereopsis.benchmarks.files.submissions import write_submission
 
     task = _task(benchmark)
     named = protocols_of(None if protocol is None else {task: protocol})[task].name
     records = read_annotation_records(task, annotations)
     file = read_predictions(predictions, task)
     require_captions(file, task, named)
+    proposals = None if boxes is None else read_boxes(boxes)
+    if submission is not None:
+        said = read_file(file, records, proposals=proposals, missing_as_wrong=missing_as_wrong)
+        write_submission(submission, task, said.predictions)
+        console.print(f"Submission: [bold]{escape(str(submission.resolve()))}[/bold]", highlight=False, soft_wrap=True)
+        if benchmark_named(task).unanswered(record.annotation for record in records):
+            _tell((*said.notes, "These annotations have no answers, so nothing was scored."))
+            return
     scored = score_file(
         file,
         records,
         lambda each: score_predictions(each, protocols={task: named}, meteor=meteor),
-        proposals=None if boxes is None else read_boxes(boxes),
+        proposals=proposals,
         missing_as_wrong=missing_as_wrong,
     )
-    summary = summarise(scored.samples)[task]
-    console.print(_summary_table(predictions.name if name is None else name, summary))
-    for metric, reason in summary.unavailable.items():
-        console.print(f"[yellow]note:[/yellow] no {escape(metric)}: {escape(reason)}", highlight=False, soft_wrap=True)
-    for note in scored.notes:
-        console.print(f"[yellow]note:[/yellow] {escape(note)}", highlight=False, soft_wrap=True)
+    _show(scored, name or predictions.name, json_file)
+    if output is not None:
+        _keep(output, scored, name or predictions.stem)
+
+
+def _show(scored: "ScoredFile", title: str, json_file: Path | None) -> None:
+    from stereopsis.benchmarks import summarise
+
+    (summary,) = summarise(scored.samples).values()
+    console.print(_summary_table(title, summary))
+    _tell((*(f"no {metric}: {reason}" for metric, reason in summary.unavailable.items()), *scored.notes))
     if json_file is not None:
         _write_json(json_file, flat_figures(summary))
-    if output is not None:
-        _keep(output, scored.predictions, scored.samples, summary, name or predictions.stem)
+
+
+def _tell(notes: Sequence[str]) -> None:
+    for note in notes:
+        console.print(f"[yellow]note:[/yellow] {escape(note)}", highlight=False, soft_wrap=True)
 
 
 def flat_figures(summary: "Summary") -> dict[str, float]:
@@ -175,17 +196,14 @@ def _task(name: str) -> str:
     return benchmark_named(name).name
 
 
-def _keep(
-    folder: Path,
-    predictions: "Sequence[Prediction]",
-    samples: "Sequence[SampleScore]",
-    summary: "Summary",
-    name: str,
-) -> None:
+def _keep(folder: Path, scored: "ScoredFile", name: str) -> None:
+    from stereopsis.benchmarks import summarise
     from stereopsis.evaluation.records import record_of, summary_dict, write_results
 
+    (summary,) = summarise(scored.samples).values()
+
     # what the score needs besides comes first, so that the record's own fields keep their form
-    records = [{**s.to_dict(), **record_of(p, s)} for p, s in zip(predictions, samples, strict=True)]
+    records = [{**s.to_dict(), **record_of(p, s)} for p, s in zip(scored.predictions, scored.samples, strict=True)]
     settings = {"name": name, "stereopsis": __version__, "protocols": {summary.task: summary.protocol}}
     write_results(folder, records, summary_dict({summary.task: summary}), settings)
     console.print(f"Every sample: [bold]{escape(str(folder.resolve()))}[/bold]", highlight=False, soft_wrap=True)

@@ -145,7 +145,8 @@ def questions(scenes: Iterable[Scene], tasks: Sequence[str], limit: int | None =
     Raises:
         SceneError: two scenes share an id.
         StereopsisError: two questions of a benchmark share an id, a question speaks of an object that its scene
-            lacks, or it lacks its answer or its one target; tells how many, and the first of them.
+            lacks, or it lacks its answer or its one target; tells how many, and the first of them. A benchmark none of
+            whose questions has an answer may have its own server, and is asked.
     """
     asked: list[EvaluationSample] = []
     taken: Counter[str] = Counter()
@@ -158,7 +159,8 @@ def questions(scenes: Iterable[Scene], tasks: Sequence[str], limit: int | None =
         if chosen:
             asked.append(EvaluationSample(scene=scene, annotations=tuple(chosen)))
     _check_unique(asked)
-    problems = [text for each in asked for a in each.annotations if (text := _problem(a, each.scene)) is not None]
+    kept = unanswered_tasks(asked)
+    problems = [text for each in asked for a in each.annotations if (text := _problem(a, each.scene, kept)) is not None]
     if problems:
         raise StereopsisError(
             f"{len(problems)} questions cannot be evaluated: {_some(problems, '; ')}. Correct the annotations, or "
@@ -214,7 +216,16 @@ def _check_unique(asked: Sequence[EvaluationSample]) -> None:
         )
 
 
-def _problem(annotation: Annotation, scene: Scene) -> str | None:
+def unanswered_tasks(asked: Iterable[EvaluationSample]) -> tuple[str, ...]:
+    """Benchmarks none of whose questions has an answer, as their authors keep those: asked, but not scored."""
+    by_task: dict[str, list[Annotation]] = {}
+    for each in asked:
+        for annotation in each.annotations:
+            by_task.setdefault(annotation.task, []).append(annotation)
+    return tuple(task for task, found in by_task.items() if benchmark_named(task).unanswered(found))
+
+
+def _problem(annotation: Annotation, scene: Scene, unanswered: Sequence[str]) -> str | None:
     what = f"{annotation.task} '{annotation.id}'"
     known = {item.id for item in scene.objects}
     absent = [i for i in annotation.object_ids if i not in known]
@@ -223,6 +234,8 @@ def _problem(annotation: Annotation, scene: Scene) -> str | None:
     benchmark = benchmark_named(annotation.task)
     if benchmark.one_target and len(annotation.object_ids) != 1:
         return f"{what} needs exactly one object, it has {len(annotation.object_ids)}"
+    if annotation.task in unanswered:
+        return None
     if not benchmark.points and not any(answer.strip() for answer in annotation.answers):
         return f"{what} has no answer to compare with"
     return None

@@ -13,11 +13,12 @@ from rich.console import Console
 
 from stereopsis import __version__
 from stereopsis.annotations import Annotation
-from stereopsis.benchmarks import SampleScore, benchmark_named, score, summarise
+from stereopsis.benchmarks import Prediction, SampleScore, benchmark_named, score, summarise
+from stereopsis.benchmarks.files.submissions import SUBMISSION_FILE, write_submission
 from stereopsis.data.pack import candidate_boxes
 from stereopsis.errors import RunFolderError, StereopsisError
 from stereopsis.evaluation.predictors import Failure, Outcome, Pass, Predictor, spoken_prediction
-from stereopsis.evaluation.questions import EvaluationSample, Key, counts, fingerprint_of, key_of
+from stereopsis.evaluation.questions import EvaluationSample, Key, counts, fingerprint_of, key_of, unanswered_tasks
 from stereopsis.evaluation.records import (
     RECORDS_FILE,
     SUMMARY_FILE,
@@ -178,6 +179,8 @@ def _record(
 ) -> dict[str, Any] | Failure:
     if isinstance(outcome, Failure):
         return outcome
+    if benchmark_named(annotation.task).unanswered([annotation]):
+        return record_of(outcome, None, protocol=protocols[annotation.task], sample_score=None, **stamp)
     try:
         sample = sample_score_of(outcome, protocols)
     except StereopsisError as error:
@@ -207,11 +210,15 @@ def _merge(
     proposals = str(settings["predictor"].get("proposals", "detector"))
     kept: dict[Key, SampleScore] = {}
     rules, words = predictor.protocols, []
+    open_tasks = unanswered_tasks(asked)
+    sent: dict[str, list[Prediction]] = {task: [] for task in open_tasks}
     for each in asked:
         boxes = candidate_boxes(each.scene, proposals)
         for a in each.annotations:
             record = found[key_of(a)]
-            if benchmark_named(a.task).scored_alone:
+            if a.task in sent:
+                sent[a.task].append(Prediction(annotation=a, text=record["prediction"]))
+            elif benchmark_named(a.task).scored_alone:
                 kept[key_of(a)] = SampleScore.from_dict(record["sample_score"])
             else:
                 words.append(spoken_prediction(a, each.scene, boxes, record["prediction"], rules[a.task]))
@@ -220,12 +227,14 @@ def _merge(
     records, timings, samples = [], [], []
     for each in asked:
         for a in each.annotations:
-            record, sample = found[key_of(a)], kept[key_of(a)]
+            record, sample = found[key_of(a)], kept.get(key_of(a))
             seconds, _ = record.pop("seconds"), record.pop("sample_score")
             timings.append({"task": a.task, "id": a.id, "scene_id": a.scene_id, "seconds": seconds})
             records.append({**record, **score_fields(sample)})
-            samples.append(sample)
+            samples += [] if sample is None else [sample]
     tasks = summary_dict(summarise(samples))
+    for task, predictions in sent.items():
+        write_submission(folder / SUBMISSION_FILE.format(task=task), task, predictions)
     write_atomic(folder / TIMINGS_FILE, "".join(json.dumps(timing) + "\n" for timing in timings), error=RunFolderError)
     write_atomic(folder / RECORDS_FILE, "".join(json.dumps(record) + "\n" for record in records), error=RunFolderError)
     summary = {"settings": dict(settings), "tasks": tasks}

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from stereopsis.benchmarks.files.submissions import submissions
 from stereopsis.errors import RunFolderError
 from stereopsis.evaluation.questions import Key
 from stereopsis.evaluation.records import RECORDS_FILE, SUMMARY_FILE, TIMINGS_FILE
@@ -194,6 +195,8 @@ def clear(folder: Path) -> None:
     """Remove an evaluation; what makes it count as finished goes first."""
     for name in (SUMMARY_FILE, RECORDS_FILE, TIMINGS_FILE):
         (folder / name).unlink(missing_ok=True)
+    for sent in submissions(folder):
+        sent.unlink()
     if (folder / PARTS_FOLDER).is_dir():
         shutil.rmtree(folder / PARTS_FOLDER)
     (folder / SETTINGS_FILE).unlink(missing_ok=True)

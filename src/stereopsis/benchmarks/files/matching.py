@@ -25,22 +25,31 @@ _ANYWHERE = np.array([[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class ScoredFile:
-    """What a prediction file was worth.
+class ReadFile:
+    """What a prediction file says about each annotation.
 
     Attributes:
         predictions: one per annotation, in the annotations' order; missing ones have an empty answer.
-        samples: their scores, in the same order; missing ones score 0 in every metric.
         missing: ids of annotations that nobody answered.
         extra: ids in the file that no annotation has; they were left out.
         notes: what a reader of the figures has to know, as sentences.
     """
 
     predictions: tuple[Prediction, ...]
-    samples: tuple[SampleScore, ...]
     missing: tuple[str, ...]
     extra: tuple[str, ...]
     notes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ScoredFile(ReadFile):
+    """What a prediction file was worth.
+
+    Attributes:
+        samples: the predictions' scores, in the same order; missing ones score 0 in every metric.
+    """
+
+    samples: tuple[SampleScore, ...]
 
 
 def score_file(
@@ -51,7 +60,32 @@ def score_file(
     proposals: Boxes | None = None,
     missing_as_wrong: bool = False,
 ) -> ScoredFile:
-    """Pair a file's samples with annotations and score them.
+    """Pair a file's samples with annotations and score them; arguments and errors of `read_file`.
+
+    Args:
+        file: what was predicted.
+        records: the annotations.
+        score: the benchmark's scoring, under the protocol wanted.
+        proposals: candidates by scene.
+        missing_as_wrong: annotations without prediction score 0 instead of being refused.
+    """
+    read = read_file(file, records, proposals=proposals, missing_as_wrong=missing_as_wrong)
+    absent = set(read.missing)
+    samples = tuple(
+        dataclasses.replace(sample, scores=dict.fromkeys(sample.scores, 0.0)) if sample.id in absent else sample
+        for sample in score(read.predictions)
+    )
+    return ScoredFile(**{each.name: getattr(read, each.name) for each in dataclasses.fields(read)}, samples=samples)
+
+
+def read_file(
+    file: PredictionFile,
+    records: Sequence[AnnotationRecord],
+    *,
+    proposals: Boxes | None = None,
+    missing_as_wrong: bool = False,
+) -> ReadFile:
+    """Pair a file's samples with annotations.
 
     A sample belongs to the annotation whose id it has, or one of its other names (the ``sample_id`` of the official
     repositories); a caption also to the object of its scene that has its reference captions. Where a name is
@@ -61,10 +95,9 @@ def score_file(
         file: what was predicted.
         records: the annotations of a whole split, of one benchmark. Where they have no true boxes, the prediction
             file's own ``gt_response`` is taken, which is noted.
-        score: the benchmark's scoring, under the protocol wanted.
         proposals: candidates by scene, for files that hold only scores, and to tell which objects to describe no
             candidate finds.
-        missing_as_wrong: annotations without prediction score 0 instead of being refused.
+        missing_as_wrong: annotations without prediction get an empty answer instead of being refused.
 
     Raises:
         StereopsisError: no sample belongs to any annotation, annotations are without prediction, two samples answer
@@ -86,13 +119,8 @@ def score_file(
     asked = any(pair.query is not None for pair in pairs)
     names = any(pair.sample is not None and pair.sample.scores is None for pair in pairs)
     predictions = tuple(_prediction(pair, proposals or {}, asked, names) for pair in pairs)
-    absent = set(missing)
-    samples = tuple(
-        dataclasses.replace(sample, scores=dict.fromkeys(sample.scores, 0.0)) if sample.id in absent else sample
-        for sample in score(predictions)
-    )
     notes = (*untold, *_notes(file, pairs, missing, extra))
-    return ScoredFile(predictions=predictions, samples=samples, missing=missing, extra=tuple(extra), notes=notes)
+    return ReadFile(predictions=predictions, missing=missing, extra=tuple(extra), notes=notes)
 
 
 def require_captions(file: PredictionFile, task: str, protocol: str) -> None:

@@ -2,7 +2,7 @@
 
 from stereopsis.benchmarks.benchmark import Benchmark
 from stereopsis.benchmarks.published import figures_beside
-from stereopsis.benchmarks.scanqa import metric, prompt, reader
+from stereopsis.benchmarks.scanqa import metric, prompt, reader, submission
 
 BENCHMARK = Benchmark(
     name="scanqa",
@@ -13,6 +13,7 @@ BENCHMARK = Benchmark(
     files=reader.FILES,
     prompt=prompt.prompt,
     target=prompt.target,
+    submission=submission.submission,
     normalise=metric.normalise,
     score=metric.score,
     metrics=metric.METRICS,

@@ -33,7 +33,8 @@ def question_type(question: str) -> str:
 def read(file: AnnotationFile) -> tuple[AnnotationRecord, ...]:
     """Annotations of the authors' file; ids are the authors' question ids, as in the processed form.
 
-    The test splits have no answers and cannot be scored.
+    The test splits have no answers and cannot be scored, but answered (`submission`); their scenes' objects are not
+    public, so none are kept.
 
     Raises:
         StereopsisError: the file has another form, an entry is damaged, or an id is there twice.
@@ -52,7 +53,7 @@ def read(file: AnnotationFile) -> tuple[AnnotationRecord, ...]:
             type=question_type(question),
             text=question,
             answers=entry.texts("answers") if "answers" in entry.content else (),
-            object_ids=entry.integers("object_ids") if "object_ids" in entry.content else (),
+            object_ids=entry.integers("object_ids") if {"object_ids", "answers"} <= entry.content.keys() else (),
         )
         names = tuple(f"scanqa_{key}_{number}" for number in range(max(1, len(annotation.answers))))
         placed.append((entry.place, AnnotationRecord(annotation=annotation, names=names)))
