@@ -15,6 +15,7 @@ ORDER = (
     "errors",
     "extras",
     "files",
+    "model_files",
     "reading",
     "objective_sections",
     "progress",
@@ -42,7 +43,7 @@ ORDER = (
 )
 """Bottom to top; what stands first knows nothing of what comes later."""
 
-LIGHT = ("errors", "extras", "files", "reading", "progress", "annotations", "geometry", "scenes")
+LIGHT = ("errors", "extras", "files", "model_files", "reading", "progress", "annotations", "geometry", "scenes")
 HEAVY = ("torch", "transformers", "diffusers", "accelerate", "tokenizers", "safetensors")
 FORBIDDEN_NAMES = ("utils", "util", "common", "helpers", "helper", "misc")
 MOST_LINES = 400

@@ -15,9 +15,10 @@ from stereopsis.data.batch import SceneProposals
 from stereopsis.data.pack import Conversation, ScenePack
 from stereopsis.data.views import Views, cell_coordinates, cells_in_boxes
 from stereopsis.errors import CheckpointError
+from stereopsis.model_files import HEADS_FILE
 from stereopsis.models.inference import EnteredScene
 from stereopsis.models.released import convert_from_released
-from stereopsis.models.storage import HEADS_FILE, load_model
+from stereopsis.models.storage import load_model
 from stereopsis.objectives import CrossView, Denoiser, DenoiserConfig, GroundingLoss
 from stereopsis.objectives.set import ObjectiveSet
 from stereopsis.packs.build import TOKEN_SHARE

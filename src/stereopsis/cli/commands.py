@@ -194,7 +194,13 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one in recipes/.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Run folder to make.")],
     overrides: Overrides = None,
-    resume: Annotated[bool, typer.Option(help="Continue the run in --output from its newest checkpoint.")] = False,
+    init_from: Annotated[
+        Path | None, typer.Option("--init-from", help="Start from the weights of this finished run, heads included.")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(help="Continue the run in --output from its newest checkpoint, perhaps with more training.steps."),
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the run in --output.")] = False,
     pictures: Annotated[int, typer.Option(min=0, help="Draw reconstructions of so many scenes at the end.")] = 3,
 ) -> None:
@@ -206,9 +212,10 @@ def train(
         say(console, f"Reading the recipe {recipe}")
     from stereopsis.training.preflight import advice, check_extras, check_places, told_sources
     from stereopsis.training.recipe import load_recipe
-    from stereopsis.training.run_folder import check_run_folder, how_to_go_on
+    from stereopsis.training.run_folder import check_run_folder, how_to_go_on, start_from
 
-    plan = load_recipe(recipe, overrides or [])
+    start = [] if init_from is None else start_from(init_from)
+    plan = load_recipe(recipe, [*start, *(overrides or [])])
     check_run_folder(output, plan, resume=resume, overwrite=overwrite)
     check_places(plan)
     advise(lambda: how_to_go_on(output, plan))

@@ -7,8 +7,9 @@ from typing import Any
 
 from stereopsis.benchmarks import benchmark_named, trained_benchmarks
 from stereopsis.errors import RunFolderError, StereopsisError
+from stereopsis.model_files import CONFIG_FILE, RELEASED_CONFIG, SPATIAL_FILE
 from stereopsis.models.lora import base_of
-from stereopsis.models.storage import CONFIG_FILE, RELEASED_CONFIG, SPATIAL_FILE, read_settings
+from stereopsis.models.storage import read_settings
 from stereopsis.training.recipe import Recipe, load_recipe, recipe_with
 from stereopsis.training.train_run import RECIPE_FILE
 

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
 from stereopsis.annotations import COORD_TOKEN, GROUND_TOKEN
 from stereopsis.errors import CheckpointError, did_you_mean
+from stereopsis.model_files import CONFIG_FILE, HEADS_FILE, RELEASED_CONFIG, SPATIAL_FILE
 from stereopsis.models.adapter import Adapter
 from stereopsis.models.attention import Attention
 from stereopsis.models.families import FAMILIES
@@ -25,13 +26,8 @@ from stereopsis.weights.manifest import check_manifest, write_manifest
 from stereopsis.weights.mistaken import what_it_is
 from stereopsis.weights.pretrained import open_pretrained
 
-CONFIG_FILE = "spatial_config.json"
-SPATIAL_FILE = "spatial.safetensors"
 OFFICIAL_TYPES = ("llava_llama", "llava_mistral", "llava_mixtral", "llava_mpt", "llava_qwen")
 """What LLaVA's own code writes as ``model_type``."""
-HEADS_FILE = "training_heads.safetensors"
-RELEASED_CONFIG = "released_config.json"
-"""The official code's config.json of a converted model, which travels with what is trained from it."""
 GROUNDING_KEY = "grounding_head"
 """In ``spatial_config.json``: whether a grounding head belongs to the model; false where it will start untrained."""
 SCHEMA = 1
@@ -199,11 +195,7 @@ def load_tensors(module: nn.Module, path: Path, *, only: tuple[str, ...] = ("",)
     Raises:
         CheckpointError: names the first keys that are missing, unknown or of another shape.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            stored = {key: file.get_tensor(key) for key in file.keys() if key.startswith(only)}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors ({error}); {_REMEDY}") from error
+    stored = {key: tensor for key, tensor in _stored(path).items() if key.startswith(only)}
     own = module.state_dict()
     wrong = [k for k in own if k in stored and stored[k].shape != own[k].shape]
     missing, unknown = sorted(own.keys() - stored.keys()), sorted(stored.keys() - own.keys())
@@ -214,6 +206,36 @@ def load_tensors(module: nn.Module, path: Path, *, only: tuple[str, ...] = ("",)
             f"{[(k, tuple(stored[k].shape), tuple(own[k].shape)) for k in wrong[:3]]}"
         )
     module.load_state_dict(stored)
+
+
+def load_common_tensors(module: nn.Module, path: Path) -> list[str]:
+    """Load what a module and a safetensors file both have; the rest stays as it is.
+
+    Returns:
+        The keys that were loaded.
+
+    Raises:
+        CheckpointError: nothing is common to both, or something has another shape.
+    """
+    stored, own = _stored(path), module.state_dict()
+    common = [key for key in own if key in stored]
+    wrong = [
+        (key, tuple(stored[key].shape), tuple(own[key].shape)) for key in common if stored[key].shape != own[key].shape
+    ]
+    if wrong:
+        raise CheckpointError(f"{path} belongs to another architecture: {len(wrong)} of another shape {wrong[:3]}")
+    if own and not common:
+        raise CheckpointError(f"{path} holds none of the heads that are trained here; it has {sorted(stored)[:3]}")
+    module.load_state_dict({key: stored[key] for key in common}, strict=False)
+    return common
+
+
+def _stored(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors ({error}); {_REMEDY}") from error
 
 
 def _part(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -11,8 +11,8 @@ from rich.console import Console
 from stereopsis.data.pack import ScenePack
 from stereopsis.errors import RecipeError, RunFolderError, StereopsisError
 from stereopsis.files import write_atomic
+from stereopsis.model_files import HEADS_FILE
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.models.storage import HEADS_FILE
 from stereopsis.packs.build import build_pack
 from stereopsis.packs.targets import Teachers
 from stereopsis.precision import choose_precision

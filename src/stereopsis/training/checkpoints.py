@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from stereopsis.errors import CheckpointError
+from stereopsis.model_files import HEADS_FILE, SPATIAL_FILE
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.models.storage import HEADS_FILE, SPATIAL_FILE, load_tensors, restore_backbone
+from stereopsis.models.storage import load_tensors, restore_backbone
 from stereopsis.reading import read_json
 from stereopsis.training.shards import check_engine_files, check_shards
 from stereopsis.weights.manifest import MANIFEST_FILE, check_manifest

@@ -16,8 +16,9 @@ from safetensors import safe_open
 from stereopsis.data.pack import ScenePack
 from stereopsis.errors import RecipeError, RunFolderError
 from stereopsis.files import replacing
+from stereopsis.model_files import HEADS_FILE
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.models.storage import HEADS_FILE, load_model, load_tensors
+from stereopsis.models.storage import load_model, load_tensors
 from stereopsis.objective_sections import ObjectivesSection
 from stereopsis.objectives.reconstruction_base import ReconstructionObjective
 from stereopsis.packs.dataset import PackDataset

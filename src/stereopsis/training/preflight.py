@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stereopsis.errors import CheckpointError, RecipeError, SceneError
 from stereopsis.extras import require_extras
+from stereopsis.model_files import HEADS_FILE
 from stereopsis.training.recipe import Recipe
 from stereopsis.training.run_folder import require_base
 from stereopsis.training.sections import SourceSection
@@ -28,6 +29,9 @@ def check_places(recipe: Recipe) -> None:
     for key, cache in (("data.cache", recipe.data.cache), ("teachers.cache", recipe.teachers.cache)):
         _check_cache(key, cache)
     check_scenes(recipe.data.sources, "data.sources")
+    heads = require_base(recipe) / HEADS_FILE
+    if recipe.model.heads == "base" and not heads.is_file():
+        raise CheckpointError(f"model.heads: the base has none ({heads}); 'fresh' trains new ones")
     start = recipe.denoiser.init
     if start is not None and not start.exists():
         raise CheckpointError(f"denoiser.init: there is no {start}; name the file or folder of a released denoiser")

@@ -1,12 +1,15 @@
 """What a run folder holds, and which folders are refused before torch is imported."""
 
 import contextlib
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from stereopsis.errors import CheckpointError, RunFolderError
 from stereopsis.files import locked
+from stereopsis.model_files import CONFIG_FILE, HEADS_FILE, SPATIAL_FILE
 from stereopsis.training.recipe import Recipe, load_recipe
 
 RECIPE_FILE = "recipe.yaml"
@@ -15,8 +18,8 @@ MODEL_FOLDER = "model"
 CHECKPOINTS = "checkpoints"
 LOCK_FILE = ".training.lock"
 TINY_BASE = Path(__file__).resolve().parent.parent / "assets" / "tiny_base"
-SPATIAL_FILES = ("spatial_config.json", "spatial.safetensors")
-"""What `stereopsis.models.storage` writes of a model's spatial part."""
+MAY_CHANGE = ("keep", "log_every", "on_nonfinite", "save_every", "steps", "threads")
+"""Keys of ``training:`` that a run may be resumed with other values of."""
 
 
 def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
@@ -27,11 +30,7 @@ def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: b
     """
     if (folder / RECIPE_FILE).exists():
         if resume:
-            if _deciding(load_recipe(folder / RECIPE_FILE)) != _deciding(recipe):
-                raise RunFolderError(
-                    f"{folder} holds a run of another recipe; resume it with its own recipe ({folder / RECIPE_FILE}), "
-                    "or choose another --output"
-                )
+            _check_continues(folder, load_recipe(folder / RECIPE_FILE), recipe)
             return
         if not overwrite:
             raise RunFolderError(
@@ -44,9 +43,34 @@ def check_run_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: b
         raise RunFolderError(f"{folder} holds no run to resume; leave --resume out to start one")
 
 
-def _deciding(recipe: Recipe) -> Recipe:
-    """What of a recipe decides its numbers: a run that diverged may go on and leave bad steps out."""
-    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"on_nonfinite": "stop"})})
+def _check_continues(folder: Path, begun: Recipe, recipe: Recipe) -> None:
+    """Refuse to go on with what is no continuation of a run.
+
+    Raises:
+        RunFolderError: another recipe, fewer steps than have been taken, or more steps and no checkpoint.
+    """
+    if _deciding(begun) != _deciding(recipe):
+        raise RunFolderError(
+            f"{folder} holds a run of another recipe; resume it with its own recipe ({folder / RECIPE_FILE}; what may "
+            f"change: training.{', '.join(sorted(MAY_CHANGE))}), or choose another --output"
+        )
+    taken = max((int(path.name.rpartition("-")[2]) for path in (folder / CHECKPOINTS).glob("checkpoint-*")), default=0)
+    steps, model = recipe.training.steps, folder / MODEL_FOLDER
+    if steps < taken:
+        raise RunFolderError(f"{folder} has taken {taken} steps already; ask for so many or more, found {steps}")
+    if steps > begun.training.steps and not taken and (model / "config.json").is_file():
+        raise RunFolderError(
+            f"{folder} is finished and kept no checkpoint (save_every: 0), so it cannot take more steps; start another "
+            f"run from its weights instead: --init-from {folder} --output ANOTHER"
+        )
+
+
+def _deciding(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe decides its numbers, step by step."""
+    plain = recipe.model_dump()
+    for key in MAY_CHANGE:
+        del plain["training"][key]
+    return plain
 
 
 @contextlib.contextmanager
@@ -96,6 +120,18 @@ def empty_run_folder(folder: Path, *, overwrite: bool) -> None:
             path.unlink()
 
 
+def start_from(run: Path) -> list[str]:
+    """The overrides with which a recipe starts from a finished run's weights, heads included where it has any.
+
+    Raises:
+        RunFolderError: the folder holds no finished run.
+    """
+    check_finished(run)
+    model = run / MODEL_FOLDER
+    heads = ["model.heads=base"] * (model / HEADS_FILE).is_file()
+    return [f"model.base={json.dumps(str(model))}", *heads]
+
+
 def how_to_go_on(folder: Path, recipe: Recipe) -> str:
     """What must be added to the same command so that an interrupted run goes on."""
     if not (folder / RECIPE_FILE).is_file():
@@ -132,7 +168,7 @@ def check_finished(folder: Path) -> None:
     for name in (RECIPE_FILE, f"{MODEL_FOLDER}/config.json"):
         if not (folder / name).is_file():
             raise RunFolderError(f"{folder} holds no finished run (no {name}); make one with 'stereopsis train'")
-    for name in SPATIAL_FILES:
+    for name in (CONFIG_FILE, SPATIAL_FILE):
         if not (folder / MODEL_FOLDER / name).is_file():
             raise RunFolderError(
                 f"{folder / MODEL_FOLDER / name} is missing: the trained model's spatial part, without which an "

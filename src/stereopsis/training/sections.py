@@ -46,6 +46,7 @@ class ModelSection(Section):
 
     Attributes:
         base: "tiny" (shipped with the package), or a model folder.
+        heads: "fresh", or those of the objectives that the "base" has as well (a run's model) go on from there.
         positions: depth | noisy | none; see `stereopsis.models.spatial.SpatialConfig`.
         view_grid: rows and cols of a view's tokens; left out, the base's own.
         encoding_scale: factor of the 3D encoding; left out, the base's own.
@@ -63,6 +64,7 @@ class ModelSection(Section):
     """
 
     base: str = "tiny"
+    heads: Literal["fresh", "base"] = "fresh"
     positions: Literal["depth", "noisy", "none"] = "depth"
     view_grid: tuple[pydantic.PositiveInt, pydantic.PositiveInt] | None = None
     encoding_scale: float | None = None

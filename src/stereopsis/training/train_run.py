@@ -18,8 +18,9 @@ from transformers import PrinterCallback, TrainingArguments
 from stereopsis.data.pack import ScenePack
 from stereopsis.errors import RunFolderError
 from stereopsis.files import write_atomic
+from stereopsis.model_files import HEADS_FILE
 from stereopsis.models.spatial import SpatialModel
-from stereopsis.models.storage import HEADS_FILE, load_model, load_tensors
+from stereopsis.models.storage import load_common_tensors, load_model, load_tensors
 from stereopsis.packs.batch_sampler import Deal
 from stereopsis.packs.dataset import PackDataset
 from stereopsis.precision import ComputePrecision
@@ -37,6 +38,7 @@ from stereopsis.training.run_folder import (
     ENVIRONMENT_FILE,
     MODEL_FOLDER,
     RECIPE_FILE,
+    base_folder,
     check_finished,
     check_run_folder,
     claimed,
@@ -179,6 +181,8 @@ def _train(
     )
     probe = model.collator()([dataset[0]])
     model.objectives = build_objectives(recipe, model.adapter.dim, probe.targets)
+    if recipe.model.heads == "base" and not resume:
+        load_common_tensors(model.objectives, base_folder(recipe) / HEADS_FILE)
     model.objectives.check(probe)
     processes.wait()  # all have looked at the folder as it was
     if processes.main:

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 
 from stereopsis.annotations import COORD_TOKEN, GROUND_TOKEN
 from stereopsis.errors import CheckpointError, RunFolderError
+from stereopsis.model_files import CONFIG_FILE, HEADS_FILE, RELEASED_CONFIG, SPATIAL_FILE
 from stereopsis.models.released.adapters import (
     ADAPTER_CONFIG,
     adapted_shards,
@@ -34,7 +35,7 @@ from stereopsis.models.released.keys import Destination, Kind, Part, kind_of, ou
 from stereopsis.models.released.refusals import check_finite, check_settings, check_values, check_weights
 from stereopsis.models.released.towers import SO400M, TOWER_FOLDER, unused_layer, write_tower
 from stereopsis.models.spatial import SpatialConfig
-from stereopsis.models.storage import CONFIG_FILE, GROUNDING_KEY, HEADS_FILE, RELEASED_CONFIG, SCHEMA, SPATIAL_FILE
+from stereopsis.models.storage import GROUNDING_KEY, SCHEMA
 from stereopsis.reading import read_json
 from stereopsis.weights import SHARD_BYTES, Shard, ShardWriter, Spec, TensorFileWriter, shards_of, write_json
 from stereopsis.weights.manifest import write_manifest

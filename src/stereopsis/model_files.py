@@ -1,0 +1,10 @@
+"""The files of a model folder beside those of transformers: their names, for whoever must not import torch."""
+
+CONFIG_FILE = "spatial_config.json"
+"""How views are laid out and placed; see `stereopsis.models.spatial.SpatialConfig`."""
+SPATIAL_FILE = "spatial.safetensors"
+"""The spatial part's weights: 3D encoding and grounding head."""
+HEADS_FILE = "training_heads.safetensors"
+"""The objectives' heads, which only training and pictures need."""
+RELEASED_CONFIG = "released_config.json"
+"""The official code's config.json of a converted model, which travels with what is trained from it."""
