@@ -284,6 +284,19 @@ def test_probe_asks_for_scenes_or_rooms(stereopsis, finished_run, tmp_path):
     assert "numbers with commas" in said.err
 
 
+def test_a_dry_run_of_training_lists_what_is_missing(stereopsis, tiny_recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = stereopsis("train", "ross3d-7b", "--dry-run")
+    assert said.code == 1
+    assert "https://huggingface.co/lmms-lab/LLaVA-Video-7B-Qwen2" in said.out
+    assert "things missing; nothing was made" in said.out
+    assert [path.name for path in tmp_path.iterdir()] == [tiny_recipe.name]
+    there = stereopsis("train", tiny_recipe, "--dry-run")
+    assert there.code == 0, there.out
+    assert "Everything that tiny needs is there" in there.out
+    assert stereopsis("train", tiny_recipe).code == 2
+
+
 def test_a_dry_run_tells_and_touches_nothing(stereopsis, finished_run, tiny_rooms, tmp_path, monkeypatch):
     monkeypatch.setattr("stereopsis.models.storage.load_model", pytest.fail)
     run = tmp_path / "run"

@@ -22,6 +22,7 @@ from stereopsis.progress import phase, say
 if TYPE_CHECKING:
     from stereopsis.scenes.prepare import Report
     from stereopsis.scenes.scene import Scene
+    from stereopsis.training.recipe import Recipe
 
 app = typer.Typer(
     name="stereopsis",
@@ -188,12 +189,16 @@ def _inspect(scene: "Scene", folder: Path) -> None:
 
 @app.command(
     epilog="Examples: stereopsis train stereopsis-tiny --output runs/first -s training.steps=100   |   "
+    "stereopsis train ross3d-7b --dry-run   |   "
     "torchrun --nproc-per-node 8 -m stereopsis train ross3d-7b -o runs/ross3d"
 )
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one in recipes/.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Run folder to make.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder to make.")] = None,
     overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List everything that is missing, and where to get it; make nothing.")
+    ] = False,
     init_from: Annotated[
         Path | None, typer.Option("--init-from", help="Start from the weights of this finished run, heads included.")
     ] = None,
@@ -216,6 +221,11 @@ def train(
 
     start = [] if init_from is None else start_from(init_from)
     plan = load_recipe(recipe, [*start, *(overrides or [])])
+    if dry_run:
+        _tell_missing(plan)
+        return
+    if output is None:
+        raise typer.BadParameter("name the run folder with --output (or --dry-run to see what is missing)")
     check_run_folder(output, plan, resume=resume, overwrite=overwrite)
     check_places(plan)
     advise(lambda: how_to_go_on(output, plan))
@@ -236,6 +246,19 @@ def train(
     with phase("Writing the report", console=console):
         page = write_report(output)
     _show("Report:", page)
+
+
+def _tell_missing(plan: "Recipe") -> None:
+    """What a recipe needs that is not there; ends with 1 where that is anything."""
+    from stereopsis.training.missing import missing, told
+
+    found = missing(plan)
+    for line in told(found):
+        typer.echo(line)
+    if found:
+        typer.echo(f"\n{len(found)} thing{'s'[: len(found) != 1]} missing; nothing was made")
+        raise typer.Exit(1)
+    typer.echo(f"Everything that {plan.name} needs is there. What it will cost: stereopsis info {plan.name}")
 
 
 @app.command(

@@ -35,8 +35,8 @@ from stereopsis.training.optimizer import adamw_of
 from stereopsis.training.preflight import require_layers
 from stereopsis.training.recipe import Recipe
 from stereopsis.training.run_folder import base_folder, require_base
+from stereopsis.training.sections import ASK_FEATURES, ASK_LATENTS
 
-_RECONSTRUCTION = ("vanilla", "cross_view", "birds_eye")
 OBJECTIVES: Mapping[str, type[Objective]] = {
     "text": TextLoss,
     "grounding": GroundingLoss,
@@ -52,7 +52,6 @@ OBJECTIVES: Mapping[str, type[Objective]] = {
     "consistency": Consistency,
     "relational": Relational,
 }
-_FEATURES = ("alignment", "relational")
 
 
 def build_model(recipe: Recipe) -> SpatialModel:
@@ -115,7 +114,7 @@ def build_teachers(recipe: Recipe) -> Teachers:
     """
     active, section = recipe.objectives.active(), recipe.teachers
     latent = None
-    if any(name in active for name in _RECONSTRUCTION):
+    if any(name in active for name in ASK_LATENTS):
         latent = load_latent_tokenizer(section.latent)
         for name, size in (("view_size", section.view_size), ("birdseye_size", section.birdseye_size)):
             try:
@@ -124,7 +123,7 @@ def build_teachers(recipe: Recipe) -> Teachers:
                 raise RecipeError(f"teachers.{name}: {error}") from error
     return Teachers(
         latent=latent,
-        features=load_feature_teacher(section.features) if any(n in active for n in _FEATURES) else None,
+        features=load_feature_teacher(section.features) if any(n in active for n in ASK_FEATURES) else None,
         view_size=section.view_size,
         birdseye_size=section.birdseye_size,
     ).to(own_device())
@@ -154,7 +153,7 @@ def build_objectives(recipe: Recipe, dim: int, targets: Mapping[str, torch.Tenso
         require_targets(name, OBJECTIVES[name].needs, targets)
     torch.manual_seed(recipe.seed + 1)
     denoiser, mask_token = None, None
-    if any(name in active for name in _RECONSTRUCTION) and "view_latents" in targets:
+    if any(name in active for name in ASK_LATENTS) and "view_latents" in targets:
         denoiser = _denoiser(recipe, dim, targets)
         if recipe.denoiser.init is not None:
             mask_token = initialise_denoiser(denoiser, recipe.denoiser.init)

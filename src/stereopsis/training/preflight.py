@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from stereopsis.errors import CheckpointError, RecipeError, SceneError
@@ -120,17 +120,19 @@ def check_extras(recipe: Recipe, purpose: str, *more: str, sources: Sequence[Sou
     Raises:
         MissingExtraError: names all that are missing, and one command.
     """
+    require_extras(purpose, *more, *extras_of(recipe, recipe.data.sources if sources is None else sources))
+
+
+def extras_of(recipe: Recipe, sources: Sequence[SourceSection]) -> Iterator[str]:
+    """The extras that a recipe's training on these sources needs."""
     from stereopsis.training.sources import missing_rooms
 
-    extras = list(more)
-    sources = recipe.data.sources if sources is None else sources
     if any(missing_rooms(source, recipe.data.cache_folder) for source in sources):
-        extras.append("rooms")
+        yield "rooms"
     if recipe.model.lora is not None:
-        extras.append("lora")
+        yield "lora"
     if recipe.model.load_in is not None or "8bit" in recipe.training.optimizer:
-        extras.append("bnb")
-    require_extras(purpose, *extras)
+        yield "bnb"
 
 
 def advice(recipe: Recipe) -> tuple[str, ...]:

@@ -23,6 +23,10 @@ Benchmarks = tuple[Annotated[str, pydantic.AfterValidator(_known)], ...]
 """Names of benchmarks that are there."""
 
 
+ASK_LATENTS, ASK_FEATURES = ("vanilla", "cross_view", "birds_eye"), ("alignment", "relational")
+"""Objectives that need answers of the latent teacher, and of the feature teacher."""
+
+
 class LoraSection(Section):
     """Low-rank adapters on the language model's matrices in place of full tuning (package peft).
 

@@ -19,6 +19,7 @@ from stereopsis.teachers.latent_tokenizers import load_latent_tokenizer
 from stereopsis.training.build import build_objectives, made_ready, model_changes
 from stereopsis.training.recipe import Recipe
 from stereopsis.training.run_folder import base_folder
+from stereopsis.training.sections import ASK_FEATURES, ASK_LATENTS
 from stereopsis.weights.pretrained import open_pretrained
 
 KNOWN_BASES = Path(__file__).resolve().parent / "known_bases.json"
@@ -163,13 +164,13 @@ def assumed_shapes(recipe: Recipe) -> list[str]:
             "latent",
             recipe.teachers.latent,
             (*_LATENT_CHANNELS, "rooms", "pixels"),
-            ("vanilla", "cross_view", "birds_eye"),
+            ASK_LATENTS,
         ),
         (
             "feature",
             recipe.teachers.features,
             (*_FEATURE_CHANNELS, "point_map", "rooms_geometry"),
-            ("alignment", "relational"),
+            ASK_FEATURES,
         ),
     ):
         if any(user in active for user in users) and spec.partition(":")[0] not in kinds:
