@@ -15,6 +15,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "bnb": ("bitsandbytes",),
     "video": ("av", "pyarrow"),
     "record3d": ("liblzfse",),
+    "rosbag": ("rosbags",),
     "ray": ("ray",),
 }
 """Extra of pyproject.toml -> the modules that it brings (as they are imported)."""

@@ -27,6 +27,8 @@ from stereopsis.scenes.readers.record3d import EXPECTED_FILES as RECORD3D_FILES
 from stereopsis.scenes.readers.record3d import is_record3d, read_record3d, record3d_paths, recording_name
 from stereopsis.scenes.readers.replica import EXPECTED_FILES as REPLICA_FILES
 from stereopsis.scenes.readers.replica import is_replica, read_replica
+from stereopsis.scenes.readers.rosbag import EXPECTED_FILES as ROSBAG_FILES
+from stereopsis.scenes.readers.rosbag import is_rosbag, read_rosbag, rosbag_name, rosbag_paths
 from stereopsis.scenes.readers.scannet import EXPECTED_FILES as SCANNET_FILES
 from stereopsis.scenes.readers.scannet import is_scannet, read_scannet, scan_id
 from stereopsis.scenes.readers.scannetpp import EXPECTED_FILES as SCANNETPP_FILES
@@ -90,6 +92,14 @@ FORMATS = (
         read=read_record3d,
         scenes=record3d_paths,
         scene_id=recording_name,
+    ),
+    SceneFormat(
+        name="rosbag",
+        files=ROSBAG_FILES,
+        matches=is_rosbag,
+        read=read_rosbag,
+        scenes=rosbag_paths,
+        scene_id=rosbag_name,
     ),
     SceneFormat(name="stray_scanner", files=STRAY_FILES, matches=is_stray_scanner, read=read_stray_scanner),
     SceneFormat(name="polycam", files=POLYCAM_FILES, matches=is_polycam, read=read_polycam),

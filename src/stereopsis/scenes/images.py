@@ -171,6 +171,18 @@ def decode_colour(
     return np.array(_decode_bytes(data, where, "colour", size))
 
 
+def decode_depth_values(data: bytes, where: str) -> UInt16[np.ndarray, "height width"]:
+    """Decode a 16-bit greyscale image that lies in memory, values as they are stored.
+
+    Raises:
+        FrameError: truncated, corrupt, or not 16-bit greyscale.
+    """
+    raw = np.asarray(_decode_bytes(data, where, "depth", None))
+    if raw.dtype != np.uint16 and (raw.min() < 0 or raw.max() > 65535):
+        raise FrameError(f"{where}: depth values run from {raw.min()} to {raw.max()}; expected 16-bit values")
+    return raw.astype(np.uint16)
+
+
 def encode_colour(pixels: UInt8[np.ndarray, "height width 3"], suffix: str) -> bytes:
     """Compress a colour image: ".png" loses nothing (fast setting), ".jpg" has quality 95 and full chroma."""
     buffer = io.BytesIO()
