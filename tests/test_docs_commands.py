@@ -14,7 +14,8 @@ from stereopsis import cli
 
 pytest.importorskip("embreex")
 SMALL = {
-    "demo": "--processes 1 -s training.steps=1 -s data.sources.0.rooms=2 -s 'evaluation.sources=[{rooms: 1}]'",
+    "demo": "--processes 1 -s training.threads=1 -s training.steps=1 -s data.sources.0.rooms=2 "
+    "-s 'evaluation.sources=[{rooms: 1}]'",
     "train": "-s training.steps=1 -s training.threads=1 --pictures 1",
     "evaluate": "--rooms 2 --limit 10",
     "probe": "--rooms 2",

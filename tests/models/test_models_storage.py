@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from stereopsis.data.batch import Batch
 from stereopsis.errors import CheckpointError, RecipeError
+from stereopsis.models import storage
 from stereopsis.models.grounding import GroundingHead
 from stereopsis.models.inference import EnteredScene
 from stereopsis.models.storage import load_model, load_tensors, save_model
@@ -268,3 +270,26 @@ def test_models_open_save_and_enter_as_hugging_faces_do(tiny_base, tiny_rooms, t
     assert scene.save(tmp_path / "room") == tmp_path / "room"
     assert Scene.open(tmp_path / "room").id == scene.id
     assert isinstance(again.enter(scene, views=2).ask("how many chairs are there?"), str)
+
+
+def test_a_model_is_pushed_whole_with_its_card(saved, batch, run_model, tmp_path, monkeypatch):
+    model, _ = saved
+    asked = {}
+
+    class Hub:
+        def __init__(self, token=None):
+            asked["token"] = token
+
+        def create_repo(self, name, *, private, exist_ok):
+            asked.update(name=name, private=private, exist_ok=exist_ok)
+
+        def upload_folder(self, *, repo_id, folder_path, commit_message):
+            shutil.copytree(folder_path, tmp_path / "hub")
+            return SimpleNamespace(commit_url=f"https://hub/{repo_id}/commit/1")
+
+    monkeypatch.setattr(storage, "HfApi", Hub)
+    (tmp_path / "card.md").write_text("# A model")
+    assert model.push_to_hub("me/mine", card=tmp_path / "card.md", token="t") == "https://hub/me/mine/commit/1"
+    assert asked == {"token": "t", "name": "me/mine", "private": True, "exist_ok": True}
+    assert (tmp_path / "hub" / "README.md").read_text() == "# A model"
+    assert _same(run_model(load_model(tmp_path / "hub"), batch), run_model(model, batch))

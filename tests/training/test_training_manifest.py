@@ -54,7 +54,7 @@ MODEL_FILES = (
 def test_the_manifest_lists_what_a_model_has(run):
     listed = json.loads((run / "model" / "manifest.json").read_text())["files"]
     assert set(MODEL_FILES) <= set(listed)
-    assert set(listed) == {path.name for path in (run / "model").iterdir()} - {"manifest.json"}
+    assert set(listed) == {path.name for path in (run / "model").iterdir()} - {"manifest.json", "README.md"}
     load_model(run / "model")
 
 

@@ -30,6 +30,7 @@ from stereopsis.progress import say
 from stereopsis.reading import json_or
 from stereopsis.scenes.scene import Scene
 from stereopsis.training.build import model_changes
+from stereopsis.training.model_card import write_card
 from stereopsis.training.preflight import told_scenes
 from stereopsis.training.recipe import Recipe, load_recipe
 from stereopsis.training.sections import SourceSection
@@ -239,6 +240,8 @@ def execute(plan: EvaluationPlan, *, processes: Processes | None = None, console
     where = prepared_folder(recipe.evaluation.sources[0], recipe.data.cache_folder)
     if processes.main:
         write_atomic(folder / SCENES_FILE, json.dumps({"folder": str(where.resolve())}) + "\n")
+        if not plan.dummy and not plan.alone and folder.resolve() == Path(request.model, EVALUATION_FOLDER).resolve():
+            write_card(request.model)
     return where
 
 

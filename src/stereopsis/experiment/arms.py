@@ -23,6 +23,7 @@ from stereopsis.progress import tracked
 from stereopsis.reconstruction.pictures import write_pictures
 from stereopsis.scenes.scene import Scene
 from stereopsis.training.build import build_model, build_teachers
+from stereopsis.training.model_card import write_card
 from stereopsis.training.recipe import Recipe, load_recipe
 from stereopsis.training.run_folder import RECIPE_FILE
 from stereopsis.training.train_run import build_packs, train
@@ -100,6 +101,7 @@ def run_arm(
     run = train(recipe, folder, resume=resume, overwrite=not resume, packs=packs, console=console, progress=shown)
     trained = time.monotonic() - start
     summary = evaluate_model(run.model, recipe, scenes, folder / "evaluation", console=console)
+    write_card(folder)
     if pictures and teachers.latent is not None and run.model.objectives is not None:
         unseen = unseen_packs(run.model, recipe, scenes[:pictures], teachers)
         drawn = tracked(unseen, "Drawing reconstructions", "scenes", console=console)

@@ -122,6 +122,10 @@ class SpatialModel(nn.Module):
         """Write backbone, tokenizer, extra parts and training heads (see `stereopsis.models.storage.save_model`)."""
         self.above["save"](self, folder)
 
+    def push_to_hub(self, name: str, **options: Any) -> str:
+        """Upload to the Hugging Face hub (see `stereopsis.models.storage.push_model`); gives the commit's address."""
+        return str(self.above["push"](self, name, **options))
+
     @classmethod
     def from_pretrained(cls, folder: Any, **options: Any) -> "SpatialModel":
         """Open a saved model; training heads are not read (see `stereopsis.models.storage.load_model`)."""

@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from huggingface_hub import HfApi
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -72,6 +75,31 @@ def save_model(model: SpatialModel, folder: str | Path, *, state: Mapping[str, t
     record = {"schema": SCHEMA, **dataclasses.asdict(model.settings), GROUNDING_KEY: True}
     (folder / CONFIG_FILE).write_text(json.dumps(record, indent=2) + "\n")
     write_manifest(folder)
+
+
+def push_model(
+    model: SpatialModel, name: str, *, card: str | Path | None = None, private: bool = True, token: str | None = None
+) -> str:
+    """Upload a model to the Hugging Face hub, heads of its objectives included; `load_model` opens what is downloaded.
+
+    Args:
+        model: what is uploaded.
+        name: of the repository, "OWNER/NAME"; made where it is not there.
+        card: its README.md, as `train` writes it beside a run's model; None = the repository's own stays.
+        private: whether only its owner sees a new repository.
+        token: of the hub; None = the one of ``hf auth login``.
+
+    Returns:
+        The commit's address.
+    """
+    api = HfApi(token=token)
+    api.create_repo(name, private=private, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(model, folder)
+        if card is not None:
+            shutil.copyfile(card, Path(folder, "README.md"))
+        done = api.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload a model of Stereopsis")
+    return str(done.commit_url)
 
 
 def load_model(

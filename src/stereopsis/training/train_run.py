@@ -30,6 +30,7 @@ from stereopsis.training.build import build_model, build_objectives, build_teach
 from stereopsis.training.callbacks import METRICS_FILE, MetricsLog, ShownSteps
 from stereopsis.training.checkpoints import MODEL_SHARDS, check_checkpoint, newest_checkpoint
 from stereopsis.training.engines import check_engine, sharding, training_precision
+from stereopsis.training.model_card import write_card
 from stereopsis.training.processes import Processes, join_training, launched
 from stereopsis.training.recipe import Recipe, cpu_threads, load_recipe
 from stereopsis.training.recipe_packs import build_packs, shared_packs
@@ -190,6 +191,8 @@ def _train(
     processes.wait()
     trainer = fit(recipe, model, dataset, folder, deal=deal, precision=precision, resume=resume, console=console)
     trainer.export(folder / MODEL_FOLDER)
+    if processes.main:
+        write_card(folder)
     if trainer.watch.left_out and console is not None:
         console.print(f"[yellow]note:[/yellow] {trainer.watch.summary()}", highlight=False, soft_wrap=True)
     if trainer.sharded and processes.main:
