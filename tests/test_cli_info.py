@@ -19,7 +19,9 @@ from stereopsis.scenes.prepare.inspect import rounded, verdict
 from stereopsis.scenes.stored import read_scene
 from stereopsis.training.build import build_model
 from stereopsis.training.cost import Assumptions
+from stereopsis.training.recipe import load_recipe
 
+ROOT = Path(__file__).resolve().parents[1]
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="needs peft")
 
 
@@ -39,6 +41,21 @@ def test_a_recipe_is_told_with_its_cost_before_anything_is_downloaded():
     assert "on H100" not in told
     assert "fits in 79 GiB: yes" in told
     assert "its folder is not here" in told
+
+
+@pytest.mark.parametrize("small", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_no_shipped_recipe_makes_the_libraries_talk(capfd, small):
+    """One recipe for each base and teachers that shipped ones name: what is loaded depends on little else."""
+    found = {}
+    for path in sorted((ROOT / "recipes").rglob("*.yaml")):
+        if path.parent.name != "accelerate" and small == (path.parent.name == "ablations" or "tiny" in path.name):
+            recipe = load_recipe(str(path))
+            found.setdefault((recipe.model.base, recipe.teachers.features, recipe.teachers.latent), path)
+    assert len(found) >= 3
+    capfd.readouterr()
+    for path in found.values():
+        describe(str(path), [])
+        assert capfd.readouterr().err == "", path.name
 
 
 def test_plain_data_for_other_programs(recipe_content, tmp_path, finished_run):

@@ -53,13 +53,15 @@ def before_evaluation(
     """
     from stereopsis.training.preflight import check_extras, check_scenes
     from stereopsis.training.recipe import load_recipe
-    from stereopsis.training.run_folder import RECIPE_FILE, check_finished
+    from stereopsis.training.run_folder import RECIPE_FILE, check_finished, not_evaluable
     from stereopsis.training.sections import SourceSection
 
     shown, folder = console if first_process() else None, Path(model)
     say(shown, f"Evaluating {model}")
     plan = load_recipe("baseline-tiny")
     if model != "dummy" and not (folder / "config.json").is_file():  # else a model without a run
+        if not (folder / RECIPE_FILE).is_file():
+            raise not_evaluable(folder)
         check_finished(folder)
         plan = load_recipe(folder / RECIPE_FILE, overrides)
     sources = plan.evaluation.sources

@@ -12,7 +12,6 @@ from stereopsis.benchmarks import benchmark_names, read_annotations
 from stereopsis.errors import RunFolderError, StereopsisError
 from stereopsis.evaluation.model_folder import (
     is_model_folder,
-    not_evaluable,
     output_of,
     recipe_of_folder,
     require_pointing,
@@ -33,6 +32,7 @@ from stereopsis.training.build import model_changes
 from stereopsis.training.model_card import write_card
 from stereopsis.training.preflight import told_scenes
 from stereopsis.training.recipe import Recipe, load_recipe
+from stereopsis.training.run_folder import not_evaluable
 from stereopsis.training.sections import SourceSection
 from stereopsis.training.sources import missing_rooms, open_folder, prepared_folder, scenes_of
 from stereopsis.training.train_run import (

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stereopsis.benchmarks import benchmark_named, trained_benchmarks
-from stereopsis.errors import RunFolderError, StereopsisError
+from stereopsis.errors import StereopsisError
 from stereopsis.model_files import CONFIG_FILE, RELEASED_CONFIG, SPATIAL_FILE
 from stereopsis.models.lora import base_of
 from stereopsis.models.storage import read_settings
@@ -80,11 +80,3 @@ def require_pointing(folder: Path, recipe: Recipe) -> None:
 def output_of(folder: Path) -> Path:
     """Where a model folder's evaluation goes where nothing else is said: a folder of its own, here."""
     return Path(f"{folder.resolve().name}-evaluation")
-
-
-def not_evaluable(folder: Path) -> RunFolderError:
-    """The error for a folder that is neither a run nor a model."""
-    return RunFolderError(
-        f"{folder} holds no finished run (no {RECIPE_FILE} with model/config.json) and no model (no config.json); "
-        "give a run made by 'stereopsis train', a model folder, or a converted checkpoint ('stereopsis convert')"
-    )

@@ -159,6 +159,14 @@ def require_base(recipe: Recipe) -> Path:
     return folder
 
 
+def not_evaluable(folder: Path) -> RunFolderError:
+    """The error for a folder that is neither a run nor a model."""
+    return RunFolderError(
+        f"{folder} holds no finished run (no {RECIPE_FILE} with model/config.json) and no model (no config.json); "
+        "give a run made by 'stereopsis train', a model folder, or a converted checkpoint ('stereopsis convert')"
+    )
+
+
 def check_finished(folder: Path) -> None:
     """Refuse a folder that holds no finished run.
 
