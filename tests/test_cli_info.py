@@ -51,7 +51,7 @@ def test_no_shipped_recipe_makes_the_libraries_talk(capfd, small):
         if path.parent.name != "accelerate" and small == (path.parent.name == "ablations" or "tiny" in path.name):
             recipe = load_recipe(str(path))
             found.setdefault((recipe.model.base, recipe.teachers.features, recipe.teachers.latent), path)
-    assert len(found) >= 3
+    assert len(found) >= 2
     capfd.readouterr()
     for path in found.values():
         describe(str(path), [])
