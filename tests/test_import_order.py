@@ -39,6 +39,8 @@ ORDER = (
     "report",
     "integrations",
     "experiment",
+    "client",
+    "serve",
     "cli",
 )
 """Bottom to top; what stands first knows nothing of what comes later."""

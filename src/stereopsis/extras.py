@@ -17,6 +17,8 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "record3d": ("liblzfse",),
     "rosbag": ("rosbags",),
     "ray": ("ray",),
+    "serve": ("fastapi", "uvicorn", "httpx"),
+    "mcp": ("mcp",),
 }
 """Extra of pyproject.toml -> the modules that it brings (as they are imported)."""
 

@@ -1,4 +1,4 @@
-"""The command line: demo, prepare, train, engine, reconstruct, evaluate, score, compare, probe, report, info."""
+"""The command line: demo, prepare, train, engine, reconstruct, evaluate, score, compare, probe, serve, report, info."""
 
 import json
 import warnings
@@ -11,7 +11,19 @@ from rich.markup import escape
 
 from stereopsis import __version__
 from stereopsis.cli import cache as cache_command
-from stereopsis.cli import capture_options, convert, demo, engine, failures, info, merge, probe, reconstruct, score
+from stereopsis.cli import (
+    capture_options,
+    convert,
+    demo,
+    engine,
+    failures,
+    info,
+    merge,
+    probe,
+    reconstruct,
+    score,
+    serve,
+)
 from stereopsis.cli.benchmark_names import declared_names
 from stereopsis.cli.interrupts import advise, interruptible
 from stereopsis.cli.startup import before_evaluation, first_process, load_libraries, quiet_libraries
@@ -341,6 +353,7 @@ probe.register(app)
 convert.register(app)
 cache_command.register(app)
 engine.register(app)
+serve.register(app)
 
 
 @app.command(

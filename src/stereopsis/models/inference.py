@@ -1,10 +1,12 @@
 """Using a trained model: enter a scene once, then ask, find and describe as often as you like."""
 
 import dataclasses
+import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -14,44 +16,30 @@ from stereopsis.benchmarks import Kind, benchmarks_of
 from stereopsis.data.collate import Collator
 from stereopsis.data.pack import Conversation, ScenePack
 from stereopsis.errors import CheckpointError, StereopsisError
+from stereopsis.models.answers import Answer, Found, Similarity
 from stereopsis.models.prefix import PrefixCache, packed_allowed
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.packs.build import build_pack
+from stereopsis.scenes.measuring import Measurement, Survey
 from stereopsis.scenes.scene import Scene
+
+Listener = Callable[[int, list[int]], bool]
 
 MOST_TOGETHER = 64
 LEAST_TOKENS = 512
 """Question tokens that may always be read in one pass, however short the prefix."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
-    """Grounding result of one query: cosine with each of the scene's proposals, and with the zero target."""
-
-    cosines: Float[Tensor, "proposals"]
-    zero_cosine: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What was said to one question.
-
-    Attributes:
-        text: the decoded words, without special tokens and outer blanks.
-        tokens: how many tokens were said, without the one that ends the answer.
-        broken: the model's scores of the next word were NaN: the text ends there and means nothing.
-    """
-
-    text: str
-    tokens: int
-    broken: bool = False
-
-
-def _asked(kind: Kind, text: str, answer: str = "") -> Conversation:
+def asked(kind: Kind, text: str, answer: str = "") -> Conversation:
     """What people ask themselves, in the words of the first benchmark of that kind."""
     benchmark = benchmarks_of(kind)[0]
     annotation = Annotation(id="", task=benchmark.name, scene_id="", type="", text=text)
     return Conversation(id="", task=benchmark.name, prompt=benchmark.prompt(annotation), answer=answer)
+
+
+def about_box(box: Sequence[float]) -> Conversation:
+    """The question what is at the centre of a box [6], aligned frame, metres."""
+    return dataclasses.replace(asked("caption", ""), point=(box[0], box[1], box[2]))
 
 
 def enter_scene(model: SpatialModel, scene: Scene, **options: Any) -> "EnteredScene":
@@ -68,7 +56,12 @@ def enter_scene(model: SpatialModel, scene: Scene, **options: Any) -> "EnteredSc
             f"{len(scene.objects)} objects; say proposals='objects' to mean just that",
             stacklevel=2,
         )
-    return EnteredScene(model, build_pack(scene, model.pack_config(**{"proposals": "detector", **options})))
+    pack = build_pack(scene, model.pack_config(**{"proposals": "detector", **options}))
+    return EnteredScene(model, pack, scene)
+
+
+def _shifted(listen: Listener, by: int, number: int, said: list[int]) -> bool:
+    return listen(by + number, said)
 
 
 class EnteredScene:
@@ -81,13 +74,15 @@ class EnteredScene:
     Args:
         model: a trained model.
         pack: the scene (its conversations are ignored).
+        scene: where the pack comes from, to measure in it and to show it.
 
     Raises:
         CheckpointError: the model computes NaN for the scene.
     """
 
-    def __init__(self, model: SpatialModel, pack: ScenePack) -> None:
-        self.model, self.pack = model, pack
+    def __init__(self, model: SpatialModel, pack: ScenePack, scene: Scene | None = None) -> None:
+        self.model, self.pack, self.scene = model, pack, scene
+        self._survey: Survey | None = None
         self.collator: Collator = model.collator(generation=True)
         self.batch = self.collator([pack.replace(conversations=())]).to(model.device)
         self.cache = PrefixCache()
@@ -131,12 +126,11 @@ class EnteredScene:
 
     def ask(self, question: str, *, max_new_tokens: int = 24) -> str:
         """Answer one question in a word or a phrase."""
-        return self.answer([_asked("text", question)], max_new_tokens=max_new_tokens)[0]
+        return self.answer([asked("text", question)], max_new_tokens=max_new_tokens)[0]
 
     def describe(self, box: Sequence[float], *, max_new_tokens: int = 48) -> str:
         """Describe what is at the centre of a box [6], aligned frame, metres."""
-        asked = dataclasses.replace(_asked("caption", ""), point=(box[0], box[1], box[2]))
-        return self.answer([asked], max_new_tokens=max_new_tokens)[0]
+        return self.answer([about_box(box)], max_new_tokens=max_new_tokens)[0]
 
     def find(self, expression: str) -> list[float] | None:
         """The candidate box [6] that an expression means, aligned frame, metres, to the millimetre.
@@ -147,16 +141,68 @@ class EnteredScene:
         Raises:
             StereopsisError: the scene has no candidates at all.
         """
+        return self.look_for(expression).box
+
+    def look_for(self, expression: str) -> Found:
+        """Like `find`, with the score of every candidate and of "no such object".
+
+        Raises:
+            StereopsisError: the scene has no candidates at all.
+        """
+        self.check_candidates()
+        found = self.score_proposals([asked("pointing", expression, GROUND_TOKEN)])[0]
+        return dataclasses.replace(found, text=expression, boxes=self.pack.proposals.boxes)
+
+    def check_candidates(self) -> None:
+        """Refuse to look for something where there is nothing to choose from.
+
+        Raises:
+            StereopsisError: the scene has no candidates at all.
+        """
         if not len(self.pack.proposals.boxes):
             raise StereopsisError(
                 f"scene '{self.pack.scene_id}' has neither candidate boxes nor objects, so there is nothing to choose "
                 "from; 'stereopsis prepare' makes candidate boxes (--proposals geometry, or a detector's file)"
             )
-        asked = _asked("pointing", expression, GROUND_TOKEN)
-        found = self.score_proposals([asked])[0]
-        if not len(found.cosines) or found.zero_cosine > float(found.cosines.max()):
-            return None
-        return [round(float(v), 3) for v in self.pack.proposals.boxes[int(found.cosines.argmax())]]
+
+    def measure(self, a: Sequence[float], b: Sequence[float] | None = None) -> Measurement:
+        """Distance of two points [3] or boxes [6], or the size of one (see `stereopsis.scenes.measuring`).
+
+        Raises:
+            StereopsisError: the scene's scale is not known, or this was entered without its scene.
+        """
+        if self.scene is None:
+            raise StereopsisError("only a pack was entered, not its scene; measure with stereopsis.scenes.measuring")
+        if self._survey is None:
+            self._survey = Survey(self.scene)
+        return self._survey.measure(a, b)
+
+    def similar(self, point: Sequence[float]) -> Similarity:
+        """What the model takes for the same as a place: the outputs of its visual tokens, compared.
+
+        Args:
+            point: [3] aligned frame, metres; the token whose centre is nearest stands for it.
+
+        Raises:
+            StereopsisError: no token's place is known.
+        """
+        places, valid = self.pack.coordinates, self.pack.coordinates_valid
+        if not valid.any():
+            raise StereopsisError(f"no place of scene '{self.pack.scene_id}' is known: its views have no depth")
+        far = (places - torch.tensor(list(point), dtype=places.dtype)).norm(dim=-1).masked_fill(~valid, float("inf"))
+        view, row, col = (int(i) for i in np.unravel_index(int(far.argmin()), tuple(far.shape)))
+        last = self.batch.layout.gather(self.hidden).float()
+        unit = torch.nn.functional.normalize(last - last.mean((0, 1, 2)), dim=-1)
+        cosines = (unit @ unit[view, row, col]).cpu().numpy()
+        return Similarity(cell=(view, row, col), cosines=cosines)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the encoded scene holds."""
+        kept = [self.pack.images, self.hidden, self.visual.projected, self.visual.tokens, *self.visual.deep]
+        tensors = [*kept, *(t for layer in self.cache.layers for t in layer.buffers())]
+        survey = 0 if self._survey is None else self._survey.nbytes
+        return survey + sum(t.numel() * t.element_size() for t in tensors)
 
     def passes(self, conversations: Sequence[Conversation], *, most: int = MOST_TOGETHER) -> list[range]:
         """Which conversations are read together: neighbours, so many that the pass stays worth its mask.
@@ -195,11 +241,20 @@ class EnteredScene:
         return [answer.text for answer in answers]
 
     @torch.inference_mode()
-    def generate(self, conversations: Sequence[Conversation], *, max_new_tokens: int = 24) -> list[Answer]:
-        """Like `answer`, with the number of tokens, and with broken answers marked instead of raised."""
+    def generate(
+        self, conversations: Sequence[Conversation], *, max_new_tokens: int = 24, listen: Listener | None = None
+    ) -> list[Answer]:
+        """Like `answer`, with the number of tokens, and with broken answers marked instead of raised.
+
+        Args:
+            conversations: the questions.
+            max_new_tokens: longest answer.
+            listen: called with a question's index and the ids said so far after each of its tokens; False ends it.
+        """
         answers: list[Answer] = []
         for group in self.passes(conversations):
-            answers += self._generate([conversations[i] for i in group], max_new_tokens)
+            hears = None if listen is None else functools.partial(_shifted, listen, group.start)
+            answers += self._generate([conversations[i] for i in group], max_new_tokens, hears)
         return answers
 
     @torch.inference_mode()
@@ -207,19 +262,22 @@ class EnteredScene:
         """Score the scene's proposals for any number of referring expressions."""
         found: list[Found] = []
         for group in self.passes(conversations):
-            asked = [conversations[i] for i in group]
+            together = [conversations[i] for i in group]
             try:
-                queries = self._read(asked).last
+                queries = self._read(together).last
             finally:
                 self.cache.keep(self.prefix_length)
             cosines = self.model.grounding.cosines(queries, self._proposals).float().cpu()
             found += [Found(cosines=row[:-1], zero_cosine=float(row[-1])) for row in cosines]
         return found
 
-    def _generate(self, conversations: Sequence[Conversation], most: int) -> list[Answer]:
+    def _generate(
+        self, conversations: Sequence[Conversation], most: int, listen: Listener | None = None
+    ) -> list[Answer]:
         end, device = self.collator.tokenizer.eos_token_id, self.model.device
         said: list[list[int]] = [[] for _ in conversations]
         broken: set[int] = set()
+        stopped: set[int] = set()
         try:
             read = self._read(conversations)
             owners, last, active = read.owners, read.last, list(range(len(said)))
@@ -232,6 +290,9 @@ class EnteredScene:
                 active = [row for row in going if row not in broken]
                 for row in active:
                     said[row].append(going[row])
+                if listen is not None:
+                    stopped.update(row for row in active if not listen(row, said[row]))
+                    active = [row for row in active if row not in stopped]
                 if not active or step + 1 == most:
                     break
                 rows = torch.tensor(active, device=device)
@@ -243,7 +304,12 @@ class EnteredScene:
             self.cache.keep(self.prefix_length)
         decode = self.collator.tokenizer.decode
         return [
-            Answer(text=decode(row, skip_special_tokens=True).strip(), tokens=len(row), broken=number in broken)
+            Answer(
+                text=decode(row, skip_special_tokens=True).strip(),
+                tokens=len(row),
+                broken=number in broken,
+                stopped=number in stopped,
+            )
             for number, row in enumerate(said)
         ]
 

@@ -37,6 +37,10 @@ class _RoomyLayer(DynamicLayer):
         self.keys, self.values = keys[..., :end, :], values[..., :end, :]
         return self.keys, self.values
 
+    def buffers(self) -> tuple[Tensor, ...]:
+        """What it holds, with the room to spare."""
+        return self._buffers or ()
+
     def keep(self, length: int) -> None:
         """Forget everything after the first ``length`` tokens."""
         self.keys, self.values = self.keys[..., :length, :], self.values[..., :length, :]
