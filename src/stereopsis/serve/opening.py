@@ -47,12 +47,12 @@ def open_model(folder: Path, *, precision: str = "auto", views: int | None = Non
     """
     import torch
 
-    from stereopsis.evaluation.model_folder import is_model_folder, not_evaluable, points, recipe_of_folder
+    from stereopsis.evaluation.model_folder import is_model_folder, points, recipe_of_folder
     from stereopsis.models.storage import load_model
     from stereopsis.precision import choose_precision
     from stereopsis.training.build import model_changes
     from stereopsis.training.recipe import load_recipe
-    from stereopsis.training.run_folder import MODEL_FOLDER, RECIPE_FILE, check_finished
+    from stereopsis.training.run_folder import MODEL_FOLDER, RECIPE_FILE, check_finished, not_evaluable
 
     if is_model_folder(folder):
         recipe = recipe_of_folder(folder)
