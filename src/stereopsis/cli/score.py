@@ -103,11 +103,17 @@ def score(
 
 
 def _show(scored: "ScoredFile", title: str, json_file: Path | None) -> None:
-    from stereopsis.benchmarks import summarise
+    from stereopsis.benchmarks import benchmark_named, summarise
+    from stereopsis.benchmarks.scoring.choices import chances
 
     (summary,) = summarise(scored.samples).values()
     console.print(_summary_table(title, summary))
     _tell((*(f"no {metric}: {reason}" for metric, reason in summary.unavailable.items()), *scored.notes))
+    benchmark = benchmark_named(summary.task)
+    if benchmark.kind == "choice" and benchmark.chance is not None:
+        worth = chances(scored.predictions, benchmark.chance)
+        told = ", ".join(f"{kind} {value:.1f}" for kind, value in worth.items())
+        _tell([f"a random option: {told} (points; what lies near it was guessed)."] if told else [])
     if json_file is not None:
         _write_json(json_file, flat_figures(summary))
 

@@ -1,6 +1,9 @@
 """VSI-Bench: what a video tells about space, in ten kinds of questions."""
 
+import functools
+
 from stereopsis.benchmarks.benchmark import Benchmark
+from stereopsis.benchmarks.scoring.choices import chance_of_options
 from stereopsis.benchmarks.vsibench import metric, prompt, reader
 
 BENCHMARK = Benchmark(
@@ -13,6 +16,7 @@ BENCHMARK = Benchmark(
     target=prompt.target,
     normalise=metric.first_word,
     score=metric.score,
+    chance=functools.partial(chance_of_options, metric="score"),
     metrics=metric.METRICS,
     headline="score",
     protocols=metric.PROTOCOLS,

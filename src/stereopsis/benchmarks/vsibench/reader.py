@@ -1,12 +1,11 @@
 """VSI-Bench's published rows, one question each, as Parquet or JSON lines."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from stereopsis.annotations import Annotation, AnnotationRecord
 from stereopsis.benchmarks.files.annotation_files import AnnotationFile, Entry, entries, without_duplicates
-from stereopsis.errors import MissingExtraError, StereopsisError
+from stereopsis.benchmarks.files.rows import rows
+from stereopsis.errors import StereopsisError
 
 DIRECTION_TYPES = ("object_rel_direction_easy", "object_rel_direction_medium", "object_rel_direction_hard")
 CHOICE_TYPES = (*DIRECTION_TYPES, "object_rel_distance", "route_planning", "obj_appearance_order")
@@ -44,32 +43,6 @@ def _debiased(found: list[Entry], path: Path) -> list[Entry]:
         )
     pruned = set(listed.read_text(encoding="utf-8").split())
     return [entry for entry in found if entry.name("id") not in pruned]
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a ``.parquet`` file, or of one with a JSON object in each line.
-
-    Raises:
-        StereopsisError: it is missing or damaged.
-        MissingExtraError: a Parquet file, and no pyarrow.
-    """
-    try:
-        if path.suffix == ".parquet":
-            return _parquet(path)
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise StereopsisError(f"{path}: cannot be read ({error.strerror or error}); is this the path?") from error
-    except ValueError as error:  # of text, of JSON and of pyarrow
-        raise StereopsisError(f"{path}: is damaged or of another form ({error}); download it again") from error
-
-
-def _parquet(path: Path) -> list[dict[str, Any]]:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "video", "reading Parquet files") from error
-    found: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
-    return found
 
 
 def _record(entry: Entry) -> AnnotationRecord:

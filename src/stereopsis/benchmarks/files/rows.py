@@ -1,0 +1,42 @@
+"""Published rows, one question each, as Parquet, JSON lines or a JSON list."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stereopsis.errors import MissingExtraError, StereopsisError
+
+
+def rows(path: Path, *, without: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The rows of a ``.parquet`` file, of one with a JSON object in each line, or of a JSON list.
+
+    Args:
+        path: the file.
+        without: columns of a Parquet file that are not read (pictures).
+
+    Raises:
+        StereopsisError: it is missing or damaged.
+        MissingExtraError: a Parquet file, and no pyarrow.
+    """
+    try:
+        if path.suffix == ".parquet":
+            return _parquet(path, without)
+        text = path.read_text(encoding="utf-8-sig")
+        if text.lstrip().startswith("["):
+            return list(json.loads(text))
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    except OSError as error:
+        raise StereopsisError(f"{path}: cannot be read ({error.strerror or error}); is this the path?") from error
+    except (ValueError, RecursionError) as error:  # of text, of JSON and of pyarrow
+        raise StereopsisError(f"{path}: is damaged or of another form ({error}); download it again") from error
+
+
+def _parquet(path: Path, without: Sequence[str]) -> list[dict[str, Any]]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "video", "reading Parquet files") from error
+    columns = [name for name in parquet.read_schema(path).names if name not in without]
+    found: list[dict[str, Any]] = parquet.read_table(path, columns=columns).to_pylist()
+    return found
