@@ -5,7 +5,9 @@ import dataclasses
 import pytest
 import torch
 
+from stereopsis.errors import StereopsisError
 from stereopsis.objectives import BirdsEye, CrossView, RectifiedFlow, VanillaReconstruction
+from stereopsis.objectives.base import Objective
 from stereopsis.objectives.plan import pointing_scenes
 from stereopsis.objectives.set import ObjectiveSet
 
@@ -267,3 +269,10 @@ def test_the_schedule_is_the_same_on_every_rank_in_every_pass_and_after_resuming
         ("cross_view", "birds_eye") if step % 4 == 0 else ("birds_eye",)
         for step in range(9)
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new"), [("corrupt", "mask"), ("spares", "protected_views")])
+def test_an_objective_in_the_old_form_is_refused(old, new):
+    """Its method would never be called, and nothing would be hidden from the model."""
+    with pytest.raises(StereopsisError, match=f"objective Old has a method '{old}', which is called '{new}' now"):
+        type("Old", (Objective,), {"name": "old", old: lambda self, *arguments: None})

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from stereopsis.data.batch import Batch
 from stereopsis.data.layout import VisualLayout
+from stereopsis.errors import StereopsisError
 from stereopsis.objective_sections import ObjectiveSection
 
 DEFAULT = ObjectiveSection()
@@ -146,6 +147,10 @@ class ObjectiveLoss:
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
+RENAMED = {"corrupt": "mask", "spares": "protected_views"}
+"""Methods of objectives by the names that they had before, and their names."""
+
+
 class Objective(nn.Module, abc.ABC):
     """One training signal.
 
@@ -162,6 +167,16 @@ class Objective(nn.Module, abc.ABC):
     needs: tuple[str, ...] = ()
     layers: tuple[int, ...] = ()
     shuffle: bool = False
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Refuse a class in the form of earlier versions, whose methods nobody would call any more."""
+        super().__init_subclass__(**more)
+        for old, new in RENAMED.items():
+            if old in vars(cls):
+                raise StereopsisError(
+                    f"objective {cls.__name__} has a method '{old}', which is called '{new}' now; rename it, as "
+                    "nothing would call it (docs/extending.md)"
+                )
 
     def __init__(self, *, weight: float = DEFAULT.weight, every: int = DEFAULT.every) -> None:
         super().__init__()
