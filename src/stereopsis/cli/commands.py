@@ -12,7 +12,9 @@ from rich.markup import escape
 from stereopsis import __version__
 from stereopsis.cli import cache as cache_command
 from stereopsis.cli import capture_options, convert, demo, engine, failures, info, merge, probe, reconstruct, score
+from stereopsis.cli import mcp as mcp_command
 from stereopsis.cli import serve as serve_command
+from stereopsis.cli import view as view_command
 from stereopsis.cli.benchmark_names import declared_names
 from stereopsis.cli.interrupts import advise, interruptible
 from stereopsis.cli.startup import before_evaluation, first_process, load_libraries, quiet_libraries
@@ -342,7 +344,8 @@ probe.register(app)
 convert.register(app)
 cache_command.register(app)
 engine.register(app)
-serve_command.register(app)
+for each in (serve_command, view_command, mcp_command):
+    each.register(app)
 
 
 @app.command(

@@ -30,6 +30,7 @@ def room_facts(entry: RoomEntry) -> dict[str, Any]:
         "extent": _extent(room),
         "ceiling": room.cloud.ceiling,
         "points": len(room.cloud.points),
+        "spacing": 1.6 * room.cloud.spacing,
         "above": _above(scene),
         "suggestions": suggestions(entry),
     }

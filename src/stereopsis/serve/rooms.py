@@ -16,6 +16,7 @@ from PIL import Image
 
 from stereopsis.errors import StereopsisError
 from stereopsis.geometry.birdseye import ceiling_height
+from stereopsis.geometry.voxels import voxel_indices, voxel_keys
 from stereopsis.scenes import open_scene
 from stereopsis.scenes.alignment import scene_points
 from stereopsis.scenes.draw import colour_depth, draw_boxes_in_view
@@ -27,7 +28,7 @@ from stereopsis.scenes.scene import Frame, Scene
 from stereopsis.serve.failures import NotReadyError, RequestError, UnknownRoomError, told
 
 log = logging.getLogger("stereopsis.serve")
-MOST_POINTS = 160_000
+MOST_POINTS = 300_000
 MOST_ROOMS = 64
 VIEW_SIDE = 640
 """Longer side of the pictures that a page gets, pixels."""
@@ -43,11 +44,13 @@ class Cloud:
         points: [n, 3] aligned frame, metres.
         colours: [n, 3].
         ceiling: its height; None where the capture shows none.
+        spacing: of the points, metres.
     """
 
     points: Float[np.ndarray, "n 3"]
     colours: UInt8[np.ndarray, "n 3"]
     ceiling: float | None
+    spacing: float = 0.02
 
     @classmethod
     def of(cls, scene: Scene, most: int = MOST_POINTS) -> "Cloud":
@@ -55,12 +58,11 @@ class Cloud:
         if all(frame.load_depth is None for frame in scene.frames):
             return cls(points=np.zeros((0, 3), np.float32), colours=np.zeros((0, 3), np.uint8), ceiling=None)
         camera = scene.frames[0].depth_intrinsics or scene.frames[0].intrinsics
-        found = scene_points(scene, max_frames=_CLOUD_FRAMES, stride=max(1, camera.width // 160))
+        found = scene_points(scene, max_frames=_CLOUD_FRAMES, stride=max(1, camera.width // 300))
         points, colours = found.points.astype(np.float32), found.colours
-        if len(points) > most:
-            kept = np.random.default_rng(0).choice(len(points), most, replace=False)
-            points, colours = points[kept], colours[kept]
-        return cls(points=points, colours=colours, ceiling=ceiling_height(points.astype(np.float64)))
+        points, colours, spacing = thinned(points, colours, most)
+        ceiling = ceiling_height(points.astype(np.float64))
+        return cls(points=points, colours=colours, ceiling=ceiling, spacing=spacing)
 
     def packed(self) -> bytes:
         """For the wire: b"SPC1", uint32 n, float32 origin [3], float32 step, int16 [n, 3], uint8 [n, 3]; little-endian.
@@ -75,6 +77,22 @@ class Cloud:
         steps = np.clip(np.rint((self.points - origin) / step), -32768, 32767).astype("<i2")
         head = b"SPC1" + np.array([len(steps)], "<u4").tobytes() + origin.tobytes() + step.astype("<f4").tobytes()
         return head + steps.tobytes() + np.ascontiguousarray(self.colours).tobytes()
+
+
+def thinned(
+    points: Float[np.ndarray, "n 3"], colours: UInt8[np.ndarray, "n 3"], most: int
+) -> tuple[Float[np.ndarray, "m 3"], UInt8[np.ndarray, "m 3"], float]:
+    """One point per voxel, of voxels so large that at most so many are left; what many views saw is no denser.
+
+    Returns:
+        Points, colours and the voxels' side in metres.
+    """
+    side = 0.008
+    while True:
+        _, kept = np.unique(voxel_keys(voxel_indices(points, side)), return_index=True)
+        if len(kept) <= most:
+            return points[kept], colours[kept], side
+        side *= max(1.15, (len(kept) / most) ** 0.5)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -64,6 +64,7 @@ export class Viewer {
       this.pending = 0;
       if (this.flight) this._step(now);
       const moved = this.controls.update();
+      if (this.material) this.material.uniforms.focal.value = this.renderer.domElement.height / 2 / Math.tan((this.camera.fov * Math.PI) / 360);
       this.renderer.render(this.scene, this.camera);
       this._placeTags();
       if (this.onMove) this.onMove();
@@ -82,12 +83,23 @@ export class Viewer {
     const roof = facts.ceiling === null ? 1e6 : facts.ceiling - 0.12;
     const size = this._size();
     this.material = new T.ShaderMaterial({
-      uniforms: { roof: { value: roof }, scale: { value: Math.max(0.9, size * 0.18) }, ratio: { value: this.renderer.getPixelRatio() } },
-      vertexShader: `attribute vec3 color; varying vec3 c; varying float z; uniform float scale, ratio;
-        void main(){ c = color; z = position.z; vec4 p = modelViewMatrix * vec4(position, 1.0); gl_Position = projectionMatrix * p;
-        gl_PointSize = ratio * clamp(12.0 * scale / max(-p.z, 0.05), 1.6, 14.0); }`,
-      fragmentShader: `varying vec3 c; varying float z; uniform float roof;
-        void main(){ if (z > roof) discard; vec2 d = gl_PointCoord - 0.5; if (dot(d, d) > 0.25) discard; gl_FragColor = vec4(c, 1.0); }`,
+      uniforms: {
+        roof: { value: roof },
+        spacing: { value: facts.spacing },
+        focal: { value: 1 },
+        low: { value: new T.Vector3(...(facts.extent?.low ?? [-1e6, -1e6, -1e6])) },
+        high: { value: new T.Vector3(...(facts.extent?.high ?? [1e6, 1e6, 1e6])) },
+        eye: { value: this.camera.position },
+      },
+      // A wall between the eye and the room is left out, as is the ceiling.
+      vertexShader: `attribute vec3 color; varying vec3 c; uniform float spacing, focal, roof; uniform vec3 low, high, eye;
+        void main(){ c = color; vec4 p = modelViewMatrix * vec4(position, 1.0);
+        bvec3 far = greaterThan(position, high - 0.12), near = lessThan(position, low + 0.12);
+        bvec3 beyond = greaterThan(eye, high - 0.1), before = lessThan(eye, low + 0.1);
+        bool hides = (far.x && beyond.x) || (far.y && beyond.y) || (near.x && before.x) || (near.y && before.y) || position.z > roof;
+        gl_Position = hides ? vec4(2.0, 2.0, 2.0, 1.0) : projectionMatrix * p;
+        gl_PointSize = clamp(focal * spacing / max(-p.z, 0.05), 1.5, 40.0); }`,
+      fragmentShader: `varying vec3 c; void main(){ vec2 d = gl_PointCoord - 0.5; if (dot(d, d) > 0.25) discard; gl_FragColor = vec4(c, 1.0); }`,
     });
     this.room.add(new T.Points(geometry, this.material));
     facts.views.forEach((view, number) => this.cameras.add(frustum(view, number, Math.min(0.28, size * 0.04))));
@@ -109,8 +121,9 @@ export class Viewer {
   home(now = false) {
     const e = this.facts.extent || { low: [-1, -1, 0], high: [1, 1, 2] };
     const middle = new T.Vector3(...e.low.map((l, i) => (l + e.high[i]) / 2));
-    const away = this._size() * (this.camera.aspect < 1 ? 1.05 : 0.78);
-    this.fly(new T.Vector3(0.55, -0.75, 0.75).normalize().multiplyScalar(away).add(middle), middle, now);
+    const away = this._size() * (this.camera.aspect < 1.2 ? 1.25 : 0.95);
+    middle.z -= this._size() * 0.11; // the views lie over the lower part
+    this.fly(new T.Vector3(0.5, -0.72, 0.95).normalize().multiplyScalar(away).add(middle), middle, now);
   }
 
   top() {
@@ -162,9 +175,7 @@ export class Viewer {
     clear(this.marks);
     const tags = [];
     for (const { box, colour, text: said } of boxes) {
-      this.marks.add(boxLines(box, colour, 1));
-      const lines = this.marks.children[this.marks.children.length - 1];
-      lines.renderOrder = 2;
+      this.marks.add(...boxBeams(box, colour, Math.min(0.02, this._size() * 0.0025)));
       if (said) tags.push({ at: [box[0], box[1], box[2] + box[5] / 2], text: said });
     }
     for (const p of points) {
@@ -228,13 +239,16 @@ export class Viewer {
     this.camera.updateMatrixWorld();
     const m = new T.Matrix4().multiplyMatrices(this.camera.projectionMatrix, this.camera.matrixWorldInverse).elements;
     const roof = this.material.uniforms.roof.value;
+    const { low: { value: low }, high: { value: high } } = this.material.uniforms;
+    const eye = this.camera.position;
     const reach = 7 / r.height;
     const p = this.cloud.points;
     let best = -1;
     let least = Infinity;
     for (let i = 0; i < p.length; i += 3) {
       const a = p[i], b = p[i + 1], c = p[i + 2];
-      if (c > roof) continue;
+      if (c > roof || (a > high.x - 0.12 && eye.x > high.x - 0.1) || (b > high.y - 0.12 && eye.y > high.y - 0.1)) continue;
+      if ((a < low.x + 0.12 && eye.x < low.x + 0.1) || (b < low.y + 0.12 && eye.y < low.y + 0.1)) continue;
       const w = m[3] * a + m[7] * b + m[11] * c + m[15];
       if (w < NEAR) continue;
       const dx = ((m[0] * a + m[4] * b + m[8] * c + m[12]) / w - px) * this.camera.aspect;
@@ -268,6 +282,22 @@ function boxLines(box, colour, opacity) {
   const c = corners(box);
   const geometry = new T.BufferGeometry().setFromPoints(EDGES.flat().map((i) => new T.Vector3(...c[i])));
   return new T.LineSegments(geometry, new T.LineBasicMaterial({ color: colour, transparent: true, opacity, depthTest: opacity < 1 }));
+}
+
+// Lines of WebGL are one pixel wide; beams are seen.
+function boxBeams(box, colour, thick) {
+  const c = corners(box);
+  const beams = EDGES.map(([i, j]) => {
+    const size = [0, 1, 2].map((k) => Math.abs(c[i][k] - c[j][k]) + thick);
+    const beam = new T.Mesh(new T.BoxGeometry(...size), new T.MeshBasicMaterial({ color: colour, depthTest: false, transparent: true, opacity: 0.95 }));
+    beam.position.set(...[0, 1, 2].map((k) => (c[i][k] + c[j][k]) / 2));
+    beam.renderOrder = 2;
+    return beam;
+  });
+  const faces = new T.Mesh(new T.BoxGeometry(...box.slice(3)), new T.MeshBasicMaterial({ color: colour, transparent: true, opacity: 0.14, depthWrite: false, side: T.DoubleSide }));
+  faces.position.set(...box.slice(0, 3));
+  faces.renderOrder = 1;
+  return [faces, ...beams];
 }
 
 function frustum(view, number, reach) {
