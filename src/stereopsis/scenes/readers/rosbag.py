@@ -120,55 +120,102 @@ def read_rosbag(
     path = Path(path)
     policy = Policy(on_bad_frame=on_bad_frame, max_bad_fraction=max_bad_fraction)
     conventions = CONVENTIONS.with_options(options, str(path))
+    bag = _recording(path, topics)
+    if not bag.kept:
+        raise SceneError(_no_match(bag))
+    depth = bag.depth
+    return capture_scene(
+        path,
+        "rosbag",
+        [f"{round(bag.colour.times[number] * NANOSECONDS):019d}.png" for number in bag.kept],
+        functools.partial(_frame, bag, conventions),
+        conventions,
+        policy,
+        scene_id=rosbag_name(path),
+        topics={"colour": bag.colour.topic, "depth": None if depth is None else depth.topic, "poses": bag.poses.name},
+        unmatched=bag.unmatched,
+        **distortion_note([bag.lens]),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class _Recording:
+    """What of a bag makes a scene.
+
+    Attributes:
+        path: the bag.
+        colour: the colour images.
+        depth: the depth images, if any.
+        lens: of colour.
+        depth_lens: of depth; `lens` itself where they are the same.
+        poses: where the camera was.
+        partners: [n] for each colour image its depth image, or -1; None without depth.
+        kept: the colour images that have all that they need.
+        unmatched: how many have not, by what they lack.
+    """
+
+    path: Path
+    colour: _Images
+    depth: _Images | None
+    lens: Lens
+    depth_lens: Lens
+    poses: PoseSource
+    partners: np.ndarray | None
+    kept: tuple[int, ...]
+    unmatched: dict[str, int]
+
+
+def _recording(path: Path, topics: Sequence[str]) -> _Recording:
     with opened(path) as reader:
         images = _image_topics(reader, path, topics)
         colour, depth = _colour_topic(images, path), _depth_topic(images, path)
         lens = _camera(reader, path, colour)
         depth_lens = lens if depth is None else _camera(reader, path, depth, lens)
         poses = poses_of(reader, path, colour.frame, topics)
+    posed = [poses.covers(time) for time in colour.times.tolist()]
+    unmatched = {"colour without pose": posed.count(False)}
+    partners = None
     if depth is not None:
         poses.require_same_camera(colour.frame, depth.frame, named=_says_registered(depth))
-    partners = None if depth is None else associate(colour.times, depth.times, MAX_DEPTH_DELAY)
-    posed = [poses.covers(time) for time in colour.times.tolist()]
-    kept = [i for i, known in enumerate(posed) if known and (partners is None or partners[i] >= 0)]
-    if not kept:
-        raise SceneError(_no_match(path, colour, depth, poses))
-
-    def build(index: int, name: str) -> Frame:
-        number = kept[index]
-        where = f"{path}, {colour.topic} at {colour.times[number]:.6f} s"
-        pose = conventions.camera_to_world(poses.at(float(colour.times[number]), where))
-        check_frame_pose(pose, where)
-        frame = Frame(
-            name=name,
-            T_world_camera=pose,
-            intrinsics=lens.camera,
-            load_colour=functools.partial(_load_colour, path, colour.topic, colour.recorded[number]),
-            load_depth=None
-            if depth is None or partners is None
-            else functools.partial(
-                _load_depth, path, depth.topic, depth.recorded[int(partners[number])], conventions.depth_scale
-            ),
-            depth_intrinsics=None if depth is None or depth_lens is lens else depth_lens.camera,
-        )
-        return straightened(frame, lens, f"{path}, the camera of {colour.topic}")
-
-    names = [f"{round(colour.times[i] * NANOSECONDS):019d}.png" for i in kept]
-    unmatched = {"colour without pose": posed.count(False)}
-    if partners is not None:
+        partners = associate(colour.times, depth.times, MAX_DEPTH_DELAY)
         unmatched["colour without depth"] = int((partners < 0).sum())
-    return capture_scene(
-        path,
-        "rosbag",
-        names,
-        build,
-        conventions,
-        policy,
-        scene_id=rosbag_name(path),
-        topics={"colour": colour.topic, "depth": None if depth is None else depth.topic, "poses": poses.name},
+    kept = tuple(i for i, known in enumerate(posed) if known and (partners is None or partners[i] >= 0))
+    return _Recording(
+        path=path,
+        colour=colour,
+        depth=depth,
+        lens=lens,
+        depth_lens=depth_lens,
+        poses=poses,
+        partners=partners,
+        kept=kept,
         unmatched=unmatched,
-        **distortion_note([lens]),
     )
+
+
+def _frame(bag: _Recording, conventions: Conventions, index: int, name: str) -> Frame:
+    """One picture with its pose; straightened where the lens bends it.
+
+    Raises:
+        FrameError: its pose is unusable.
+    """
+    colour, depth, number = bag.colour, bag.depth, bag.kept[index]
+    where = f"{bag.path}, {colour.topic} at {colour.times[number]:.6f} s"
+    pose = conventions.camera_to_world(bag.poses.at(float(colour.times[number]), where))
+    check_frame_pose(pose, where)
+    load_depth = None
+    if depth is not None and bag.partners is not None:
+        recorded = depth.recorded[int(bag.partners[number])]
+        load_depth = functools.partial(_load_depth, bag.path, depth.topic, recorded, conventions.depth_scale)
+    frame = Frame(
+        name=name,
+        T_world_camera=pose,
+        intrinsics=bag.lens.camera,
+        load_colour=functools.partial(_load_colour, bag.path, colour.topic, colour.recorded[number]),
+        load_depth=load_depth,
+        depth_intrinsics=None if depth is None or bag.depth_lens is bag.lens else bag.depth_lens.camera,
+    )
+    return straightened(frame, bag.lens, f"{bag.path}, the camera of {colour.topic}")
 
 
 def _image_topics(reader: Any, path: Path, topics: Sequence[str]) -> dict[str, list[_Images]]:
@@ -269,11 +316,12 @@ def _load_depth(path: Path, topic: str, recorded: int, units_per_metre: float | 
     return depth_of(message_at(path, topic, recorded), f"{path}, {topic} at {recorded} ns", units_per_metre)
 
 
-def _no_match(path: Path, colour: _Images, depth: _Images | None, poses: PoseSource) -> str:
-    spans = [(colour.topic, colour.times), (poses.name, poses.times())]
-    spans += [] if depth is None else [(depth.topic, depth.times)]
+def _no_match(bag: _Recording) -> str:
+    images = [bag.colour] if bag.depth is None else [bag.colour, bag.depth]
+    spans = [*((each.topic, each.times) for each in images), (bag.poses.name, bag.poses.times())]
     told = "; ".join(f"{name} runs from {times[0]:.3f} to {times[-1]:.3f}" for name, times in spans if len(times))
     return (
-        f"{path}: none of {len(colour.times)} colour images has both a depth image within {MAX_DEPTH_DELAY * 1000:g} "
-        f"ms and a pose; {told}; record with one clock (use_sim_time), or all topics in one bag"
+        f"{bag.path}: none of {len(bag.colour.times)} colour images has both a depth image within "
+        f"{MAX_DEPTH_DELAY * 1000:g} ms and a pose; {told}; record with one "
+        "clock (use_sim_time), or all topics in one bag"
     )
