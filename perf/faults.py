@@ -206,7 +206,7 @@ def scene_answer(folder: Path) -> Answer:
     from stereopsis.scenes import verify_scene
 
     scene = verify_scene(open_scene(folder, on_bad_frame="skip"), on_bad_frame="skip")
-    skipped = len(scene.provenance.get("skipped") or {})
+    skipped = len(scene.provenance.get("skipped") or {}) + sum((scene.provenance.get("unmatched") or {}).values())
     facts: list[Any] = [scene.objects and [o.label for o in scene.objects], [a.to_dict() for a in scene.annotations]]
     for frame in scene.frames:
         facts += [frame.name, np.round(frame.T_world_camera, 9), frame.colour(), frame.depth()]
@@ -231,10 +231,11 @@ def checkpoint_answer(folder: Path) -> Answer:
 
 def report_answer(run: Path) -> Answer:
     from stereopsis.report import text_table, write_report
+    from stereopsis.report.read import read_run
 
     text_table(run)
     page = write_report(run).read_text()
-    return digest(page.split("Command")[0].replace(str(run.parent), "")), 0
+    return digest(page.split("Command")[0].replace(str(run.parent), "")), len(read_run(run).absent)
 
 
 def recipe_answer(file: Path) -> Answer:
@@ -249,9 +250,7 @@ def prediction_answer(folder: Path) -> Answer:
 
     read_json(folder / "asked.json")
     file = read_predictions(folder / "answers.jsonl", "scanqa")
-    return digest([repr(sample) for sample in file.samples]), getattr(file, "torn", 0) or getattr(
-        file, "skipped", 0
-    ) or 0
+    return digest([repr(sample) for sample in file.samples]), file.torn_lines
 
 
 def make_inputs(place: Path) -> dict[str, Path]:

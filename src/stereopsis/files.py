@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stereopsis.errors import StereopsisError
+from stereopsis.reading import open_plain
 
 _UNWRITTEN = ("PytorchStreamWriter", "inline_container", "I/O error", "IoError", "os error", "iostream")
 """What torch's and safetensors' writers say of a full disk or a place that cannot be written."""
@@ -170,7 +171,7 @@ def mark_cache(folder: Path, *, error: type[StereopsisError] = StereopsisError) 
 def is_cache(folder: str | Path) -> bool:
     """Whether a folder is marked as a cache, by whatever program."""
     try:
-        with open(os.path.join(folder, CACHE_TAG), encoding="utf-8", errors="replace") as file:
-            return file.read(len(_SIGNATURE)) == _SIGNATURE
+        with open_plain(Path(folder) / CACHE_TAG) as file:
+            return file.read(len(_SIGNATURE)) == _SIGNATURE.encode()
     except OSError:
         return False

@@ -25,11 +25,35 @@ class Section(pydantic.BaseModel):
             field = cls.model_fields.get(str(key))
             if field is None:
                 continue
-            if isinstance(value, bool) and "bool" not in str(field.annotation):
-                raise ValueError(f"'{key}' is {str(value).lower()}, expected another kind of value")
-            if isinstance(value, (int, float)) and abs(value) > MOST:
-                raise ValueError(f"'{key}' is {value:g}, more than anything here can be ({MOST})")
+            numeric = "int" in str(field.annotation).lower() or "float" in str(field.annotation)
+            for each in _leaves(value):
+                if isinstance(each, bool) and "bool" not in str(field.annotation):
+                    raise ValueError(f"'{key}' is {str(each).lower()}, expected another kind of value")
+                if _too_large(each, numeric):
+                    raise ValueError(f"'{key}' is {each}, more than anything here can be ({MOST})")
         return content
+
+
+def _leaves(value: Any) -> list[Any]:
+    """A value, or what stands in a list and in lists within it."""
+    waiting, found = [value], []
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, (list, tuple)):
+            waiting += each
+        else:
+            found.append(each)
+    return found
+
+
+def _too_large(value: Any, numeric: bool) -> bool:
+    """Whether a number, or a text that YAML does not see as the number that it is (1e30), is beyond all bounds."""
+    if numeric and isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return False
+    return isinstance(value, (int, float)) and abs(value) > MOST
 
 
 class ObjectiveSection(Section):

@@ -1,18 +1,25 @@
-"""Reading files of strangers within limits: JSON, YAML, arrays and bytes that no file can blow up.
+"""Reading files of strangers within limits: JSON, YAML, arrays, images, tensors and bytes that no file can blow up.
 
-Whatever is wrong is an `OSError` or a `ValueError` with a sentence, which the reader of a layout turns into its own
-error with the remedy. Limits are far above what real files have; the environment raises them.
+Every file that the package reads is opened here (`tests/test_reading_bypasses.py` looks for others). Whatever is
+wrong is an `OSError` or a `ValueError` with a sentence, which the reader of a layout turns into its own error with the
+remedy. Limits are far above what real files have; the environment raises them.
 """
 
+import errno
 import io
 import json
 import os
 import stat
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import yaml
+
+if TYPE_CHECKING:  # heavy, and imported where they are used
+    import numpy as np
+    from PIL import Image
+    from torch import Tensor
 
 MOST_BYTES = ("STEREOPSIS_MOST_MEGABYTES", 2048)
 MOST_PIXELS = ("STEREOPSIS_MOST_MEGAPIXELS", 100)
@@ -37,6 +44,51 @@ def limit(of: tuple[str, int]) -> int:
     return int(said) * 10**6
 
 
+def is_file(path: Path) -> bool:
+    """Whether a plain file is there; what is no file is not taken for an absent one.
+
+    Raises:
+        OSError: something else stands there: a folder, a pipe, a device, a link that leads nowhere.
+    """
+    if not os.path.lexists(path):
+        return False
+    check_plain(path)
+    return True
+
+
+def check_plain(path: Path) -> None:
+    """Refuse what is no plain file, before a library opens it: pipes and devices may never end.
+
+    Raises:
+        OSError: it is absent, or a folder, a pipe or a device.
+    """
+    _check_plain(os.stat(path), path)
+
+
+def _check_plain(facts: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(facts.st_mode):
+        raise OSError(errno.EINVAL, "is not a plain file but a folder, a pipe or a device", str(path))
+
+
+def open_plain(path: Path, buffering: int = -1) -> BinaryIO:
+    """Open a plain file of any size, for who reads parts of it.
+
+    Args:
+        path: the file.
+        buffering: as for `open`.
+
+    Raises:
+        OSError: it is absent or cannot be read, or is no plain file.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        _check_plain(os.fstat(handle), path)
+        return open(handle, "rb", buffering=buffering)
+    except BaseException:
+        os.close(handle)
+        raise
+
+
 def read_bytes(path: Path, of: tuple[str, int] = MOST_BYTES) -> bytes:
     """All bytes of a plain file.
 
@@ -45,17 +97,14 @@ def read_bytes(path: Path, of: tuple[str, int] = MOST_BYTES) -> bytes:
         of: which limit holds.
 
     Raises:
-        OSError: it is absent or cannot be read, or is no plain file: pipes and devices may never end.
+        OSError: it is absent or cannot be read, or is no plain file.
         ValueError: it is larger than the limit.
     """
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
-        facts = os.fstat(file.fileno())
-        if not stat.S_ISREG(facts.st_mode):
-            raise OSError(22, "is not a plain file but a folder, a pipe or a device", str(path))
-        if facts.st_size > limit(of):
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit(of):
             raise ValueError(
-                f"has {facts.st_size / 1e6:.0f} MB, more than {limit(of) // 10**6} MB; set {of[0]} to read it "
-                "all the same"
+                f"has {size / 1e6:.0f} MB, more than {limit(of) // 10**6} MB; set {of[0]} to read it all the same"
             )
         return file.read()
 
@@ -199,3 +248,92 @@ def check_pixels(width: int, height: int) -> None:
             f"has {width}x{height} pixels, more than {limit(MOST_PIXELS) // 10**6} megapixels; set {MOST_PIXELS[0]} to "
             "read it all the same"
         )
+
+
+def open_archive(path: Path) -> zipfile.ZipFile:
+    """Open a zip archive whose parts are read one by one; who reads a part bounds it.
+
+    Raises:
+        OSError: it is absent or no plain file.
+        zipfile.BadZipFile: it is no archive.
+    """
+    check_plain(path)
+    return zipfile.ZipFile(path)
+
+
+def map_array(path: Path) -> "np.ndarray":
+    """A NumPy array that stays on disk until it is looked at; pickled objects in it are refused.
+
+    Raises:
+        OSError: it is absent or no plain file.
+        ValueError: it is damaged, or no single array.
+    """
+    import numpy as np
+
+    check_plain(path)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except EOFError as error:
+        raise ValueError("is empty or ends early") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError("holds an archive, expected one array")
+    return array
+
+
+def open_image(path: Path) -> "Image.Image":
+    """An image of which only the header is read; the caller closes it.
+
+    Raises:
+        OSError: it is absent, no plain file, or no image.
+        ValueError: it has more pixels than the limit.
+    """
+    from PIL import Image
+
+    check_plain(path)
+    image = Image.open(path)
+    try:
+        check_pixels(*image.size)
+    except ValueError:
+        image.close()
+        raise
+    return image
+
+
+def open_tensors(path: Path) -> Any:
+    """A file of safetensors, as ``safe_open`` gives it.
+
+    Raises:
+        OSError: it is absent or no plain file.
+        ValueError: it is damaged or something else.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    check_plain(path)
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
+def read_tensors(path: Path) -> "dict[str, Tensor]":
+    """All tensors of a file of safetensors; see `open_tensors`."""
+    from safetensors import SafetensorError
+
+    with open_tensors(path) as file:
+        try:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error
+
+
+def read_torch(path: Path) -> Any:
+    """The content of a file of torch.save: tensors and plain values only, on the CPU, mapped where the form allows it.
+
+    Raises:
+        OSError: it is absent or no plain file.
+        Exception: whatever torch's unpickler says of something else; nothing of it was run.
+    """
+    import torch
+
+    check_plain(path)  # files of before PyTorch 1.6 are no zip archives and cannot be mapped: they are read whole
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

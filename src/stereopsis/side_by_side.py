@@ -27,6 +27,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from stereopsis.errors import StereopsisError
 from stereopsis.progress import EVERY, Phase, PhaseConsole, shows_bars
+from stereopsis.reading import parse_json, read_bytes
 
 PAUSE = 0.5
 """Seconds between two reports of a phase."""
@@ -134,7 +135,7 @@ class _Running:
         assert self.process.stdout is not None
         with self.process.stdout as output:
             for line in output:
-                event: dict[str, Any] = json.loads(line)
+                event: dict[str, Any] = parse_json(line)
                 self.error = event.get("error", self.error)
                 display.tell(self.job.name, event)
 
@@ -149,7 +150,7 @@ class _Running:
             return
         if self.error:
             raise StereopsisError(f"{self.job.name}: {self.error}")
-        said = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+        said = read_bytes(self.log).decode("utf-8", errors="replace").splitlines()[-_LAST_LINES:]
         raise StereopsisError(
             f"the process for '{self.job.name}' ended with code {self.process.returncode} (out of memory, or a fault "
             f"in a library); its log is {self.log}" + "".join(f"\n  {line}" for line in said)

@@ -1,8 +1,9 @@
 """Figures that papers have printed, to stand beside ours."""
 
 import dataclasses
-import json
 from pathlib import Path
+
+from stereopsis.reading import read_json
 
 FILE = "published.json"
 
@@ -38,5 +39,5 @@ def figures_beside(module_file: str, task: str) -> tuple[Published, ...]:
         module_file: its ``__file__``.
         task: the benchmark, which the rows do not repeat.
     """
-    rows = json.loads((Path(module_file).parent / FILE).read_text(encoding="utf-8"))
+    rows = read_json(Path(module_file).parent / FILE)
     return tuple(Published(task=task, **row) for row in rows)

@@ -21,6 +21,7 @@ from stereopsis.cli.startup import before_evaluation, first_process, load_librar
 from stereopsis.errors import SceneError, StereopsisError
 from stereopsis.extras import require_extras
 from stereopsis.progress import phase, say
+from stereopsis.reading import read_text
 
 if TYPE_CHECKING:
     from stereopsis.scenes.prepare import Report
@@ -159,7 +160,7 @@ def prepare(
     if len(sources) == 1 and report.count("failed"):
         raise SceneError(report.outcomes[0].reason)
     if as_json:
-        typer.echo((output / SUMMARY_FILE).read_text(), nl=False)
+        typer.echo(read_text(output / SUMMARY_FILE), nl=False)
     else:
         _tell(report, output)
         for folder in report.folders[:8] if inspect else []:

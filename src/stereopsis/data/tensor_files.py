@@ -16,6 +16,8 @@ from torch import Tensor
 
 from stereopsis.errors import CacheError
 from stereopsis.files import write_atomic
+from stereopsis.reading import open_tensors as _open
+from stereopsis.reading import parse_json
 
 _FACTS = "facts"
 _CHECKSUMS = "crc32"
@@ -90,7 +92,7 @@ def open_tensors(path: Path) -> TensorFile:
     with _opened(path) as file:
         try:
             metadata = file.metadata() or {}
-            facts, checksums = json.loads(metadata[_FACTS]), json.loads(metadata[_CHECKSUMS])
+            facts, checksums = parse_json(metadata[_FACTS]), parse_json(metadata[_CHECKSUMS])
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         except (KeyError, ValueError) as error:
             raise CacheError(f"{path}: holds no facts about its tensors ({error!r}); {_REMEDY}") from error
@@ -98,13 +100,11 @@ def open_tensors(path: Path) -> TensorFile:
 
 
 def _opened(path: Path) -> Any:
-    from safetensors import SafetensorError, safe_open
-
     try:
-        return safe_open(path, framework="pt")
+        return _open(path)
     except FileNotFoundError as error:
         raise CacheError(f"{path}: does not exist; {_REMEDY.partition(' and ')[2]}") from error
-    except (SafetensorError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise CacheError(f"{path}: is damaged or was cut short ({error}); {_REMEDY}") from error
 
 

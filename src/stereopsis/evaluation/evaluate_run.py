@@ -26,7 +26,7 @@ from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import load_model
 from stereopsis.precision import choose_precision, parse_precision
 from stereopsis.progress import say
-from stereopsis.reading import json_or
+from stereopsis.reading import json_or, read_text
 from stereopsis.scenes.scene import Scene
 from stereopsis.training.build import model_changes
 from stereopsis.training.model_card import write_card
@@ -310,7 +310,7 @@ def _start_output(plan: EvaluationPlan, output: Path) -> None:
         raise RunFolderError(f"{output} holds another run; choose another --output")
     if output.is_dir() and any(output.iterdir()) and not file.is_file():
         raise RunFolderError(f"{output} is not empty and holds no evaluation; choose another --output")
-    if file.is_file() and file.read_text() != text and not plan.request.overwrite:
+    if file.is_file() and read_text(file) != text and not plan.request.overwrite:
         raise RunFolderError(
             f"{output} holds an evaluation by another recipe ({file}); choose another --output, or add --overwrite to "
             "replace it"

@@ -19,7 +19,7 @@ from stereopsis.errors import RunFolderError
 from stereopsis.evaluation.questions import Key
 from stereopsis.evaluation.records import RECORDS_FILE, SUMMARY_FILE, TIMINGS_FILE
 from stereopsis.files import write_atomic
-from stereopsis.reading import parse_json, read_json
+from stereopsis.reading import parse_json, read_bytes, read_json, read_text
 
 SETTINGS_FILE = "settings.json"
 PARTS_FOLDER = "parts"
@@ -69,7 +69,7 @@ class Part:
                 file.write(lines)
 
     def _cut_torn_line(self) -> None:
-        content = self.path.read_bytes()
+        content = read_bytes(self.path)
         whole = _whole(content)
         if len(whole) < len(content):
             os.truncate(self.path, len(whole))
@@ -106,7 +106,7 @@ def read_parts(folder: Path) -> dict[Key, dict[str, Any]]:
     """
     found: dict[Key, dict[str, Any]] = {}
     for path in sorted((folder / PARTS_FOLDER).glob("part-*.jsonl")):
-        for number, line in enumerate(_whole(path.read_bytes()).splitlines(), start=1):
+        for number, line in enumerate(_whole(read_bytes(path)).splitlines(), start=1):
             try:
                 record = parse_json(line)
                 key = (record["task"], record["id"])
@@ -130,7 +130,7 @@ def _result(record: Mapping[str, Any]) -> dict[str, Any]:
 def read_failures(folder: Path) -> list[dict[str, Any]]:
     """Questions that got no usable answer in the newest attempt."""
     paths = sorted((folder / PARTS_FOLDER).glob("failed-*.jsonl"))
-    return [parse_json(line) for path in paths for line in path.read_text().splitlines()]
+    return [parse_json(line) for path in paths for line in read_text(path).splitlines()]
 
 
 def finished(folder: Path) -> bool:

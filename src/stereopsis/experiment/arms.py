@@ -20,6 +20,7 @@ from stereopsis.models.spatial import SpatialModel
 from stereopsis.packs.build import blinded, build_pack
 from stereopsis.packs.targets import Teachers
 from stereopsis.progress import tracked
+from stereopsis.reading import read_json
 from stereopsis.reconstruction.pictures import write_pictures
 from stereopsis.scenes.scene import Scene
 from stereopsis.training.build import build_model, build_teachers
@@ -114,7 +115,7 @@ def run_arm(
 def finished_arm(folder: Path, recipe: Recipe) -> bool:
     """Whether an arm of this recipe has been trained and evaluated in a folder."""
     path = folder / FINISHED_FILE
-    return path.is_file() and json.loads(path.read_text()).get("made_with") == _conditions(recipe)
+    return path.is_file() and read_json(path).get("made_with") == _conditions(recipe)
 
 
 def _same_recipe(path: Path, recipe: Recipe) -> bool:

@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 
 from stereopsis.experiment.arms import Arm, run_arm
+from stereopsis.reading import parse_json
 from stereopsis.side_by_side import Job
 from stereopsis.training.build import build_model, build_teachers
 from stereopsis.training.recipe import Recipe, parse_recipe
@@ -51,7 +52,7 @@ class ArmJob:
     @staticmethod
     def parse(text: str) -> "ArmJob":
         """What `job` wrote."""
-        plain = json.loads(text)
+        plain = parse_json(text)
         recipe = parse_recipe(plain["recipe"], plain["name"])
         arm = None if plain["arm"] is None else Arm(**plain["arm"], recipe=recipe)
         share = None if plain["share"] is None else tuple(plain["share"])

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from stereopsis.errors import CheckpointError, MissingExtraError, RecipeError
-from stereopsis.reading import json_or
+from stereopsis.reading import json_or, read_tensors
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -112,7 +112,7 @@ def restore_lora(backbone: Any, folder: Path) -> None:
         CheckpointError: they belong to other matrices, or are of another rank.
     """
     peft = _peft("reading adapters")
-    stored = {key.removeprefix(_PREFIX): value for key, value in load_file(folder / ADAPTER_FILE).items()}
+    stored = {key.removeprefix(_PREFIX): value for key, value in read_tensors(folder / ADAPTER_FILE).items()}
     own = peft.get_peft_model_state_dict(backbone, adapter_name=NAME)
     wrong = sorted(
         k for k in own.keys() | stored.keys() if k not in own or k not in stored or own[k].shape != stored[k].shape

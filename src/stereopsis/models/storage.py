@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import torch
 from huggingface_hub import HfApi
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
@@ -23,7 +23,7 @@ from stereopsis.models.attention import Attention
 from stereopsis.models.families import FAMILIES
 from stereopsis.models.lora import base_of, has_lora, merged, quantization, restore_lora, save_lora
 from stereopsis.models.spatial import Fit, ObjectFeatures, Positions, SpatialConfig, SpatialModel
-from stereopsis.reading import read_json
+from stereopsis.reading import open_tensors, read_json
 from stereopsis.weights import write_json
 from stereopsis.weights.manifest import check_manifest, write_manifest
 from stereopsis.weights.mistaken import what_it_is
@@ -260,7 +260,7 @@ def load_common_tensors(module: nn.Module, path: Path) -> list[str]:
 
 def _stored(path: Path) -> dict[str, torch.Tensor]:
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_tensors(path) as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors ({error}); {_REMEDY}") from error

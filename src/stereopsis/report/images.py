@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from stereopsis.errors import RunFolderError
-from stereopsis.reading import check_pixels
+from stereopsis.reading import open_image, read_bytes
 
 PIXEL_ART_UP_TO = 160
 LARGEST_SIDE = 480
@@ -68,8 +68,7 @@ def embed_file(path: Path, *, largest: int = LARGEST_SIDE) -> EmbeddedImage:
         RunFolderError: the file is damaged or no picture.
     """
     try:
-        with Image.open(path) as picture:
-            check_pixels(*picture.size)
+        with open_image(path) as picture:
             picture.load()
             return embed(picture, largest=largest)
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
@@ -83,6 +82,6 @@ def fingerprint(path: Path) -> str:
         RunFolderError: the file cannot be read.
     """
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(read_bytes(path)).hexdigest()
     except OSError as error:
         raise RunFolderError(f"{path} cannot be read ({error.strerror}); evaluate the run again") from error

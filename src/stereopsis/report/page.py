@@ -140,6 +140,9 @@ def facts(subject: ReportSubject) -> list[tuple[str, str]]:
         shown.append(("Versions", ", ".join([f"Python {environment.get('python', '?')}", *listed])))
     if environment.get("command"):
         shown.append(("Command", str(environment["command"])))
+    absent = [f"{arm.label}: {note}" for arm in subject.arms if arm.run is not None for note in arm.run.absent]
+    if absent:
+        shown.append(("Not there", "; ".join(absent)))
     return shown
 
 

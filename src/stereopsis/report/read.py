@@ -15,7 +15,7 @@ from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.errors import RunFolderError
 from stereopsis.reading import parse_json, read_yaml
 from stereopsis.report.results import StoredEvaluation, read_evaluation
-from stereopsis.report.values import interval, intervals, items, mapping, number, read_json, text
+from stereopsis.report.values import interval, intervals, items, mapping, number, read_json, text, text_lines, there
 
 COMPARISON_FILE = "comparison.json"
 RECIPE_FILE = "recipe.yaml"
@@ -70,6 +70,7 @@ class Run:
         metrics: log lines, in order.
         evaluation: per-sample records and summaries, or None.
         pictures: reconstructions.
+        absent: what is missing of what a training writes, in words.
     """
 
     folder: Path
@@ -78,6 +79,7 @@ class Run:
     metrics: tuple[Mapping[str, Any], ...]
     evaluation: StoredEvaluation | None
     pictures: tuple[Picture, ...]
+    absent: tuple[str, ...] = ()
 
     def setting(self, *keys: str) -> Any:
         """A value of the recipe by its place, None where the recipe does not say."""
@@ -203,11 +205,13 @@ def read_run(folder: Path) -> Run:
         content = read_yaml(recipe)
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{recipe} is not valid YAML ({error}); repeat the run") from error
+    log = _read_metrics(folder / METRICS_FILE)
     return Run(
         folder=folder,
         recipe=mapping(content, str(recipe)),
         environment=_read_environment(folder),
-        metrics=_read_metrics(folder / METRICS_FILE),
+        metrics=log.lines,
+        absent=_absent(folder, log),
         evaluation=read_evaluation(folder / EVALUATION_FOLDER),
         pictures=_read_pictures(folder / PICTURES_FOLDER),
     )
@@ -300,28 +304,44 @@ def _read_baseline(value: Any, where: str) -> Baseline:
 
 def _read_environment(folder: Path) -> Mapping[str, Any]:
     file = folder / ENVIRONMENT_FILE
-    return mapping(read_json(file), str(file)) if file.is_file() else {}
+    return mapping(read_json(file), str(file)) if there(file) else {}
 
 
-def _read_metrics(file: Path) -> tuple[Mapping[str, Any], ...]:
-    if not file.is_file():
+def _absent(folder: Path, log: "_Log") -> tuple[str, ...]:
+    """What a training leaves in its folder and is not there any more; an evaluation by itself never had it."""
+    if not any((folder / name).is_dir() for name in ("model", "checkpoints")):
         return ()
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    records = []
+    known = [] if there(folder / ENVIRONMENT_FILE) else [f"{ENVIRONMENT_FILE} is missing (date, machine, versions)"]
+    if not log.lines:
+        known.append(f"{METRICS_FILE} is {'empty' if there(folder / METRICS_FILE) else 'missing'} (losses by step)")
+    return (*known, *([f"the last line of {METRICS_FILE} was cut short and is left out"] if log.torn else []))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Log:
+    lines: tuple[Mapping[str, Any], ...] = ()
+    torn: bool = False
+
+
+def _read_metrics(file: Path) -> _Log:
+    if not there(file):
+        return _Log()
+    lines = [line for line in text_lines(file) if line.strip()]
+    records: list[Mapping[str, Any]] = []
     for index, line in enumerate(lines):
         try:
             record = parse_json(line)
         except ValueError as error:
             if index == len(lines) - 1:  # a killed run's last line; everything before it counts
-                break
+                return _Log(lines=tuple(records), torn=True)
             raise RunFolderError(f"{file}, line {index + 1}: not valid JSON ({error}); repeat the run") from error
         records.append(mapping(record, f"{file}, line {index + 1}"))
-    return tuple(records)
+    return _Log(lines=tuple(records))
 
 
 def _read_pictures(folder: Path) -> tuple[Picture, ...]:
     file = folder / PICTURES_FILE
-    if not file.is_file():
+    if not there(file):
         return ()
     return tuple(
         _picture(mapping(item, f"{file}[{index}]"), folder, f"{file}[{index}]")

@@ -13,7 +13,7 @@ from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.errors import RunFolderError
 from stereopsis.evaluation.records import RECORDS_FILE, SUMMARY_FILE
 from stereopsis.reading import parse_json
-from stereopsis.report.values import boxes, intervals, items, mapping, number, read_json, text
+from stereopsis.report.values import boxes, intervals, items, mapping, number, read_json, text, text_lines
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,7 +80,7 @@ def read_evaluation(folder: Path) -> StoredEvaluation | None:
         raise RunFolderError(f"{folder} holds {present[0]} but no {missing}; run 'stereopsis evaluate' again")
     file = folder / RECORDS_FILE
     records = []
-    for row, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for row, line in enumerate(text_lines(file), start=1):
         where = f"{file}, line {row}"
         try:
             content = parse_json(line)

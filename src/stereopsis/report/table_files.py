@@ -9,6 +9,7 @@ from pathlib import Path
 from stereopsis.benchmarks.scoring.statistics import Interval
 from stereopsis.errors import RunFolderError
 from stereopsis.files import write_atomic
+from stereopsis.reading import read_text
 from stereopsis.report.published_table import ResultsTable, TableCell, TableRow
 from stereopsis.report.tables import title_of
 from stereopsis.report.templates import escaped
@@ -135,16 +136,18 @@ def read_csv(path: Path) -> dict[tuple[str, str, str], Interval]:
     Raises:
         RunFolderError: the file was not written by `write_table`.
     """
-    with path.open(encoding="utf-8", newline="") as stream:
-        reader = csv.DictReader(stream)
+    try:
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
         if tuple(reader.fieldnames or ()) != CSV_FIELDS:
-            raise RunFolderError(f"{path} is no results table: its first line is not {','.join(CSV_FIELDS)}")
+            raise ValueError(f"its first line is not {','.join(CSV_FIELDS)}")
         return {
             (_read_word(line["label"]), _read_word(line["task"]), _read_word(line["metric"])): Interval(
                 mean=_number(line["value"]), low=_number(line["low"]), high=_number(line["high"])
             )
             for line in reader
         }
+    except (OSError, ValueError, AttributeError, TypeError, csv.Error) as error:  # also: a line that ends early
+        raise RunFolderError(f"{path} is no results table: {error}; write it anew with 'stereopsis report'") from error
 
 
 def _word(text: str) -> str:

@@ -29,6 +29,31 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
+def there(path: Path) -> bool:
+    """Whether a plain file is there.
+
+    Raises:
+        RunFolderError: something else stands there.
+    """
+    try:
+        return reading.is_file(path)
+    except OSError as error:
+        raise RunFolderError(f"{path}: {error.strerror}; remove it, or restore the file that belongs there") from error
+
+
+def text_lines(path: Path) -> list[str]:
+    """The lines of a text file in UTF-8.
+
+    Raises:
+        RunFolderError: the file cannot be read.
+    """
+    try:
+        return reading.read_text(path).splitlines()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunFolderError(f"{path} cannot be read ({reason}); restore the file, or repeat what wrote it") from error
+
+
 def mapping(value: Any, where: str) -> Mapping[str, Any]:
     """A JSON object.
 

@@ -26,7 +26,7 @@ from scipy import sparse
 
 from stereopsis.errors import SceneError, did_you_mean
 from stereopsis.geometry.boxes import box_from_points, check_boxes
-from stereopsis.reading import check_archive, parse_json, read_bytes
+from stereopsis.reading import check_archive, parse_json, read_bytes, read_text
 from stereopsis.scenes.scene import Proposal
 
 EXPECTED_FILES = (
@@ -235,7 +235,7 @@ def _kind(value: Any) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except FileNotFoundError as error:
         raise SceneError(f"{path}: no such file; the index names it; restore it or correct the index") from error
     except (OSError, ValueError) as error:

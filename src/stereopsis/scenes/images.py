@@ -19,7 +19,7 @@ from jaxtyping import Float, Shaped, UInt8, UInt16
 from PIL import Image
 
 from stereopsis.errors import FrameError, SceneError
-from stereopsis.reading import check_pixels, read_bytes
+from stereopsis.reading import check_pixels, open_image, read_bytes
 
 DEPTH_MODES = ("I;16", "I;16B", "I;16L", "I")
 MILLIMETRES = 1000.0
@@ -89,7 +89,7 @@ def read_header(path: Path, *, kind: str = "colour") -> ImageHeader:
     """
     if not path.is_file():
         raise _absent(path, kind)
-    with _decoding(path, kind, path.stat().st_size), Image.open(path) as image:
+    with _decoding(path, kind, path.stat().st_size), open_image(path) as image:
         header = _header(image)
     _check_header(header, path, kind, None)
     return header
@@ -103,7 +103,7 @@ def read_any_header(path: Path) -> ImageHeader:
     """
     if not path.is_file():
         raise _absent(path, "listed")
-    with _decoding(path, "listed", path.stat().st_size), Image.open(path) as image:
+    with _decoding(path, "listed", path.stat().st_size), open_image(path) as image:
         return _header(image)
 
 

@@ -5,13 +5,12 @@ import functools
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
 import stereopsis.assets
 from stereopsis.errors import CheckpointError
-from stereopsis.reading import read_json
+from stereopsis.reading import read_json, read_tensors
 from stereopsis.teachers.features import FeatureTeacher, TeacherViews, ViewFeatures
 from stereopsis.teachers.geometry_network import GeometryConfig, GeometryNetwork
 from stereopsis.weights.fingerprint import fingerprint
@@ -97,7 +96,7 @@ def load_geometry_network(folder: Path) -> GeometryNetwork:
 def _load(network: nn.Module, path: Path) -> None:
     """Every tensor must be there, fit, and be used."""
     try:
-        network.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+        network.load_state_dict({name: tensor.float() for name, tensor in read_tensors(path).items()})
     except Exception as error:  # safetensors and torch raise several kinds
         raise CheckpointError(
             f"{path} does not fit the network of its {CONFIG}: {error}; take both from the same folder"

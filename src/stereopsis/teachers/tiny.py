@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stereopsis.errors import CheckpointError
+from stereopsis.reading import read_tensors
 from stereopsis.teachers.autoencoders import ScaledTokenizer
 from stereopsis.teachers.diffusers_files import load_all, load_diffusers
 from stereopsis.teachers.latents import PREPARED, LatentPosterior
@@ -89,8 +90,6 @@ def _taesd_pair(folder: Path, name: str) -> dict[str, Tensor]:
 
     The decoder's first layer (a clamp) has no place in diffusers' list, so its numbers move down by one.
     """
-    from safetensors.torch import load_file
-
     state: dict[str, Tensor] = {}
     for part, offset in zip(_PARTS, (0, 1), strict=True):
         path = folder / f"{name}_{part}.safetensors"
@@ -99,7 +98,7 @@ def _taesd_pair(folder: Path, name: str) -> dict[str, Tensor]:
                 f"'{path}' does not exist; '{folder}' should hold {name}_encoder.safetensors and "
                 f"{name}_decoder.safetensors, or config.json and weights in diffusers' layout"
             )
-        for key, value in load_file(path).items():
+        for key, value in read_tensors(path).items():
             number, _, rest = key.partition(".")
             if not number.isdigit() or int(number) < offset:
                 raise CheckpointError(f"'{path}' holds the unknown weight '{key}'; expected names such as '1.weight'")

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from stereopsis.errors import CheckpointError, RecipeError
 from stereopsis.precision import choose_precision
+from stereopsis.reading import read_tensors, read_torch
 from stereopsis.teachers.features import TeacherViews
 from stereopsis.teachers.patch_grid import PatchGridTeacher, patches_as_grid, resized_pictures
 from stereopsis.teachers.vggt_archive import VGGT_PATCH, VGGT_SIDE, vggt_rows
@@ -154,12 +155,7 @@ def _load_weights(model: nn.Module, file: Path) -> None:
     if not file.is_file():
         raise CheckpointError(f"'{file}' does not exist; give the file with VGGT's weights")
     try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+        state = read_tensors(file) if file.suffix == ".safetensors" else read_torch(file)
         model.load_state_dict(state)
     except Exception as error:  # damaged files raise errors of many kinds
         raise CheckpointError(f"'{file}' does not hold VGGT's weights: {error}") from error

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from stereopsis.errors import CacheError
-from stereopsis.reading import read_json
+from stereopsis.reading import open_archive, read_json, read_text
 from stereopsis.scenes.readers.posed_images import frame_names
 from stereopsis.scenes.readers.view_features import VGGT_PATCH, VGGT_SIDE, open_features
 from stereopsis.scenes.readers.view_features import FeatureArchive as Archive
@@ -139,10 +139,10 @@ def _listed(path: Path) -> tuple[str, ...]:
 
 def _checksums(path: Path) -> list[str | int]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_archive(path) as archive:
             parts = [(entry.filename, entry.CRC, entry.file_size) for entry in archive.infolist()]
     except (OSError, zipfile.BadZipFile) as error:
         raise CacheError(f"'{path}' cannot be read as .npz ({error}); extract this scene's features again") from error
     sidecar = path.with_name(_NAMES)
-    names = sidecar.read_text() if sidecar.is_file() else ""
+    names = read_text(sidecar) if sidecar.is_file() else ""
     return [path.parent.name, names, *(value for part in sorted(parts) for value in part)]

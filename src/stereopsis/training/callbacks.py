@@ -10,6 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from stereopsis.errors import RunFolderError
 from stereopsis.files import write_atomic
 from stereopsis.progress import Phase
+from stereopsis.reading import parse_json, read_text
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -23,7 +24,7 @@ class MetricsLog(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Forget lines past the step that the run resumes from."""
         if self.path.is_file() and state.is_world_process_zero:
-            lines = [line for line in self.path.read_text().splitlines() if _step_of(line) <= state.global_step]
+            lines = [line for line in read_text(self.path).splitlines() if _step_of(line) <= state.global_step]
             write_atomic(self.path, "".join(f"{line}\n" for line in lines), error=RunFolderError)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -49,8 +50,8 @@ class MetricsLog(TrainerCallback):
     def _mean_loss(self, steps: int) -> float:
         """Mean loss of all steps, of which each line tells the mean since the one before it."""
         total, before = 0.0, 0
-        for line in self.path.read_text().splitlines() if self.path.is_file() else []:
-            record = json.loads(line)
+        for line in read_text(self.path).splitlines() if self.path.is_file() else []:
+            record = parse_json(line)
             if "loss" in record and record["step"] > before:
                 total += record["loss"] * (record["step"] - before)
                 before = record["step"]
@@ -84,6 +85,6 @@ class ShownSteps(TrainerCallback):
 def _step_of(line: str) -> float:
     """The step of a log line; a line that a kill cut short counts as never written."""
     try:
-        return float(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError, TypeError):
+        return float(parse_json(line)["step"])
+    except (ValueError, KeyError, TypeError):
         return float("inf")

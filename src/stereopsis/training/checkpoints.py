@@ -11,7 +11,7 @@ from stereopsis.errors import CheckpointError
 from stereopsis.model_files import HEADS_FILE, SPATIAL_FILE
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.models.storage import load_tensors, restore_backbone
-from stereopsis.reading import read_json
+from stereopsis.reading import read_json, read_torch
 from stereopsis.training.shards import check_engine_files, check_shards
 from stereopsis.weights.manifest import MANIFEST_FILE, check_manifest
 
@@ -96,7 +96,7 @@ def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, folder: P
         _read_shards(state, folder / OPTIMIZER_SHARDS)
         set_optimizer_state_dict(model, optimizer, state["optimizer"])
         return
-    plain = torch.load(folder / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
+    plain = read_torch(folder / OPTIMIZER_FILE)
     named = named_state(plain, model, optimizer)
     set_optimizer_state_dict(model, optimizer, named, options=StateDictOptions(full_state_dict=True))
 

@@ -1,6 +1,5 @@
 """The card of a trained model: README.md of its folder, as the Hugging Face hub shows it."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import yaml
 from stereopsis.benchmarks import benchmark_named
 from stereopsis.errors import RunFolderError
 from stereopsis.files import write_atomic
-from stereopsis.reading import read_json
+from stereopsis.reading import read_json, read_text
 from stereopsis.training.preflight import told_sources
 from stereopsis.training.recipe import Recipe, load_recipe
 from stereopsis.training.run_folder import ENVIRONMENT_FILE, MODEL_FOLDER, RECIPE_FILE
@@ -64,7 +63,7 @@ def _lines(run: Path) -> Iterator[str]:
     yield "## Recipe"
     yield ""
     yield "```yaml"
-    yield (run / RECIPE_FILE).read_text().rstrip()
+    yield read_text(run / RECIPE_FILE).rstrip()
     yield "```"
 
 
@@ -84,7 +83,7 @@ def _facts(recipe: Recipe, run: Path) -> Iterator[str]:
 def _figures(run: Path) -> Iterator[str]:
     if not (run / SUMMARY).is_file():
         return
-    summary = json.loads((run / SUMMARY).read_text())
+    summary = read_json(run / SUMMARY)
     yield "## Figures"
     yield ""
     yield f"Points with 95 % intervals over scenes; {summary['settings'].get('scenes', 'some')} scenes of"

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from safetensors import safe_open
 
 from stereopsis.data.pack import ScenePack
 from stereopsis.errors import RecipeError, RunFolderError
@@ -23,6 +22,7 @@ from stereopsis.objective_sections import ObjectivesSection
 from stereopsis.objectives.reconstruction_base import ReconstructionObjective
 from stereopsis.packs.dataset import PackDataset
 from stereopsis.packs.targets import Teachers
+from stereopsis.reading import open_tensors
 from stereopsis.training.build import OBJECTIVES, build_objectives, build_teachers
 from stereopsis.training.recipe import Recipe, load_recipe
 from stereopsis.training.train_run import MODEL_FOLDER, RECIPE_FILE, check_finished, fit
@@ -109,7 +109,7 @@ def _targets(recipe: Recipe, teachers: Teachers, path: Path) -> dict[str, torch.
     """Empty targets of the sizes that the run's had."""
     assert teachers.latent is not None
     grids = {"view": teachers.latent.grid(recipe.teachers.view_size, recipe.teachers.view_size)}
-    with safe_open(path, framework="pt") as file:
+    with open_tensors(path) as file:
         if _BIRDSEYE_KEY in file.keys():  # noqa: SIM118
             grids["birdseye"] = teachers.latent.grid(recipe.teachers.birdseye_size, recipe.teachers.birdseye_size)
     targets = {f"{kind}_latents": torch.zeros(1, *grid, teachers.latent.channels) for kind, grid in grids.items()}

@@ -1,6 +1,5 @@
 """What can be refused, and said, before torch is imported and anything is made: folders, packages, scenes."""
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from stereopsis.errors import CheckpointError, RecipeError, SceneError
 from stereopsis.extras import require_extras
 from stereopsis.model_files import HEADS_FILE
+from stereopsis.reading import read_json
 from stereopsis.training.recipe import Recipe
 from stereopsis.training.run_folder import require_base
 from stereopsis.training.sections import SourceSection
@@ -72,7 +72,7 @@ def require_depth(layers: Iterable[int], depth: int | None, key: str) -> None:
 def depth_of(folder: Path) -> int | None:
     """Layers of the language model in a model folder, as its config.json says; None where it does not say."""
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = read_json(folder / "config.json")
         text = config.get("text_config") or config.get("llm_config") or config
         return int(text["num_hidden_layers"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError):

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from stereopsis.errors import CheckpointError
+from stereopsis.reading import open_plain, read_bytes
 from stereopsis.scenes.pickles.pickle_scan import RefusedPickleError, check_instructions
 
 METADATA = ".metadata"
@@ -107,7 +108,7 @@ def _located(path: Path) -> dict[Any, Any]:
     try:
         if path.stat().st_size > MOST_METADATA:
             raise CheckpointError(f"{path} has more than {MOST_METADATA} bytes, too many; copy the checkpoint again")
-        data = path.read_bytes()
+        data = read_bytes(path)
         check_instructions(data, objects=True)
         found = _Unpickler(data).load()
         located = found.fields()["storage_data"]
@@ -140,7 +141,7 @@ def _check_values(folder: Path, located: dict[Any, Any]) -> None:
 
 def _check_value(path: Path, start: int, length: int) -> None:
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             file.seek(start)
             torch.load(io.BytesIO(file.read(min(length, MOST_METADATA))), map_location="meta", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:

@@ -19,6 +19,7 @@ from stereopsis.packs.batch_sampler import Deal, DealtBatches, EpochOrder
 from stereopsis.packs.build import name_seed
 from stereopsis.packs.dataset import EvenSampler, PackDataset, ShuffledSampler
 from stereopsis.packs.length_grouping import GroupedSampler
+from stereopsis.reading import read_torch
 from stereopsis.training.checkpoints import (
     COMPLETE_MARK,
     MODEL_SHARDS,
@@ -340,7 +341,7 @@ class SpatialTrainer(Trainer):
             return
         optimizer: Any = self.optimizer
         load_optimizer(self.model, optimizer.optimizer, folder)
-        self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_FILE, weights_only=True))
+        self.lr_scheduler.load_state_dict(read_torch(folder / SCHEDULER_FILE))
 
 
 class _BeforeStep(TrainerCallback):

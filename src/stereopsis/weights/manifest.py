@@ -13,6 +13,7 @@ from typing import Any
 
 from stereopsis.errors import CheckpointError
 from stereopsis.files import write_atomic
+from stereopsis.reading import open_plain, read_json
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA = 1
@@ -82,12 +83,12 @@ def check_manifest(folder: Path, remedy: str, *, passed_over: Container[str] = (
 
 def _read(path: Path, remedy: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         plain = all(
             isinstance(name, str) and isinstance(facts["bytes"], int) and isinstance(facts["sha256"], str)
             for name, facts in content["files"].items()
         )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path} cannot be read ({type(error).__name__}: {error}); {remedy}") from error
     if not plain or content.get("schema") != SCHEMA:
         raise CheckpointError(f"{path} is no manifest of schema {SCHEMA}; {remedy}")
@@ -97,7 +98,7 @@ def _read(path: Path, remedy: str) -> dict[str, Any]:
 def _checksum(path: Path) -> str:
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
     except OSError as error:

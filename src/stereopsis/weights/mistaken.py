@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from stereopsis.reading import open_plain
+
 _LFS = b"version https://git-lfs"
 _PAGES = (b"<!doctype html", b"<html", b"<?xml")
 _PREFIXES = {
@@ -17,7 +19,7 @@ _PREFIXES = {
 def what_it_is(path: Path) -> str:
     """A hint for an error message: what an unreadable file really is; empty where nothing is recognised."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             start = file.read(64)
     except OSError:
         return ""

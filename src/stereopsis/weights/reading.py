@@ -5,17 +5,15 @@ Only tensors are read; nothing in a file is executed.
 
 import dataclasses
 import math
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from stereopsis.errors import CheckpointError
-from stereopsis.reading import read_json
+from stereopsis.reading import open_tensors, read_json, read_torch
 from stereopsis.weights.mistaken import instead_of_weights, what_it_is
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -180,16 +178,16 @@ def _from_index(index: Path) -> list[Shard]:
 
 def _opened(path: Path) -> Any:
     try:
-        return safe_open(path, framework="pt")
-    except (OSError, SafetensorError) as error:
+        return open_tensors(path)
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} cannot be read as safetensors ({error}); copy it again{what_it_is(path)}"
         ) from error
 
 
 def _torch_file(path: Path) -> dict[str, Tensor]:
-    try:  # files of before PyTorch 1.6 are no zip archives and cannot be mapped: they are read whole
-        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    try:
+        stored = read_torch(path)
     except Exception as error:  # torch raises whatever its unpickler meets
         raise CheckpointError(
             f"{path} cannot be read as a file of tensors ({type(error).__name__}); files with other objects are not "

@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from stereopsis.benchmarks.files.strict_json import parse_strictly, shown
 from stereopsis.errors import StereopsisError
+from stereopsis.reading import read_text, read_torch
 
 
 def read_boxes(path: Path) -> dict[str, Float[np.ndarray, "boxes 6"]]:
@@ -20,9 +21,7 @@ def read_boxes(path: Path) -> dict[str, Float[np.ndarray, "boxes 6"]]:
         StereopsisError: the file cannot be read, or holds something else.
     """
     try:
-        content = (
-            _tensors(path) if path.suffix == ".pt" else parse_strictly(path.read_text(encoding="utf-8"), str(path))
-        )
+        content = _tensors(path) if path.suffix == ".pt" else parse_strictly(read_text(path), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise StereopsisError(f"{path} cannot be read ({error}); give a JSON file {{scene: [boxes]}}") from error
     if not isinstance(content, dict):
@@ -37,10 +36,8 @@ def _tensors(path: Path) -> Any:
     """The boxes of a file that PyTorch wrote; nothing in it is executed."""
     import pickle
 
-    import torch
-
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_torch(path)
         return {scene: each["locs"].tolist() for scene, each in content.items()}
     except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, KeyError, TypeError, IndexError) as error:
         raise StereopsisError(

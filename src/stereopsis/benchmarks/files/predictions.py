@@ -30,6 +30,7 @@ from stereopsis.benchmarks.files.foreign import listed_samples, understood
 from stereopsis.benchmarks.files.strict_json import DamagedError, parse_strictly, refuse_repeated, shown
 from stereopsis.benchmarks.registry import all_benchmarks, benchmark_named
 from stereopsis.errors import StereopsisError
+from stereopsis.reading import read_text
 
 ID_KEYS = ("sample_id", "question_id", "id", "doc_id")
 TEXT_KEYS = ("pred_response", "prediction", "answer", "answer_top10")
@@ -107,8 +108,8 @@ def read_predictions(path: Path, task: str) -> PredictionFile:
             needs (a text; a box; scores that are finite numbers).
     """
     try:
-        content = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_text(path)
+    except (OSError, ValueError) as error:
         raise StereopsisError(
             f"{path} cannot be read as UTF-8 text ({error}); give a JSON or JSON lines file"
         ) from error

@@ -15,6 +15,7 @@ from stereopsis.benchmarks.files.strict_json import refuse_repeated
 from stereopsis.benchmarks.records import SampleScore
 from stereopsis.benchmarks.registry import benchmark_names
 from stereopsis.errors import RunFolderError
+from stereopsis.reading import read_text
 
 RECORDS_FILE = "records.jsonl"
 SUMMARY_FILE = "summary.json"
@@ -72,13 +73,13 @@ def read_result(path: Path) -> ScoredResult:
     summary = file.parent / SUMMARY_FILE
     settings: Mapping[str, Any] = {}
     if file.name == RECORDS_FILE and summary.is_file():
-        settings = _object(_json(summary.read_text(encoding="utf-8"), str(summary)), str(summary)).get("settings") or {}
+        settings = _object(_json(read_text(summary), str(summary)), str(summary)).get("settings") or {}
     samples: dict[str, list[SampleScore]] = {}
     protocols: dict[str, set[str]] = {}
     questions: dict[tuple[str, str], str] = {}
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(file).split("\n")
+    except (OSError, ValueError) as error:
         raise RunFolderError(f"{file} cannot be read ({error})") from error
     for place, line in enumerate(lines, start=1):
         if not line.strip():

@@ -1,11 +1,11 @@
 """Published rows, one question each, as Parquet, JSON lines or a JSON list."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from stereopsis.errors import MissingExtraError, StereopsisError
+from stereopsis.reading import parse_json, read_text
 
 
 def rows(path: Path, *, without: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -22,10 +22,10 @@ def rows(path: Path, *, without: Sequence[str] = ()) -> list[dict[str, Any]]:
     try:
         if path.suffix == ".parquet":
             return _parquet(path, without)
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
         if text.lstrip().startswith("["):
-            return list(json.loads(text))
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return list(parse_json(text))
+        return [parse_json(line) for line in text.splitlines() if line.strip()]
     except OSError as error:
         raise StereopsisError(f"{path}: cannot be read ({error.strerror or error}); is this the path?") from error
     except (ValueError, RecursionError) as error:  # of text, of JSON and of pyarrow

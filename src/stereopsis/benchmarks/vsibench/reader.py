@@ -6,6 +6,7 @@ from stereopsis.annotations import Annotation, AnnotationRecord
 from stereopsis.benchmarks.files.annotation_files import AnnotationFile, Entry, entries, without_duplicates
 from stereopsis.benchmarks.files.rows import rows
 from stereopsis.errors import StereopsisError
+from stereopsis.reading import read_text
 
 DIRECTION_TYPES = ("object_rel_direction_easy", "object_rel_direction_medium", "object_rel_direction_hard")
 CHOICE_TYPES = (*DIRECTION_TYPES, "object_rel_distance", "route_planning", "obj_appearance_order")
@@ -41,7 +42,7 @@ def _debiased(found: list[Entry], path: Path) -> list[Entry]:
             f"{path}: nothing tells which questions are pruned; expected a field 'pruned' or {listed}; take both files "
             "from the data set's page"
         )
-    pruned = set(listed.read_text(encoding="utf-8").split())
+    pruned = set(read_text(listed).split())
     return [entry for entry in found if entry.name("id") not in pruned]
 
 

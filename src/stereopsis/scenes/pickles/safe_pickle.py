@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from stereopsis.errors import SceneError
+from stereopsis.reading import read_bytes
 from stereopsis.scenes.pickles.pickle_scan import RefusedPickleError, check_instructions
 from stereopsis.scenes.pickles.pickle_values import Budget, Name, checked_sizes, finished_value, plain_names
 
@@ -110,7 +111,7 @@ def _read(path: Path, max_bytes: int) -> bytes:
                 f"{path}: has {size} bytes, more than the {max_bytes} that are read into memory; check that this is "
                 "the right file, or raise max_bytes"
             )
-        return path.read_bytes()
+        return read_bytes(path)
     except FileNotFoundError as error:
         raise SceneError(f"{path}: does not exist; check the path") from error
     except OSError as error:

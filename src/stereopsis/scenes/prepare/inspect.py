@@ -37,6 +37,9 @@ def scene_facts(scene: Scene) -> dict[str, str]:
         facts["camera"] = f"{camera.width} x {camera.height}, focal length {camera.fx:.1f} x {camera.fy:.1f} pixels"
     skipped = scene.provenance.get("skipped") or {}
     facts["frames left out"] = "\n".join([str(len(skipped)), *(f"{k}: {v}" for k, v in list(skipped.items())[:5])])
+    unmatched = {name: count for name, count in (scene.provenance.get("unmatched") or {}).items() if count}
+    if unmatched:
+        facts["images without a partner"] = ", ".join(f"{count} {name}" for name, count in unmatched.items())
     if blank := scene.provenance.get(BLANK_DEPTH):
         facts["empty depth images"] = f"{len(blank)}: {', '.join(blank[:5])}"
     if agreement := scene.provenance.get(KEY):

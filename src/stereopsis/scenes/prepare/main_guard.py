@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from stereopsis.reading import read_bytes
+
 
 def unguarded_script() -> Path | None:
     """The script whose top level led here, outside of ``if __name__ == "__main__":``; None where there is none.
@@ -26,7 +28,7 @@ def unguarded_script() -> Path | None:
 def _guarded(file: Path, line: int) -> bool:
     """Whether a worker can import a script without coming to this line: it stands below a test of ``__name__``."""
     try:
-        tree = ast.parse(file.read_bytes())
+        tree = ast.parse(read_bytes(file))
     except (SyntaxError, ValueError):  # no Python source, such as a console script of another kind
         return True
     except OSError:

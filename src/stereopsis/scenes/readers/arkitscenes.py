@@ -149,6 +149,7 @@ def read_arkitscenes(
         "unmatched": {
             "colour without depth": sum(found is None for found in depths),
             "colour without pose": sum(moment is None for moment in moments),
+            "depth without colour": sum(nearest(colour.times, time, SAME_TIME) is None for time in depth.times),
         },
     }
     scene = Scene(id=given_name(path), frames=collected.items, provenance=provenance)

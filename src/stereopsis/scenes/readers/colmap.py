@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stereopsis.errors import FrameError, SceneError
+from stereopsis.reading import open_plain, read_bytes
 from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_policy, collect
 from stereopsis.scenes.conventions import Conventions, ReadOptions
 from stereopsis.scenes.images import COLOUR_SUFFIXES, DEPTH_SUFFIXES
@@ -204,7 +205,7 @@ def read_dense_depth(path: Path, *, metres_per_unit: float = 1.0) -> Float[np.nd
         FrameError: the file is absent, truncated, or no depth map.
     """
     width, height, start = _dense_header(path)
-    data = path.read_bytes()[start:]
+    data = read_bytes(path)[start:]
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is invalid
         depth = np.frombuffer(data, dtype="<f4").reshape(height, width).astype(np.float32) * np.float32(metres_per_unit)
     depth[~(np.isfinite(depth) & (depth > 0))] = 0.0
@@ -215,7 +216,7 @@ def _dense_header(path: Path) -> tuple[int, int, int]:
     """Width, height, and where the values begin; the file's length has been checked."""
     remedy = "run colmap patch_match_stereo again for this image, or leave the frame out with on_bad_frame='skip'"
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             head = file.read(32)
         length = path.stat().st_size
     except OSError as error:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from stereopsis.errors import FrameError, SceneError
 from stereopsis.geometry.lens import Lens
+from stereopsis.reading import read_bytes
 from stereopsis.scenes.readers.capture_files import TextRow, read_rows
 from stereopsis.scenes.readers.colmap_cameras import lens_of, model_of
 
@@ -219,7 +220,7 @@ class _Binary:
     def __init__(self, path: Path) -> None:
         self.path, self.place = path, 0
         try:
-            self.data = path.read_bytes()
+            self.data = read_bytes(path)
         except OSError as error:
             raise SceneError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stereopsis.errors import FrameError, SceneError
+from stereopsis.reading import map_array
 from stereopsis.scenes.images import read_depth, read_header
 
 METRES_BELOW = 40.0
@@ -108,13 +109,13 @@ def array_units(files: Sequence[Path], default: float | int, remedy: str) -> flo
 
 def _open_array(path: Path) -> np.ndarray:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        array = map_array(path)
+    except (OSError, ValueError) as error:
         raise FrameError(
             f"{path}: cannot be read as a depth array ({error}); expected a .npy file of [height, width] numbers; "
             "restore it, or leave the frame out with on_bad_frame='skip'"
         ) from error
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "fiu":
-        found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else "an archive"
+    if array.ndim != 2 or array.dtype.kind not in "fiu":
+        found = f"{array.dtype} {list(array.shape)}"
         raise FrameError(f"{path}: holds {found}, expected [height, width] numbers; export the depth again")
     return array

@@ -8,7 +8,6 @@ LZFSE. Depth shows what colour shows, at its own size.
 
 import dataclasses
 import functools
-import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from jaxtyping import Float, UInt8
 
 from stereopsis.errors import FrameError, MissingExtraError, SceneError
 from stereopsis.geometry.camera import Intrinsics
+from stereopsis.reading import open_archive, parse_json, read_bytes
 from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_frame_pose, check_intrinsics
 from stereopsis.scenes.conventions import Conventions, ReadOptions
 from stereopsis.scenes.images import decode_colour
@@ -120,7 +120,7 @@ class _Metadata:
 
 def _metadata(path: Path) -> _Metadata:
     try:
-        content: Any = json.loads(_read(path, "metadata", MOST_METADATA))
+        content: Any = parse_json(_read(path, "metadata", MOST_METADATA))
         matrix = np.array(content["K"], dtype=np.float64).reshape(3, 3).T
         width, height = int(content["w"]), int(content["h"])
         poses = np.array(content["poses"], dtype=np.float64).reshape(-1, 7)
@@ -144,7 +144,7 @@ def _metadata(path: Path) -> _Metadata:
 def _members(path: Path) -> set[str]:
     if path.is_dir():
         return {f"rgbd/{file.name}" for file in (path / "rgbd").iterdir()}
-    with zipfile.ZipFile(path) as archive:
+    with open_archive(path) as archive:
         return set(archive.namelist())
 
 
@@ -158,8 +158,8 @@ def _read(path: Path, member: str, most: int) -> bytes:
         if path.is_dir():
             if (path / member).stat().st_size > most:
                 raise ValueError(f"larger than {most} bytes")
-            return (path / member).read_bytes()
-        with zipfile.ZipFile(path) as archive:
+            return read_bytes(path / member)
+        with open_archive(path) as archive:
             if archive.getinfo(member).file_size > most:
                 raise ValueError(f"larger than {most} bytes")
             return archive.read(member)

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stereopsis.errors import SceneError
+from stereopsis.reading import open_archive
 
 VGGT_SIDE = 518  # pixels; VGGT's input width, cut into patches of 14
 VGGT_PATCH = 14
@@ -57,7 +58,7 @@ class FeatureArchive:
         view_tokens = self.special_tokens + self.tokens
         size = view_tokens * self.channels * self.dtype.itemsize
         try:
-            with zipfile.ZipFile(self.path) as archive, archive.open("feature.npy") as file:
+            with open_archive(self.path) as archive, archive.open("feature.npy") as file:
                 _header(file, self.path, "feature")
                 for name in self.names:
                     data = _exactly(file, size)
@@ -97,7 +98,7 @@ def open_features(path: Path, names: Sequence[str], size: tuple[int, int]) -> Fe
         SceneError: the file is absent, no such archive, holds Python objects, or is of another shape.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_archive(path) as archive:
             with archive.open("feature.npy") as file:
                 shape, dtype = _header(file, path, "feature")
             special = 0

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, UInt8
 from stereopsis.errors import SceneError
 from stereopsis.files import write_atomic
 from stereopsis.geometry.mesh import TriangleMesh
+from stereopsis.reading import read_bytes
 
 MESH_SUFFIXES = (".ply", ".obj", ".off", ".stl", ".glb")
 _GREY = 160
@@ -50,7 +51,7 @@ def read_indexed_mesh(path: str | Path) -> IndexedMesh:
     if path.suffix.lower() not in MESH_SUFFIXES:
         raise SceneError(f"{path}: expected a mesh file ({', '.join(MESH_SUFFIXES)}); convert it to .ply")
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise SceneError(
             f"{path}: the mesh cannot be read ({error.strerror}); expected a file; check the path and its permissions"

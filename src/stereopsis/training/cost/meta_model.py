@@ -1,6 +1,5 @@
 """The model that a recipe would train, in shapes alone: real modules on PyTorch's meta device, no weights read."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +13,7 @@ from stereopsis.data.pack import GROUND, POINTS, POINTS_VALID
 from stereopsis.errors import CheckpointError, StereopsisError, did_you_mean
 from stereopsis.models.spatial import SpatialConfig, SpatialModel
 from stereopsis.models.storage import adapter_for, fresh_grid, open_config, read_settings
+from stereopsis.reading import read_json
 from stereopsis.teachers.feature_teachers import load_feature_teacher
 from stereopsis.teachers.latent_tokenizers import load_latent_tokenizer
 from stereopsis.training.build import build_objectives, made_ready, model_changes
@@ -94,7 +94,7 @@ def base_config(folder: Path) -> Any:
     """
     if (folder / "config.json").is_file():
         return open_config(folder)
-    known = json.loads(KNOWN_BASES.read_text())
+    known = read_json(KNOWN_BASES)
     if folder.name not in known:
         raise CheckpointError(
             f"base '{folder}': no such folder, and no base whose sizes are known{did_you_mean(folder.name, known)}; "

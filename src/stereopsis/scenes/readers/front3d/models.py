@@ -11,7 +11,7 @@ from PIL import Image
 
 from stereopsis.errors import SceneError
 from stereopsis.geometry.mesh import TriangleMesh, join_meshes
-from stereopsis.reading import read_json
+from stereopsis.reading import is_file, open_image, read_json
 from stereopsis.scenes.readers.front3d.house import Damaged, Unavailable
 
 FOLDER = "3D-FUTURE-model"
@@ -119,7 +119,7 @@ def _part(part: Any, folder: Path, label: str) -> TriangleMesh:
 
 def _texture(folder: Path) -> Image.Image | None:
     file = folder / "texture.png"
-    return Image.open(file) if file.is_file() else None
+    return open_image(file) if is_file(file) else None
 
 
 def category_colour(label: str) -> tuple[int, int, int]:

@@ -8,6 +8,7 @@ by ``object_id``.
 
 import csv
 import dataclasses
+import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from pydantic import BaseModel, Field, StrictStr, TypeAdapter, ValidationError
 from stereopsis.errors import SceneError
 from stereopsis.geometry.boxes import box_from_points
 from stereopsis.geometry.camera import transform
-from stereopsis.reading import read_json
+from stereopsis.reading import read_json, read_text
 from stereopsis.scenes.scene import SceneObject
 
 NO_OBJECT = -1
@@ -126,20 +127,19 @@ def read_label_map(path: Path) -> dict[str, LabelMapRow]:
     """
     columns = ("raw_category", "category", "nyu40id", "nyu40class")
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            missing = [name for name in columns if name not in (rows.fieldnames or ())]
-            if missing:
-                raise SceneError(
-                    f"{path}: lacks the columns {', '.join(missing)}; expected ScanNet's label map, columns separated "
-                    "by tabs; pass scannetv2-labels.combined.tsv"
-                )
-            return {
-                row["raw_category"]: LabelMapRow(
-                    name=row["category"] or "", nyu40_id=int(row["nyu40id"] or 0), nyu40=row["nyu40class"] or ""
-                )
-                for row in rows
-            }
+        rows = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
+        missing = [name for name in columns if name not in (rows.fieldnames or ())]
+        if missing:
+            raise SceneError(
+                f"{path}: lacks the columns {', '.join(missing)}; expected ScanNet's label map, columns separated "
+                "by tabs; pass scannetv2-labels.combined.tsv"
+            )
+        return {
+            row["raw_category"]: LabelMapRow(
+                name=row["category"] or "", nyu40_id=int(row["nyu40id"] or 0), nyu40=row["nyu40class"] or ""
+            )
+            for row in rows
+        }
     except (OSError, ValueError, csv.Error) as error:
         raise SceneError(
             f"{path}: cannot be read as a label map ({error}); expected ScanNet's scannetv2-labels.combined.tsv; "

@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Float, UInt8, UInt16
 
 from stereopsis.errors import FrameError, SceneError
+from stereopsis.reading import open_plain
 from stereopsis.scenes.images import INVALID_DEPTHS, decode_colour
 
 VERSION = 4
@@ -126,7 +127,7 @@ def open_sens(path: Path) -> SensFile:
     path = Path(path)
     try:
         # Unbuffered: a buffer would read 8 kB for each 96-byte header of a file with thousands of frames.
-        with path.open("rb", buffering=0) as file:
+        with open_plain(path, buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             header, count = _read_header(path, file, size)
             frames = _read_index(path, file, size, header, count)
@@ -202,7 +203,7 @@ def read_payload(path: Path, offset: int, length: int, where: str) -> bytes:
         FrameError: the file cannot be read, or has become shorter than it was when it was opened.
     """
     try:
-        with path.open("rb", buffering=0) as file:
+        with open_plain(path, buffering=0) as file:
             file.seek(offset)
             data = _read(file, length)
     except OSError as error:
