@@ -262,7 +262,7 @@ def _stored(path: Path) -> dict[str, torch.Tensor]:
     try:
         with open_tensors(path) as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors ({error}); {_REMEDY}") from error
 
 

@@ -22,7 +22,7 @@ def read_boxes(path: Path) -> dict[str, Float[np.ndarray, "boxes 6"]]:
     """
     try:
         content = _tensors(path) if path.suffix == ".pt" else parse_strictly(read_text(path), str(path))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise StereopsisError(f"{path} cannot be read ({error}); give a JSON file {{scene: [boxes]}}") from error
     if not isinstance(content, dict):
         raise StereopsisError(f"{path} holds {shown(content)}; expected {{scene: [[cx, cy, cz, dx, dy, dz], ...]}}")
