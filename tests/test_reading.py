@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stereopsis.errors import RecipeError
-from stereopsis.reading import check_archive, check_pixels, parse_json, parse_yaml, read_bytes, read_json
+from stereopsis.reading import check_archive, check_pixels, is_file, parse_json, parse_yaml, read_bytes, read_json
 from stereopsis.training.recipe import load_recipe, parse_recipe
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -92,6 +92,8 @@ def test_limits_can_be_raised(tmp_path, monkeypatch):
         ("learning_rate", float("nan")),
         ("learning_rate", float("inf")),
         ("learning_rate", 1e30),
+        ("learning_rate", "1e30"),
+        ("learning_rate", 10**400),
         ("head_rate", True),
         ("warmup", float("-inf")),
         ("scenes", False),
@@ -102,6 +104,24 @@ def test_numbers_of_a_recipe(recipe_content, key, value):
     content["training"][key] = value
     with pytest.raises(RecipeError, match=key):
         parse_recipe(content)
+
+
+def test_a_yes_in_a_list_is_no_number(recipe_content):
+    content = recipe_content("text")
+    content["model"]["view_grid"] = [True, True]
+    with pytest.raises(RecipeError, match="view_grid"):
+        parse_recipe(content)
+
+
+def test_what_is_no_file_is_not_taken_for_an_absent_one(tmp_path):
+    assert not is_file(tmp_path / "a")
+    (tmp_path / "a").write_text("")
+    assert is_file(tmp_path / "a")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("pipe", "loop", "."):
+        with pytest.raises(OSError, match=r"not a plain file|symbolic links"):
+            is_file(tmp_path / name)
 
 
 @pytest.mark.parametrize("text", [BOMB, "name: a\nname: b\n", "[" * 10_000, "\x00", "- 1\n"])
