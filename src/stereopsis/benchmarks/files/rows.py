@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from stereopsis.errors import MissingExtraError, StereopsisError
-from stereopsis.reading import parse_json, read_text
+from stereopsis.reading import check_plain, parse_json, read_text
 
 
 def rows(path: Path, *, without: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -37,6 +37,7 @@ def _parquet(path: Path, without: Sequence[str]) -> list[dict[str, Any]]:
         from pyarrow import parquet
     except ImportError as error:
         raise MissingExtraError("pyarrow", "video", "reading Parquet files") from error
+    check_plain(path)
     columns = [name for name in parquet.read_schema(path).names if name not in without]
     found: list[dict[str, Any]] = parquet.read_table(path, columns=columns).to_pylist()
     return found
