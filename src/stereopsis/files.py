@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stereopsis.errors import StereopsisError
-from stereopsis.reading import open_plain
 
 _UNWRITTEN = ("PytorchStreamWriter", "inline_container", "I/O error", "IoError", "os error", "iostream")
 """What torch's and safetensors' writers say of a full disk or a place that cannot be written."""
@@ -171,7 +170,10 @@ def mark_cache(folder: Path, *, error: type[StereopsisError] = StereopsisError) 
 def is_cache(folder: str | Path) -> bool:
     """Whether a folder is marked as a cache, by whatever program."""
     try:
-        with open_plain(Path(folder) / CACHE_TAG) as file:
-            return file.read(len(_SIGNATURE)) == _SIGNATURE.encode()
+        tag = os.path.join(folder, CACHE_TAG)
+        if not os.path.isfile(tag):  # also a pipe, which would never end
+            return False
+        with open(tag, encoding="utf-8", errors="replace") as file:
+            return file.read(len(_SIGNATURE)) == _SIGNATURE
     except OSError:
         return False
