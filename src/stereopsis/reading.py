@@ -19,7 +19,6 @@ import yaml
 if TYPE_CHECKING:  # heavy, and imported where they are used
     import numpy as np
     from PIL import Image
-    from torch import Tensor
 
 MOST_BYTES = ("STEREOPSIS_MOST_MEGABYTES", 2048)
 MOST_PIXELS = ("STEREOPSIS_MOST_MEGAPIXELS", 100)
@@ -315,7 +314,7 @@ def open_tensors(path: Path) -> Any:
         raise ValueError(str(error)) from error
 
 
-def read_tensors(path: Path) -> "dict[str, Tensor]":
+def read_tensors(path: Path) -> dict[str, Any]:
     """All tensors of a file of safetensors; see `open_tensors`."""
     from safetensors import SafetensorError
 
