@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from stereopsis.benchmarks import benchmarks_of
 from stereopsis.scenes.scene import Scene
 from stereopsis.serve.rooms import OpenRoom, RoomEntry
 
@@ -88,12 +89,14 @@ def suggestions(entry: RoomEntry) -> list[dict[str, str]]:
     if entry.suggestions:
         return [_suggested(text) for text in entry.suggestions]
     room = entry.opened()
-    said = [a for a in room.scene.annotations if a.task in ("scanqa", "scanrefer") and not a.situation]
+    said = [a for a in room.scene.annotations if not a.situation]
+    asked = [each.name for each in benchmarks_of("text")]
+    found = [each.name for each in benchmarks_of("pointing") if each.one_target]
     texts: dict[str, dict[str, str]] = {}
-    for kind, task in (("ask", "scanqa"), ("find", "scanrefer")):
+    for kind, tasks in (("ask", asked), ("find", found)):
         of_type: dict[str, str] = {}
         for annotation in said:
-            if annotation.task == task:
+            if annotation.task in tasks:
                 of_type.setdefault(annotation.type, annotation.text)
         for text in list(of_type.values())[: _MOST_SUGGESTIONS // 2]:
             texts[text] = {"kind": kind, "text": text}
