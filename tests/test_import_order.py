@@ -29,6 +29,7 @@ ORDER = (
     "benchmarks",
     "data",
     "teachers",
+    "providers",
     "packs",
     "objectives",
     "models",

@@ -13,7 +13,8 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "fusion": ("skimage",),
     "lora": ("peft",),
     "bnb": ("bitsandbytes",),
-    "video": ("av", "pyarrow"),
+    "video": ("av", "pyarrow", "pillow_heif"),
+    "colmap": ("pycolmap",),
     "record3d": ("liblzfse",),
     "rosbag": ("rosbags",),
     "ray": ("ray",),
@@ -22,7 +23,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
 }
 """Extra of pyproject.toml -> the modules that it brings (as they are imported)."""
 
-_NAMES = {"skimage": "scikit-image", "liblzfse": "pyliblzfse"}
+_NAMES = {"skimage": "scikit-image", "liblzfse": "pyliblzfse", "pillow_heif": "pillow-heif"}
 
 
 def missing_packages(extra: str) -> tuple[str, ...]:

@@ -1,9 +1,8 @@
 """The command line: demo, prepare, train, engine, reconstruct, evaluate, score, compare, probe, serve, report, info."""
 
-import json
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,21 +10,18 @@ from rich.markup import escape
 
 from stereopsis import __version__
 from stereopsis.cli import cache as cache_command
-from stereopsis.cli import capture_options, convert, demo, engine, failures, info, merge, probe, reconstruct, score
+from stereopsis.cli import convert, demo, engine, failures, info, merge, prepare, probe, reconstruct, score
 from stereopsis.cli import mcp as mcp_command
 from stereopsis.cli import serve as serve_command
 from stereopsis.cli import view as view_command
 from stereopsis.cli.benchmark_names import declared_names
 from stereopsis.cli.interrupts import advise, interruptible
 from stereopsis.cli.startup import before_evaluation, first_process, load_libraries, quiet_libraries
-from stereopsis.errors import SceneError, StereopsisError
+from stereopsis.errors import StereopsisError
 from stereopsis.extras import require_extras
 from stereopsis.progress import phase, say
-from stereopsis.reading import read_text
 
 if TYPE_CHECKING:
-    from stereopsis.scenes.prepare import Report
-    from stereopsis.scenes.scene import Scene
     from stereopsis.training.recipe import Recipe
 
 app = typer.Typer(
@@ -62,133 +58,7 @@ def _top(
 demo.register(app)
 
 
-@app.command(
-    epilog="Examples: stereopsis prepare rooms --count 200 --output data/rooms   |   "
-    "stereopsis prepare ~/scans/kitchen -o data/mine --inspect   |   "
-    "stereopsis prepare ~/scannet/scans -o data/scannet --workers 8 --skip-bad-frames   |   "
-    "stereopsis prepare data/mine/kitchen --inspect"
-)
-def prepare(
-    source: Annotated[str, typer.Argument(help="'rooms' for procedural rooms, or a capture, or a folder of captures.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the prepared scenes go.")] = None,
-    format: Annotated[str | None, typer.Option(help="The captures' layout; found out if not given.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Rooms: how many.")] = 100,
-    split: Annotated[str, typer.Option(help="Rooms: train, val or test (disjoint seeds).")] = "train",
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 = one per CPU.")] = 0,
-    ray: Annotated[str | None, typer.Option(help="Work on Ray instead: 'local' or a cluster's address.")] = None,
-    views: Annotated[int | None, typer.Option(min=1, help="Captures: keep at most so many frames.")] = None,
-    coverage: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Captures: keep frames that together see this share of the room, e.g. 0.95."),
-    ] = None,
-    proposals: Annotated[
-        str, typer.Option(help="Candidate boxes where none are given: geometry, none, or a detector's file.")
-    ] = "geometry",
-    surface: Annotated[
-        str, typer.Option(help="Seen from above: mesh, fused, depth, or auto (the source's mesh where it has one).")
-    ] = "auto",
-    birdseye: Annotated[int, typer.Option(min=1, help="Captures: side of the view from above, pixels.")] = 432,
-    depth_scale: capture_options.DepthScale = None,
-    axes: capture_options.Axes = None,
-    pose: capture_options.Pose = None,
-    quaternion: capture_options.Quaternion = None,
-    pose_unit: capture_options.PoseUnit = None,
-    min_agreement: capture_options.MinAgreement = None,
-    skip_bad_frames: Annotated[bool, typer.Option(help="Leave unusable frames out, counted.")] = False,
-    max_bad_fraction: capture_options.MaxBadFraction = 0.2,
-    overwrite: Annotated[bool, typer.Option(help="Make scenes anew that are there.")] = False,
-    max_failed: Annotated[
-        float, typer.Option(min=0, max=1, help="Exit with 1 where a larger share of the scenes failed.")
-    ] = 0.0,
-    inspect: Annotated[bool, typer.Option(help="Print and draw the scenes (the first 8); alone, only that.")] = False,
-    teacher: Annotated[
-        list[str] | None, typer.Option(help="Keep this feature teacher's answers, e.g. point_map; may be repeated.")
-    ] = None,
-    latent: Annotated[
-        list[str] | None, typer.Option(help="Keep this latent teacher's answers, e.g. rooms; may be repeated.")
-    ] = None,
-    student: Annotated[
-        str, typer.Option(help="Teachers: the recipe whose views, picture size and grid they answer for.")
-    ] = "stereopsis-tiny",
-    cache: Annotated[
-        Path, typer.Option(help="Teachers: where their answers go.", show_default="~/.cache/stereopsis/teachers")
-    ] = cache_command.DEFAULT,
-    as_json: Annotated[bool, typer.Option("--json", help="Print plain data, unrounded, and nothing else.")] = False,
-) -> None:
-    """Turn captures (or procedural rooms) into prepared scenes: checked, upright, seen from above.
-
-    Checked also means: what one view measures, the others must see there. The share that agrees is printed.
-
-    Start it again to go on: what is there already is kept. One bad scene does not stop the others.
-    """
-    from stereopsis.scenes.agreement import checked
-    from stereopsis.scenes.prepare import SUMMARY_FILE, PrepareSettings, Room, Source, find_captures, plain_facts
-    from stereopsis.scenes.prepare import prepare as prepare_all
-    from stereopsis.scenes.rooms.language import split_seeds
-    from stereopsis.scenes.stored import read_scene
-
-    settings = PrepareSettings(
-        on_bad_frame="skip" if skip_bad_frames else "raise",
-        max_bad_fraction=max_bad_fraction,
-        options=capture_options.read_options(depth_scale, axes, pose, quaternion, pose_unit),
-        min_agreement=min_agreement,
-        views=views,
-        selection="uniform" if coverage is None else "coverage",
-        coverage=coverage,
-        surface=cast(Any, surface),  # checked by the settings
-        birdseye_size=birdseye,
-        proposals=proposals,
-    )
-    if output is None:
-        if not inspect or source == "rooms":
-            raise typer.BadParameter("name the folder for the prepared scenes with --output, or --inspect a capture")
-        scenes = [checked(capture.load(settings)) for capture in find_captures(source, format=format)[:8]]
-        if as_json:
-            typer.echo(json.dumps([plain_facts(scene) for scene in scenes], indent=1, default=str))
-            return
-        for scene in scenes:
-            _inspect(scene, Path.cwd())
-        return
-    rooms = source == "rooms"
-    sources: list[Source] = (
-        [Room(seed=seed) for seed in split_seeds(split, count)] if rooms else [*find_captures(source, format=format)]
-    )
-    if teacher or latent:
-        cache_command.check_named(teacher or [], latent or [], student)
-    shown = None if as_json else console
-    report = prepare_all(sources, output, settings, workers=workers, ray=ray, overwrite=overwrite, console=shown)
-    if len(sources) == 1 and report.count("failed"):
-        raise SceneError(report.outcomes[0].reason)
-    if as_json:
-        typer.echo(read_text(output / SUMMARY_FILE), nl=False)
-    else:
-        _tell(report, output)
-        for folder in report.folders[:8] if inspect else []:
-            _inspect(read_scene(folder), output)
-    if (teacher or latent) and report.folders:
-        cache_command.answer_prepared(output, teacher or [], latent or [], student, cache, overwrite=overwrite)
-    if report.failed_share > max_failed:
-        raise typer.Exit(1)
-
-
-def _tell(report: "Report", output: Path) -> None:
-    """What became of the sources, for people."""
-    if any(outcome.noteworthy for outcome in report.outcomes):
-        console.print(report.table())
-    for line in (*report.agreement(), report.verdict()):
-        if line:
-            console.print(line, highlight=False, soft_wrap=True, markup=False)
-    _show(f"{report.totals()}; scenes and prepare.json are in", output)
-
-
-def _inspect(scene: "Scene", folder: Path) -> None:
-    from stereopsis.scenes.prepare import draw_scene, scene_table
-    from stereopsis.scenes.prepare.inspect import verdict
-
-    console.print(scene_table(scene))
-    info.show_verdict(verdict(scene))
-    for path in draw_scene(scene, folder):
-        _show("Drawn: ", path)
+prepare.register(app)
 
 
 @app.command(

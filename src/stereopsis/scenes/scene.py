@@ -152,3 +152,9 @@ class Scene:
     def replace(self, **changes: Any) -> "Scene":
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+
+def scale_known(scene: Scene) -> bool:
+    """Whether its lengths are metres; False where geometry was estimated from colours and nothing told the scale."""
+    scale = scene.provenance.get("scale")
+    return not (isinstance(scale, Mapping) and scale.get("known") is False)

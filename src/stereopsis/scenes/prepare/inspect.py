@@ -12,7 +12,7 @@ from stereopsis.scenes.agreement import KEY, in_words
 from stereopsis.scenes.bad_frames import BLANK_DEPTH
 from stereopsis.scenes.draw import contact_sheet, draw_birdseye
 from stereopsis.scenes.prepare.remarks import contradicts_itself, scene_warnings
-from stereopsis.scenes.scene import Scene
+from stereopsis.scenes.scene import Scene, scale_known
 
 UNSURE = 0.6
 """An alignment of less confidence is worth a look (1 = every check agrees)."""
@@ -109,6 +109,11 @@ def verdict(scene: Scene) -> Verdict:
     skipped = scene.provenance.get("skipped") or {}
     if skipped:
         notes.append(f"{len(skipped)} bad frame{'s'[: len(skipped) != 1]} left out")
+    left_out = scene.provenance.get("left_out")
+    if left_out and scene.provenance.get("format") == "estimated":
+        notes.append(f"{len(left_out)} picture{'s'[: len(left_out) != 1]} could not be placed, or show nothing")
+    if not scale_known(scene):
+        notes.append("scale unknown: nothing here may be read as metres (--known-distance or --camera-height tell it)")
     notes += scene_warnings(scene)
     alignment = scene.provenance.get("alignment")
     confidence = alignment.get("confidence") if isinstance(alignment, Mapping) else None

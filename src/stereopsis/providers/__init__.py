@@ -1,0 +1,1 @@
+"""Where geometry comes from when a capture has none: cameras and depth estimated from colours alone."""
