@@ -365,6 +365,11 @@ async function whereIs(point) {
 function measuring(on) {
   state.measuring = on;
   state.picked = [];
+  if (on && state.box) {
+    state.box = null;
+    viewer.mark([]);
+    drawOver();
+  }
   $("measure").setAttribute("aria-pressed", on);
   $("stage").classList.toggle("measuring", on);
   hint(on ? "Click two places, in the room or in a view" : "");
