@@ -84,7 +84,7 @@ def test_a_place_that_nobody_saw_has_no_uncertainty():
         ("1 metre per unit of the model, assumed; a COLMAP model made from images alone has an arbitrary unit", False),
         ("0.5 metres per unit of the model, as the caller told", True),
         ({"known": False, "words": "made from pictures"}, False),
-        ({"metric": True, "method": "a camera of known height"}, True),
+        ({"known": True, "method": "a camera of known height"}, True),
     ],
 )
 def test_whether_lengths_are_metres(said, known):

@@ -61,7 +61,7 @@ def test_somebody_uses_the_page(serving, rooms, size):
         page.wait_for_selector("ol.rank li")
         page.click("#home")
         page.mouse.click(*middle(page))
-        page.wait_for_selector(".it .note:has-text(\"candidate box\")")
+        page.wait_for_selector('.it .note:has-text("candidate box")')
         page.click("#measure")
         for across in (0.35, 0.65):
             x, y, w, h = page.locator("#view").bounding_box().values()

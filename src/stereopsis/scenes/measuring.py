@@ -17,7 +17,7 @@ from jaxtyping import Float
 from stereopsis.errors import SceneError
 from stereopsis.geometry.camera import Intrinsics, project, unproject
 from stereopsis.scenes.alignment import thinned_depth
-from stereopsis.scenes.scene import Scene
+from stereopsis.scenes.scene import Scene, scale_known
 
 MOST_VIEWS = 48
 COLUMNS = 320
@@ -44,9 +44,13 @@ def scale_of(scene: Scene) -> Scale:
     """What the scene's provenance says of its unit; sensors measure metres, pictures alone do not."""
     said = scene.provenance.get("scale")
     if isinstance(said, Mapping):
-        known = said.get("known", said.get("metric"))
-        words = str(said.get("words") or said.get("method") or dict(said))
-        return Scale(known=words_say_known(words) if known is None else bool(known), words=words)
+        words = str(
+            said.get("from")
+            or said.get("words")
+            or said.get("method")
+            or ", ".join(f"{k}: {v}" for k, v in said.items())
+        )
+        return Scale(known=scale_known(scene), words=words)
     if said is not None:
         return Scale(known=words_say_known(str(said)), words=str(said))
     if not any(frame.load_depth is not None for frame in scene.frames):
@@ -254,7 +258,7 @@ class Survey:
         if not self.scale.known:
             raise UnknownScaleError(
                 f"scene '{self.scene_id}' cannot be measured in metres: its scale is not known ({self.scale.words}); "
-                "prepare it again with --pose-unit (metres per unit of its poses), or with measured depth"
+                "prepare it again with what tells it (--pose-unit, or for pictures --known-distance or --camera-height)"
             )
         given = [_checked(each) for each in (a, b) if each is not None]
         things = tuple(self._thing(each) for each in given)
