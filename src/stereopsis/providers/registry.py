@@ -5,12 +5,18 @@ from collections.abc import Callable, Mapping
 from stereopsis.errors import SceneError, did_you_mean
 from stereopsis.providers.colmap import Colmap
 from stereopsis.providers.combination import Combination
+from stereopsis.providers.depth_anything_3 import DepthAnything3
+from stereopsis.providers.map_anything import MapAnything
 from stereopsis.providers.plane_sweep import PlaneSweep
 from stereopsis.providers.provider import GeometryProvider
+from stereopsis.providers.rooms_geometry import RoomsGeometry
 
 PROVIDERS: Mapping[str, Callable[[], GeometryProvider]] = {
     "colmap": Colmap,
     "plane_sweep": PlaneSweep,
+    "rooms_geometry": RoomsGeometry,
+    "depth_anything_3": DepthAnything3,
+    "map_anything": MapAnything,
 }
 
 
