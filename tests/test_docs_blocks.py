@@ -25,6 +25,7 @@ NOT_RUN = {
     "docs/caches.md": "makes twenty rooms",
     "docs/views_and_proposals.md#1": "needs Mask3D's detections",
     "docs/capture.md#1": "needs the reader's own picture",
+    "docs/serve.md#1": "needs a server; tests/serve asks one in the same words",
 }
 """Pages (or the n-th Python block of one) that are parsed, and whose imports are tried, but that are not run."""
 
