@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
+from PIL import Image
 from torch import Tensor
 
 from stereopsis.annotations import GROUND_TOKEN, Annotation
@@ -17,6 +18,7 @@ from stereopsis.data.collate import Collator
 from stereopsis.data.pack import Conversation, ScenePack
 from stereopsis.errors import CheckpointError, StereopsisError
 from stereopsis.models.answers import Answer, Found, Similarity
+from stereopsis.models.pictures import views_sheet
 from stereopsis.models.prefix import PrefixCache, packed_allowed
 from stereopsis.models.spatial import SpatialModel
 from stereopsis.packs.build import build_pack
@@ -195,6 +197,14 @@ class EnteredScene:
         unit = torch.nn.functional.normalize(last - last.mean((0, 1, 2)), dim=-1)
         cosines = (unit @ unit[view, row, col]).cpu().numpy()
         return Similarity(cell=(view, row, col), cosines=cosines)
+
+    def show(self, boxes: Sequence[Sequence[float]] = ()) -> Image.Image:
+        """A still picture of the views that the model was shown, which notebooks display, with boxes drawn in.
+
+        Args:
+            boxes: each [6], aligned frame, metres.
+        """
+        return views_sheet(self.pack, boxes)
 
     @property
     def nbytes(self) -> int:
