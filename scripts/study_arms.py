@@ -129,6 +129,7 @@ ARMS: dict[str, Arm] = {
         hypothesis=_LONG,
         overrides=("model.encoding_scale=4", "training.steps=1200"),
         against="none-100-loud",
+        seeds=3,
         priority=3,
     ),
     "depth-100-loud-long": Arm(
@@ -136,6 +137,7 @@ ARMS: dict[str, Arm] = {
         hypothesis=_LONG,
         overrides=("model.positions=depth", "model.encoding_scale=4", "training.steps=1200"),
         against="none-100-loud-long",
+        seeds=3,
         priority=3,
     ),
     "none-25": Arm(stage="instrument", hypothesis=_INSTRUMENT, overrides=_few(0.25), priority=3),
@@ -247,3 +249,89 @@ ARMS: dict[str, Arm] = {
         priority=6,
     ),
 }
+
+_MEMBERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "point_map": ("objective", "H3: point maps at the last layer", ("objectives.point_map.frame=aligned",)),
+    "point_map-3": (
+        "objective",
+        "H3: point maps at a middle layer, which later layers can still read",
+        ("objectives.point_map={frame: aligned, layers: [3]}",),
+    ),
+    "depth-head": ("objective", "H3: depth and rays instead of points", ("objectives.depth={}", "objectives.rays={}")),
+    "alignment": (
+        "objective",
+        "3DRS: features of the learned geometry teacher at the last layer",
+        ("teachers.features=rooms_geometry", "objectives.alignment={}"),
+    ),
+    "irepa": (
+        "objective",
+        "iREPA: the same by a convolution, features normalised over space, three layers",
+        (
+            "teachers.features=rooms_geometry",
+            "objectives.alignment={projector: conv, normalise: spatial, distance: cosine, layers: [2, 3, -1]}",
+        ),
+    ),
+    "cross_view": (
+        "objective",
+        "Ross3D: hidden views from the others",
+        ("objectives.cross_view={weight: 0.5, conditioning: pose}", "denoiser.diffusion=flow"),
+    ),
+    "birds_eye": (
+        "objective",
+        "Ross3D: the room from above",
+        ("objectives.birds_eye={weight: 0.5, conditioning: pose}", "denoiser.diffusion=flow"),
+    ),
+    "ross3d": (
+        "objective",
+        "Ross3D: hidden views and the room from above",
+        (
+            "objectives.cross_view={weight: 0.5, conditioning: pose}",
+            "objectives.birds_eye={weight: 0.5, conditioning: pose}",
+            "denoiser.diffusion=flow",
+        ),
+    ),
+    "consistency": (
+        "objective",
+        "3DRS: tokens of one spot agree across views",
+        ("objectives.contrastive={voxel: 0.4}",),
+    ),
+    "shuffled": (
+        "control",
+        "the same heads and cost, another room's points: regularisation alone",
+        ("objectives.point_map={frame: aligned, shuffle: true}",),
+    ),
+    "dropped": ("control", "the same heads, no loss", ("objectives.point_map={frame: aligned, weight: 0.0}",)),
+}
+"""What is added to words where true positions are worth something: long runs, loud encodings."""
+
+
+def _long_arms() -> dict[str, Arm]:
+    """Every member, words of all rooms and of a quarter, in the setting in which positions count."""
+    setting = ("model.encoding_scale=4", "training.steps=1200")
+    found = {}
+    for label, share in (("100", 1.0), ("25", 0.25)):
+        against = f"none-{label}-loud-long"
+        if share < 1:
+            found[against] = Arm(
+                stage="instrument", hypothesis=_INSTRUMENT, overrides=_few(share, *setting), seeds=3, priority=4
+            )
+            found[f"depth-{label}-loud-long"] = Arm(
+                stage="instrument",
+                hypothesis=_INSTRUMENT,
+                overrides=_few(share, "model.positions=depth", *setting),
+                against=against,
+                seeds=3,
+                priority=5,
+            )
+        for name, (stage, hypothesis, overrides) in _MEMBERS.items():
+            found[f"{name}-{label}-loud-long"] = Arm(
+                stage=stage,
+                hypothesis=hypothesis,
+                overrides=_with(share, *setting, *overrides),
+                against=against,
+                priority=5 if share == 1 else 6,
+            )
+    return found
+
+
+ARMS |= _long_arms()
