@@ -13,6 +13,7 @@ from stereopsis.scenes.selection import uniform_indices
 from stereopsis.training.build import build_teachers
 from stereopsis.training.processes import leave
 from stereopsis.training.recipe import Recipe
+from stereopsis.training.trackers import report_pictures
 from stereopsis.training.train_run import TrainedRun, train
 
 
@@ -47,6 +48,7 @@ def train_and_draw(
             shown.append(pack.select_views(sorted(set(spread))))
     drawn = tracked(shown, "Drawing reconstructions", "scenes", console=console)
     write_pictures(run.model, drawn, teachers.latent, folder / "pictures", seed=recipe.seed)
+    report_pictures(recipe.training.report_to, folder, recipe.training.steps)
     return run
 
 

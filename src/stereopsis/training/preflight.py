@@ -12,6 +12,7 @@ from stereopsis.reading import read_json
 from stereopsis.training.recipe import Recipe
 from stereopsis.training.run_folder import require_base
 from stereopsis.training.sections import SourceSection
+from stereopsis.training.trackers import require_trackers
 
 _ROOM = re.compile(r"room-(\d{8})")
 
@@ -120,6 +121,7 @@ def check_extras(recipe: Recipe, purpose: str, *more: str, sources: Sequence[Sou
     Raises:
         MissingExtraError: names all that are missing, and one command.
     """
+    require_trackers(recipe.training.report_to)
     require_extras(purpose, *more, *extras_of(recipe, recipe.data.sources if sources is None else sources))
 
 

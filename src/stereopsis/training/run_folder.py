@@ -18,7 +18,7 @@ MODEL_FOLDER = "model"
 CHECKPOINTS = "checkpoints"
 LOCK_FILE = ".training.lock"
 TINY_BASE = Path(__file__).resolve().parent.parent / "assets" / "tiny_base"
-MAY_CHANGE = ("keep", "log_every", "on_nonfinite", "save_every", "steps", "threads")
+MAY_CHANGE = ("keep", "log_every", "on_nonfinite", "report_to", "save_every", "steps", "threads")
 """Keys of ``training:`` that a run may be resumed with other values of."""
 
 

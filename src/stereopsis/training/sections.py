@@ -230,6 +230,7 @@ class TrainingSection(Section):
         save_every: steps between checkpoints; 0 = only the final model.
         keep: how many checkpoints stay; at least 2, so that a kill while one is written leaves a whole one.
         threads: CPU threads; 0 = torch's default.
+        report_to: experiment trackers that get every logged value and the pictures of reconstructions.
         cache_vision: keep the frozen tower's output in memory instead of computing it in every step.
         checkpointing: keep only each layer's input for the backward pass and compute the layer again there.
     """
@@ -252,6 +253,7 @@ class TrainingSection(Section):
     save_every: int = pydantic.Field(default=0, ge=0)
     keep: int = pydantic.Field(default=2, ge=2)
     threads: int = pydantic.Field(default=0, ge=0)
+    report_to: tuple[Literal["mlflow", "tensorboard", "trackio", "wandb"], ...] = ()
     cache_vision: bool = True
     checkpointing: bool = False
 

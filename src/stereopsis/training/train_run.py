@@ -45,6 +45,7 @@ from stereopsis.training.run_folder import (
     claimed,
     empty_run_folder,
 )
+from stereopsis.training.trackers import PROJECT, tracker_callbacks
 from stereopsis.training.trainer import SpatialTrainer
 
 
@@ -271,7 +272,7 @@ def fit(
         on_nonfinite=recipe.training.on_nonfinite,
         train_dataset=dataset,
         data_collator=model.collator(),
-        callbacks=[MetricsLog(folder)],
+        callbacks=[MetricsLog(folder), *tracker_callbacks(recipe.training.report_to, folder)],
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint = newest_checkpoint(folder / CHECKPOINTS) if resume else None
@@ -308,7 +309,9 @@ def _arguments(recipe: Recipe, folder: Path, deal: Deal, *, half: bool) -> Train
         save_total_limit=section.keep,
         seed=recipe.seed,
         data_seed=recipe.seed,
-        report_to=[],
+        report_to=[name for name in section.report_to if name != "tensorboard"],  # which gets our folder
+        project=PROJECT,
+        run_name=folder.name,
         disable_tqdm=True,  # `stereopsis.progress` shows what goes on
         dataloader_num_workers=0,
         dataloader_pin_memory=torch.cuda.is_available(),
