@@ -42,9 +42,7 @@ def test_more_steps_are_what_a_longer_plan_would_have_been(short, planned, log_o
 
 
 def test_what_decides_the_numbers_may_not_change(short, planned):
-    with pytest.raises(
-        RunFolderError, match=r"may change: training\.keep, log_every, .*report_to, .*threads"
-    ):
+    with pytest.raises(RunFolderError, match=r"may change: training\.keep, log_every, .*report_to, .*threads"):
         train(planned(6, training__learning_rate=1.0), short, resume=True, progress=False)
     with pytest.raises(RunFolderError, match=r"has taken 3 steps already; ask for so many or more, found 2"):
         train(planned(2), short, resume=True, progress=False)
