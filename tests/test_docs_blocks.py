@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import typer
 import yaml
 
-from docs_pages import SHELLS, blocks, commands
+from docs_pages import PAGES, ROOT, SHELLS, blocks, commands
 from stereopsis.training.recipe import Recipe, load_recipe, parse_recipe
 
 NOT_RUN = {
@@ -128,3 +129,9 @@ def test_parts_of_recipes_are_valid(block):
     content.pop("extends", None)
     content["objectives"] = {"text": {}, **(content["objectives"] or {})}
     parse_recipe(content, block.key)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "`tests/" in page.read_text()], ids=lambda page: page.stem)
+def test_tests_that_pages_name_are_there(page):
+    named = re.findall(r"`(tests/[\w./]+)`", page.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []

@@ -51,11 +51,20 @@ class Annotation:
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> "Annotation":
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict`.
+
+        Raises:
+            TypeError: a key is unknown or missing, or a list is something else (a text is no list of its letters).
+        """
         values = dict(record)
         for key in ("options", "answers", "object_ids", "position"):
             if values.get(key) is not None:
+                if not isinstance(values[key], (list, tuple)):
+                    raise TypeError(f"'{key}' must be a list, found {str(values[key])[:60]!r}")
                 values[key] = tuple(values[key])
+        for text in (*values.get("answers", ()), *values.get("options", ())):
+            if not isinstance(text, str):
+                raise TypeError(f"answers and options must be texts, found {str(text)[:60]}")
         return cls(**values)
 
 

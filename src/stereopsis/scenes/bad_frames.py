@@ -19,6 +19,10 @@ from stereopsis.scenes.scene import Frame, Scene
 OnBadFrame = Literal["raise", "skip"]
 Item = TypeVar("Item")
 MAX_BAD_FRACTION = 0.2
+MOST_FOCAL = 1000
+"""Focal length over image size, and its inverse: lenses of 0.06 to 180 degrees lie between."""
+MOST_STRAY, NEAR = 50.0, 0.5
+"""A camera so many times farther from the cameras' middle than half of them (or than so many metres) is no walk."""
 BLANK_DEPTH = "blank_depth"
 """Where a provenance lists the frames whose depth image holds nothing at all."""
 
@@ -94,12 +98,25 @@ def check_intrinsics(intrinsics: Intrinsics, where: str) -> None:
     """
     values = dataclasses.astuple(intrinsics)
     centred = 0 <= intrinsics.cx <= intrinsics.width and 0 <= intrinsics.cy <= intrinsics.height
-    if not (np.isfinite(values).all() and intrinsics.fx > 0 and intrinsics.fy > 0 and centred):
+    wide = max(intrinsics.width, intrinsics.height)
+    focal = all(wide / MOST_FOCAL < each < wide * MOST_FOCAL for each in (intrinsics.fx, intrinsics.fy))
+    if not (np.isfinite(values).all() and focal and centred):
         raise SceneError(
-            f"{where}: implausible intrinsics {intrinsics}; expected finite values, positive focal lengths "
-            f"and a principal point inside the {intrinsics.width}x{intrinsics.height} image; correct the "
-            "intrinsics"
+            f"{where}: implausible intrinsics {intrinsics}; expected finite values, positive focal lengths in pixels "
+            f"(less than {MOST_FOCAL} times the image's size) and a principal point inside the "
+            f"{intrinsics.width}x{intrinsics.height} image; correct the intrinsics"
         )
+
+
+def check_cameras(scene: Scene, where: str) -> None:
+    """Check the intrinsics of all frames, each camera once.
+
+    Raises:
+        SceneError: as `check_intrinsics`.
+    """
+    seen = {camera for frame in scene.frames for camera in (frame.intrinsics, frame.depth_intrinsics) if camera}
+    for camera in seen:
+        check_intrinsics(camera, where)
 
 
 def check_policy(on_bad_frame: str) -> None:
@@ -259,6 +276,21 @@ def keep_frames(scene: Scene, kept: Sequence[int]) -> Scene:
     return scene.replace(frames=tuple(scene.frames[index] for index in kept), objects=objects)
 
 
+def stray_cameras(scene: Scene) -> dict[str, str]:
+    """Cameras that stand nowhere near the others, as one pose in millimetres among metres does; {name: reason}."""
+    places = np.array([frame.T_world_camera[:3, 3] for frame in scene.frames], dtype=np.float64)
+    if len(places) < 3 or not np.isfinite(places).all():
+        return {}
+    away = np.linalg.norm(places - np.median(places, axis=0), axis=1)
+    usual = max(float(np.median(away)), NEAR)
+    return {
+        frame.name: f"its camera stands {distance:.0f} m from the middle of the others, half of which are within "
+        f"{usual:.1f} m: is its pose in another unit? Correct it, or leave the frame out with on_bad_frame='skip'"
+        for frame, distance in zip(scene.frames, away, strict=True)
+        if distance > MOST_STRAY * usual
+    }
+
+
 def verify_scene(
     scene: Scene, *, on_bad_frame: OnBadFrame = "raise", max_bad_fraction: float = MAX_BAD_FRACTION
 ) -> Scene:
@@ -282,8 +314,11 @@ def verify_scene(
         raise SceneError(f"scene '{scene.id}' has no frames; expected at least one posed view; read another folder")
     reasons: dict[str, str] = {}
     blank: list[str] = []
+    stray = stray_cameras(scene)
     for frame in scene.frames:
         try:
+            if frame.name in stray:
+                raise FrameError(f"frame '{frame.name}': {stray[frame.name]}")
             depth = check_frame(frame).depth
             if depth is not None and not depth.any():
                 blank.append(frame.name)

@@ -51,14 +51,19 @@ class ReadOptions:
             value = getattr(self, name)
             if value is not None and value not in choices:
                 raise SceneError(f"{name} '{value}' is unknown; choose {' or '.join(choices)}")
-        for name in ("depth_scale", "pose_unit"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and 1e-9 <= value <= 1e9):
-                raise SceneError(f"{name} is {value}; expected a positive number between 1e-9 and 1e9; correct it")
+        _check_units(self)
 
     def said(self) -> dict[str, Any]:
         """What was said, without what was not."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+def _check_units(of: "ReadOptions | Conventions") -> None:
+    """Whatever a person or a file says, readers hand it to one of these."""
+    for name in ("depth_scale", "pose_unit"):
+        value = getattr(of, name)
+        if value is not None and not (math.isfinite(value) and 1e-9 <= value <= 1e9):
+            raise SceneError(f"{name} is {value}; expected a positive number between 1e-9 and 1e9; correct it")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,6 +85,9 @@ class Conventions:
     depth_scale: float | int = 1000.0
     pose_unit: float | int = 1.0
     said: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_units(self)
 
     def with_options(self, options: ReadOptions, where: str) -> "Conventions":
         """The conventions with what a person says.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stereopsis.errors import SceneError, did_you_mean
-from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame
+from stereopsis.scenes.bad_frames import MAX_BAD_FRACTION, OnBadFrame, check_cameras
 from stereopsis.scenes.conventions import ReadOptions
 from stereopsis.scenes.readers.arkitscenes import EXPECTED_FILES as ARKITSCENES_FILES
 from stereopsis.scenes.readers.arkitscenes import is_arkitscenes, read_arkitscenes
@@ -223,7 +223,9 @@ def open_scene(
         )
     if max_bad_fraction != MAX_BAD_FRACTION:
         more["max_bad_fraction"] = max_bad_fraction
-    return known.read(path, on_bad_frame=on_bad_frame, **more)
+    scene = known.read(path, on_bad_frame=on_bad_frame, **more)
+    check_cameras(scene, str(path))
+    return scene
 
 
 def _named(name: str) -> SceneFormat:

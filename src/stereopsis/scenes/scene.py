@@ -123,6 +123,10 @@ class Scene:
     def __post_init__(self) -> None:
         """Every reader comes here, so no scene ever has an id that leads out of the folder it is written to."""
         check_scene_id(self.id)
+        ids = [item.id for item in self.objects]
+        if len(set(ids)) < len(ids):
+            twice = next(each for each in ids if ids.count(each) > 1)
+            raise SceneError(f"scene '{self.id}': two objects have the id {twice}; give each its own")
 
     @classmethod
     def open(cls, path: Any, **options: Any) -> "Scene":
