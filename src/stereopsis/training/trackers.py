@@ -67,11 +67,11 @@ def _to_tensorboard(pictures: Sequence[tuple[str, Path]], folder: Path, step: in
 
     from stereopsis.reading import open_image
 
-    writer = SummaryWriter(str(folder / TENSORBOARD_FOLDER))  # type: ignore[no-untyped-call]
+    writer = SummaryWriter(str(folder / TENSORBOARD_FOLDER))
     for name, path in pictures:
         with open_image(path) as image:
-            writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")  # type: ignore[no-untyped-call]
-    writer.close()  # type: ignore[no-untyped-call]
+            writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+    writer.close()
 
 
 def _to_wandb(pictures: Sequence[tuple[str, Path]], folder: Path, step: int) -> None:
