@@ -56,7 +56,11 @@ def test_images_between_two_poses_are_counted(folder):
     (folder / "lowres_depth" / stamp).unlink()
     scene = read_arkitscenes(folder)
     assert [frame.name for frame in scene.frames] == [f"41069021_305.{n}77" for n in (3, 6, 7, 8)]
-    assert scene.provenance["unmatched"] == {"colour without depth": 1, "colour without pose": 2}
+    assert scene.provenance["unmatched"] == {
+        "colour without depth": 1,
+        "depth without colour": 0,
+        "colour without pose": 2,
+    }
 
 
 def test_the_layout_of_the_3dod_download(folder, tmp_path):
