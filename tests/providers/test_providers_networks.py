@@ -88,6 +88,78 @@ class MapAnything:
         ]
 
 
+class Network:
+    """What the three others share: from_pretrained, to, eval."""
+
+    @classmethod
+    def from_pretrained(cls, weights):
+        return cls()
+
+    def to(self, device):
+        return self
+
+    def eval(self):
+        return self
+
+
+def at(images, values):
+    """Values at the size of the pictures that the network was given, the nearest."""
+    rows, cols = images.shape[-2:]
+    row = ((np.arange(rows) + 0.5) * values.shape[1] / rows).astype(int)
+    col = ((np.arange(cols) + 0.5) * values.shape[2] / cols).astype(int)
+    return values[:, row][:, :, col]
+
+
+def exact(images):
+    """z-depth of every pixel that the network was given, cast through it, and the camera of that size."""
+    camera = CAMERA.resized(images.shape[-1], images.shape[-2])
+    return np.stack([cast(T, camera)[1] for T in POSES]), camera
+
+
+class Vggt(Network):
+    """Pose encodings, which its own function turns into world-to-camera [1, N, 3, 4]; confidence from 1 upwards."""
+
+    def __call__(self, images):
+        assert images.shape[:3] == (1, 3, 3)
+        depth, _ = exact(images)
+        doubt = at(images, DOUBT)
+        conf = np.where(doubt, 1.0, 3.0) + depth * 1e-3
+        return {"pose_enc": "encoded", "depth": depth[None, ..., None] * 0.3, "depth_conf": conf[None]}
+
+
+def pose_encoding_to_extri_intri(encoding, size):
+    assert encoding == "encoded"
+    extrinsics = np.stack([np.linalg.inv(T)[:3] for T in POSES])
+    extrinsics[:, :, 3] *= 0.3
+    return extrinsics[None], np.stack([CAMERA.resized(size[1], size[0]).matrix] * 3)[None]
+
+
+class Pi3X(Network):
+    """Camera-to-world, points in each camera's frame, confidence as logits."""
+
+    def __call__(self, images):
+        depth, camera = exact(images)
+        u, v = np.meshgrid(np.arange(camera.width) + 0.5 - camera.cx, np.arange(camera.height) + 0.5 - camera.cy)
+        points = np.stack([u / camera.fx * depth, v / camera.fy * depth, depth], axis=-1) * 0.3
+        poses = np.stack(POSES)
+        poses[:, :3, 3] *= 0.3
+        conf = np.where(at(images, DOUBT), -4.0, -1.0)
+        return {"local_points": points[None], "camera_poses": poses[None], "conf": conf[None, ..., None]}
+
+
+class MoGeModel(Network):
+    """One picture at a time, intrinsics in shares of its sides, infinite depth outside of its mask."""
+
+    def __init__(self):
+        self.count = 0
+
+    def infer(self, image):
+        depth, doubt = exact(image[None])[0][self.count], at(image[None], DOUBT)[self.count]
+        self.count += 1
+        K = CAMERA.matrix / [[CAMERA.width], [CAMERA.height], [1]]
+        return {"depth": np.where(doubt, np.inf, depth * 0.3), "mask": ~doubt, "intrinsics": K}
+
+
 @pytest.fixture
 def installed(monkeypatch):
     stand_in(monkeypatch, depth_anything_3={}, depth_anything_3__api={"DepthAnything3": DepthAnything3})
@@ -98,6 +170,34 @@ def installed(monkeypatch):
         mapanything__utils={},
         mapanything__utils__image={"load_images": lambda folder: sorted(__import__("os").listdir(folder))},
     )
+    stand_in(monkeypatch, vggt={}, vggt__models={}, vggt__models__vggt={"VGGT": Vggt}, vggt__utils={})
+    stand_in(monkeypatch, vggt__utils__pose_enc={"pose_encoding_to_extri_intri": pose_encoding_to_extri_intri})
+    stand_in(monkeypatch, pi3={}, pi3__models={}, pi3__models__pi3x={"Pi3X": Pi3X})
+    stand_in(monkeypatch, moge={}, moge__model={}, moge__model__v1={"MoGeModel": MoGeModel})
+
+
+@pytest.mark.parametrize("name", ["vggt", "pi3", "moge"])
+def test_networks_that_are_given_tensors(installed, name):
+    from stereopsis.providers.registry import PROVIDERS
+
+    provider = PROVIDERS[name]()
+    found = provider.estimate(PICTURES, in_order=True)
+    assert found.metric is False
+    for n, T in enumerate(POSES):
+        view = found.views[f"p{n}"]
+        if name == "moge":
+            assert view.T_world_camera is None
+        else:
+            assert np.allclose(view.T_world_camera[:3, :3], T[:3, :3], atol=1e-5)
+            assert np.allclose(view.T_world_camera[:3, 3], T[:3, 3] * 0.3, atol=1e-5)
+        assert view.intrinsics.fx == pytest.approx(CAMERA.fx, rel=1e-3)
+        assert view.intrinsics.fy == pytest.approx(CAMERA.fy, rel=1e-3)
+        depth = view.believed()
+        camera = CAMERA.resized(depth.shape[1], depth.shape[0])
+        seen = depth > 0
+        assert not depth[: int(depth.shape[0] * 0.18)].any()
+        assert seen.mean() > 0.7
+        assert np.allclose(depth[seen], cast(T, camera)[1][seen] * 0.3, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "unit", "metric"), [("depth_anything_3", 0.3, False), ("map_anything", 1.0, True)])

@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -86,3 +87,29 @@ def _spread(depth: np.ndarray, valid: np.ndarray, size: tuple[int, int], count: 
 def as_images(pictures: Sequence[Picture]) -> list[Image.Image]:
     """As networks' own loaders take them."""
     return [Image.fromarray(picture.colour()) for picture in pictures]
+
+
+def as_tensor(pictures: Sequence[Picture], long_side: int, multiple: int) -> Any:
+    """Float [views, 3, rows, cols], 0..1, all of one size: the first picture's aspect at a multiple of the patch size.
+
+    Pictures are squashed to it, never cropped, so that the answer describes the whole picture.
+    """
+    import torch
+
+    width, height = pictures[0].size
+    scale = long_side / max(width, height)
+    size = [max(multiple, round(side * scale / multiple) * multiple) for side in (width, height)]
+    arrays = [np.asarray(image.resize(size, Image.Resampling.BICUBIC)) for image in as_images(pictures)]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
+
+
+def array(value: Any) -> np.ndarray:
+    """A tensor (or array) as a NumPy array."""
+    return np.asarray(value.detach().float().cpu() if hasattr(value, "detach") else value)
+
+
+def device_of(named: str | None) -> str:
+    """The device that was named, else a GPU where there is one."""
+    import torch
+
+    return named or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -7,9 +7,12 @@ from stereopsis.providers.colmap import Colmap
 from stereopsis.providers.combination import Combination
 from stereopsis.providers.depth_anything_3 import DepthAnything3
 from stereopsis.providers.map_anything import MapAnything
+from stereopsis.providers.moge import Moge
+from stereopsis.providers.pi3 import Pi3
 from stereopsis.providers.plane_sweep import PlaneSweep
 from stereopsis.providers.provider import GeometryProvider
 from stereopsis.providers.rooms_geometry import RoomsGeometry
+from stereopsis.providers.vggt import Vggt
 
 PROVIDERS: Mapping[str, Callable[[], GeometryProvider]] = {
     "colmap": Colmap,
@@ -17,6 +20,9 @@ PROVIDERS: Mapping[str, Callable[[], GeometryProvider]] = {
     "rooms_geometry": RoomsGeometry,
     "depth_anything_3": DepthAnything3,
     "map_anything": MapAnything,
+    "vggt": Vggt,
+    "pi3": Pi3,
+    "moge": Moge,
 }
 
 
