@@ -38,6 +38,7 @@ ALLOWED = {
     ("training/recipe_packs.py", "torch.load"): "a file of our own, in a folder that only this user can write to",
     ("scenes/readers/front3d/models.py", "trimesh.load_scene"): "after a look at what the file is",
     ("scenes/readers/video.py", "av.open"): "after a look at what the file is",
+    ("providers/pictures.py", "av.open"): "after a look at what the file is",
     ("scenes/readers/video_frames.py", "av.open"): "after a look at what the file is",
     ("benchmarks/files/rows.py", "parquet.read_table"): "after a look at what the file is",
     ("scenes/rooms/language/balance.py", ".read_bytes"): "of the package's own",

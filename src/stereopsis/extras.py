@@ -18,6 +18,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "record3d": ("liblzfse",),
     "rosbag": ("rosbags",),
     "ray": ("ray",),
+    "tensorboard": ("tensorboard",),
     "serve": ("fastapi", "uvicorn", "httpx"),
     "mcp": ("mcp",),
 }

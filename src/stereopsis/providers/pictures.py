@@ -20,6 +20,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from stereopsis.errors import FrameError, MissingExtraError, SceneError
 from stereopsis.providers.provider import Picture
+from stereopsis.reading import check_plain, open_image
 from stereopsis.scenes.images import decode_colour, encode_colour
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv", ".avi", ".m4v")
@@ -205,8 +206,9 @@ def _opened(path: Path) -> Any:
     except ImportError as error:
         raise MissingExtraError("av", "video", "decoding videos") from error
     try:
+        check_plain(path)
         container = av.open(str(path))
-    except av.FFmpegError as error:
+    except (av.FFmpegError, OSError) as error:
         raise SceneError(
             f"{path}: cannot be read as a video ({error}); the file is cut off or no video: copy it again"
         ) from error
@@ -316,7 +318,7 @@ def read_photo(path: Path, long_side: int) -> Picture:
     if path.suffix.lower() in HEIC_SUFFIXES:
         _learn_heic()
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             exif = image.getexif()
             upright = ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:

@@ -98,8 +98,8 @@ def check_intrinsics(intrinsics: Intrinsics, where: str) -> None:
     """
     values = dataclasses.astuple(intrinsics)
     centred = 0 <= intrinsics.cx <= intrinsics.width and 0 <= intrinsics.cy <= intrinsics.height
-    wide = max(intrinsics.width, intrinsics.height)
-    focal = all(wide / MOST_FOCAL < each < wide * MOST_FOCAL for each in (intrinsics.fx, intrinsics.fy))
+    lengths = ((intrinsics.fx, intrinsics.width), (intrinsics.fy, intrinsics.height))
+    focal = all(size / MOST_FOCAL < each < size * MOST_FOCAL for each, size in lengths)
     if not (np.isfinite(values).all() and focal and centred):
         raise SceneError(
             f"{where}: implausible intrinsics {intrinsics}; expected finite values, positive focal lengths in pixels "
