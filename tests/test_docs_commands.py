@@ -21,6 +21,7 @@ SMALL = {
     "probe": "--rooms 2",
     "prepare rooms": "--count 2 --workers 1",
     "prepare": "--workers 1 --birdseye 96",
+    "reconstruct": "--samples 1 --by-steps 1 --steps 2",
 }
 """Added to a command: the same with fewer steps and rooms."""
 FEW_ROOMS = "-s data.sources.0.rooms=2"
