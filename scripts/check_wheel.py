@@ -19,8 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = [
-    *("-s", "training.steps=5", "-s", "data.sources.0.rooms=8"),
-    *("-s", "evaluation.sources=[{rooms: 4, split: test}]"),
+    *("-s", "training.steps=5", "-s", "data.sources.0.rooms=4"),
+    *("-s", "evaluation.sources=[{rooms: 2, split: test}]"),
 ]
 
 

@@ -17,7 +17,7 @@ SMALL = {
     "demo": "--processes 1 -s training.threads=1 -s training.steps=1 -s data.sources.0.rooms=2 "
     "-s 'evaluation.sources=[{rooms: 1}]'",
     "train": "-s training.steps=1 -s training.threads=1 --pictures 1",
-    "evaluate": "--rooms 2 --limit 10",
+    "evaluate": "--rooms 2 --limit 2",
     "probe": "--rooms 2",
     "prepare rooms": "--count 2 --workers 1",
     "prepare": "--workers 1 --birdseye 96",
