@@ -19,7 +19,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "rosbag": ("rosbags",),
     "ray": ("ray",),
     "tensorboard": ("tensorboard",),
-    "serve": ("fastapi", "uvicorn", "httpx"),
+    "serve": ("fastapi", "uvicorn", "httpx", "nicegui"),
     "mcp": ("mcp",),
 }
 """Extra of pyproject.toml -> the modules that it brings (as they are imported)."""

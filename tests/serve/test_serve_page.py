@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stereopsis.serve.export import export_page
-from stereopsis.serve.page import asset, assets
+from stereopsis.serve.page import THREE, asset, assets
 from stereopsis.serve.rooms import RoomBook, opened_scene
 from stereopsis.serve.start import Server, ServerSettings, address_name
 
@@ -100,8 +100,15 @@ def test_exported_rooms_cannot_end_their_script(rooms, tmp_path):
     assert "<title>&lt;b&gt;</title>" in text
 
 
+def test_the_installed_three_js_has_what_the_page_imports():
+    source = asset(THREE).content.decode()
+    exported = source[source.rindex("export{") :]
+    assert " as THREE" in exported
+    assert "OrbitControls" in exported
+
+
 def test_the_page_asks_for_nothing_from_elsewhere():
-    own = {name: found.content.decode() for name, found in assets().items() if name != "three.js"}
+    own = {name: found.content.decode() for name, found in assets().items() if name != THREE}
     assert not [name for name, text in own.items() if "https://" in text or "//cdn" in text]
     assert asset("../__init__.py") is None
 

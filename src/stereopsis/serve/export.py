@@ -10,12 +10,12 @@ from typing import Any
 
 from stereopsis.files import write_atomic
 from stereopsis.serve.agents import data_address
-from stereopsis.serve.page import assets
+from stereopsis.serve.page import THREE, assets
 from stereopsis.serve.room_facts import room_facts
 from stereopsis.serve.rooms import RoomEntry
 
 MOST_VIEWS = 64
-_SCRIPTS = ("three.js", "viewer.js", "source.js", "app.js")
+_SCRIPTS = (THREE, "viewer.js", "source.js", "app.js")
 
 
 def export_page(path: Path, entries: Sequence[RoomEntry], *, title: str = "Stereopsis") -> Path:

@@ -167,7 +167,13 @@ class Server:
         self.engine = Engine(rooms, opening, memory=settings.memory, waiting=settings.waiting)
         app = make_app(self.engine, rules, uploads=UploadLimits() if settings.uploads else None, title=title)
         config = uvicorn.Config(
-            app, log_level="error", timeout_keep_alive=30, h11_max_incomplete_event_size=65_536, lifespan="on"
+            app,
+            log_level="error",
+            timeout_keep_alive=30,
+            loop="asyncio",
+            http="h11",  # the only one that bounds a request's head; another that is installed would be taken instead
+            h11_max_incomplete_event_size=65_536,
+            lifespan="on",
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="server", daemon=True)

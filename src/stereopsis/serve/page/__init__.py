@@ -1,14 +1,20 @@
-"""The page: plain HTML, CSS and scripts beside this file, and the 3D library three.js, all served from here."""
+"""The page: plain HTML, CSS and scripts beside this file, and an installed package's three.js, all served from here."""
 
 import dataclasses
 import functools
 import html
+import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stereopsis.extras import require_extras
+
 ASSETS = Path(__file__).parent / "assets"
+THREE = "three.js"
+"""A module with ``THREE`` and ``OrbitControls``, as NiceGUI builds it for its own scenes; the rest is not used."""
+_THREE_OF_NICEGUI = Path("elements", "scene", "dist", "index.js")
 _KINDS = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
 
 
@@ -22,12 +28,26 @@ class Asset:
 
 @functools.cache
 def assets() -> Mapping[str, Asset]:
-    """All files of the page by name; a request names one of these, never a path."""
+    """All files of the page by name; a request names one of these, never a path.
+
+    Raises:
+        MissingExtraError: the package that brings three.js is not installed.
+    """
+    files = {path.name: path for path in sorted(ASSETS.iterdir())} | {THREE: _three()}
     return {
-        path.name: Asset(content=path.read_bytes(), kind=_KINDS[path.suffix])
-        for path in sorted(ASSETS.iterdir())
+        name: Asset(content=path.read_bytes(), kind=_KINDS[path.suffix])
+        for name, path in files.items()
         if path.suffix in _KINDS
     }
+
+
+def _three() -> Path:
+    """Where three.js lies; the package is found, not imported."""
+    require_extras("The page", "serve")
+    found = importlib.util.find_spec("nicegui")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent / _THREE_OF_NICEGUI
 
 
 def asset(name: str) -> Asset | None:

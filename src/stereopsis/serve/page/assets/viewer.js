@@ -1,5 +1,5 @@
 // The 3D part: a room's points, cameras and boxes, flown through; knows nothing of questions.
-import * as T from "./three.js";
+import { OrbitControls, THREE as T } from "./three.js";
 
 const NEAR = 0.02;
 
@@ -30,7 +30,7 @@ export class Viewer {
     this.scene = new T.Scene();
     this.camera = new T.PerspectiveCamera(55, 1, NEAR, 200);
     this.camera.up.set(0, 0, 1);
-    this.controls = new T.OrbitControls(this.camera, canvas);
+    this.controls = new OrbitControls(this.camera, canvas);
     this.controls.enableDamping = true;
     this.controls.dampingFactor = 0.12;
     this.controls.addEventListener("change", () => this.draw());
