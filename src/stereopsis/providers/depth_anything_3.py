@@ -5,55 +5,40 @@ and NESTED are for non-commercial use. Only NESTED answers in metres.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from stereopsis.providers.networks import as_images, believed, camera_to_world, need, view_of
-from stereopsis.providers.provider import EstimatedGeometry, GeometryProvider, Picture, check_enough
+from stereopsis.providers.networks import NetworkProvider, as_images, believed, camera_to_world, view_of
+from stereopsis.providers.provider import EstimatedView, Picture
 
 METRIC = "nested"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DepthAnything3(GeometryProvider):
-    """See the module's docstring.
-
-    Attributes:
-        weights: a model's id, or a folder.
-        device: where it runs; None: a GPU where there is one.
-    """
+class DepthAnything3(NetworkProvider):
+    """See the module's docstring; all pictures are looked at together."""
 
     name = "depth_anything_3"
+    package = "depth_anything_3"
+    install = "pip install depth-anything-3"
 
     weights: str = "depth-anything/DA3-BASE"
-    device: str | None = None
 
-    def check(self) -> None:
-        """See `GeometryProvider.check`."""
-        need("depth_anything_3", self.name, "pip install depth-anything-3")
+    @property
+    def metric(self) -> bool:
+        """See `NetworkProvider.metric`."""
+        return METRIC in self.weights.lower()
 
-    def estimate(
-        self, pictures: Sequence[Picture], *, in_order: bool, known: EstimatedGeometry | None = None
-    ) -> EstimatedGeometry:
-        """See `GeometryProvider.estimate`; all pictures are looked at together."""
-        self.check()
-        check_enough(pictures, 1, self.name)
-        answer = self._model().inference(image=as_images(pictures))
-        depth, confidence = np.asarray(answer.depth), np.asarray(answer.conf)
-        valid = believed(confidence)
-        views = {
-            picture.name: view_of(
-                picture, depth[n], answer.intrinsics[n], camera_to_world(answer.extrinsics[n]), valid[n]
-            )
-            for n, picture in enumerate(pictures)
-        }
-        return EstimatedGeometry(views=views, metric=METRIC in self.weights.lower(), notes={"weights": self.weights})
-
-    def _model(self) -> Any:
-        import torch
+    def views(self, pictures: Sequence[Picture], device: str) -> Mapping[str, EstimatedView]:
+        """See `NetworkProvider.views`."""
         from depth_anything_3.api import DepthAnything3 as Network
 
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return Network.from_pretrained(self.weights).to(device).eval()
+        network = Network.from_pretrained(self.weights).to(device).eval()
+        answer = network.inference(image=as_images(pictures))
+        depth, valid = np.asarray(answer.depth), believed(np.asarray(answer.conf))
+        poses = [camera_to_world(each) for each in answer.extrinsics]
+        return {
+            picture.name: view_of(picture, depth[n], answer.intrinsics[n], poses[n], valid[n])
+            for n, picture in enumerate(pictures)
+        }

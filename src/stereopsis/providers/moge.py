@@ -4,42 +4,29 @@ Combine it with a provider of cameras, e.g. ``colmap+moge``. Its intrinsics are 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from stereopsis.providers.networks import array, as_tensor, device_of, need, view_of
-from stereopsis.providers.provider import EstimatedGeometry, GeometryProvider, Picture, check_enough
+from stereopsis.providers.networks import NetworkProvider, array, as_tensor, view_of
+from stereopsis.providers.provider import EstimatedView, Picture
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Moge(GeometryProvider):
-    """See the module's docstring.
-
-    Attributes:
-        weights: a model's id, or a folder.
-        device: where it runs; None: a GPU where there is one.
-    """
+class Moge(NetworkProvider):
+    """See the module's docstring; every picture by itself, in a unit of its own."""
 
     name = "moge"
     gives_poses = False
+    package = "moge"
+    install = "pip install git+https://github.com/microsoft/MoGe"
 
     weights: str = "Ruicheng/moge-vitl"
-    device: str | None = None
 
-    def check(self) -> None:
-        """See `GeometryProvider.check`."""
-        need("moge", self.name, "pip install git+https://github.com/microsoft/MoGe")
-
-    def estimate(
-        self, pictures: Sequence[Picture], *, in_order: bool, known: EstimatedGeometry | None = None
-    ) -> EstimatedGeometry:
-        """See `GeometryProvider.estimate`; every picture by itself, in a unit of its own."""
-        self.check()
-        check_enough(pictures, 1, self.name)
+    def views(self, pictures: Sequence[Picture], device: str) -> Mapping[str, EstimatedView]:
+        """See `NetworkProvider.views`."""
         from moge.model.v1 import MoGeModel
 
-        device = device_of(self.device)
         network = MoGeModel.from_pretrained(self.weights).to(device).eval()
         views = {}
         for picture in pictures:
@@ -49,4 +36,4 @@ class Moge(GeometryProvider):
             rows, cols = depth.shape
             K = array(answer["intrinsics"]) * np.array([[cols], [rows], [1]])
             views[picture.name] = view_of(picture, depth, K, None, mask)
-        return EstimatedGeometry(views=views, metric=False, notes={"weights": self.weights})
+        return views

@@ -1,8 +1,10 @@
 """What providers that run a network share: pictures in, its arrays out, in this package's conventions."""
 
+import abc
+import dataclasses
 import importlib.util
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -10,20 +12,55 @@ from PIL import Image
 
 from stereopsis.errors import MissingExtraError, SceneError
 from stereopsis.geometry.camera import Intrinsics, invert_pose
-from stereopsis.providers.provider import EstimatedView, Picture
+from stereopsis.providers.provider import EstimatedGeometry, EstimatedView, GeometryProvider, Picture, check_enough
 
 LEAST_CONFIDENT = 0.2
 """Share of the pixels, those of least confidence over all views, that is not believed."""
 
 
-def need(package: str, who: str, command: str) -> None:
-    """Refuse a provider whose package is not installed.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkProvider(GeometryProvider):
+    """A provider that runs somebody's network, from the user's installation or checkout.
 
-    Raises:
-        MissingExtraError: names the command.
+    Attributes:
+        weights: a model's id, or a folder.
+        device: where it runs; None: a GPU where there is one.
+        package: what must be installed.
+        install: the command that brings it.
     """
-    if importlib.util.find_spec(package) is None:
-        raise MissingExtraError(package, "", f"--geometry {who}", command=command)
+
+    package: ClassVar[str]
+    install: ClassVar[str]
+
+    weights: str
+    device: str | None = None
+
+    @property
+    def metric(self) -> bool:
+        """Whether these weights answer in metres."""
+        return False
+
+    @abc.abstractmethod
+    def views(self, pictures: Sequence[Picture], device: str) -> Mapping[str, EstimatedView]:
+        """What the network says of every picture, by its name, in this package's conventions."""
+
+    def check(self) -> None:
+        """See `GeometryProvider.check`."""
+        if importlib.util.find_spec(self.package) is None:
+            raise MissingExtraError(self.package, "", f"--geometry {self.name}", command=self.install)
+
+    def estimate(
+        self, pictures: Sequence[Picture], *, in_order: bool, known: EstimatedGeometry | None = None
+    ) -> EstimatedGeometry:
+        """See `GeometryProvider.estimate`."""
+        self.check()
+        check_enough(pictures, 1, self.name)
+        import torch
+
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return EstimatedGeometry(
+            views=self.views(pictures, device), metric=self.metric, notes={"weights": self.weights}
+        )
 
 
 def camera_to_world(extrinsics: np.ndarray) -> Float[np.ndarray, "4 4"]:
@@ -106,10 +143,3 @@ def as_tensor(pictures: Sequence[Picture], long_side: int, multiple: int) -> Any
 def array(value: Any) -> np.ndarray:
     """A tensor (or array) as a NumPy array."""
     return np.asarray(value.detach().float().cpu() if hasattr(value, "detach") else value)
-
-
-def device_of(named: str | None) -> str:
-    """The device that was named, else a GPU where there is one."""
-    import torch
-
-    return named or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -5,47 +5,34 @@ The code is BSD-3-Clause, the weights are for non-commercial use.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from stereopsis.errors import SceneError
-from stereopsis.providers.networks import array, as_tensor, device_of, need, rigid, view_of
-from stereopsis.providers.provider import EstimatedGeometry, GeometryProvider, Picture, check_enough
+from stereopsis.providers.networks import NetworkProvider, array, as_tensor, rigid, view_of
+from stereopsis.providers.provider import EstimatedView, Picture
 
 LEAST_SURE = 0.1
 """Probability from which a pixel is believed, as the authors' demo does."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pi3(GeometryProvider):
-    """See the module's docstring.
-
-    Attributes:
-        weights: a model's id, or a folder.
-        device: where it runs; None: a GPU where there is one.
-    """
+class Pi3(NetworkProvider):
+    """See the module's docstring; all pictures are looked at together."""
 
     name = "pi3"
+    package = "pi3"
+    install = "pip install git+https://github.com/yyfz/Pi3"
 
     weights: str = "yyfz233/Pi3X"
-    device: str | None = None
 
-    def check(self) -> None:
-        """See `GeometryProvider.check`."""
-        need("pi3", self.name, "pip install git+https://github.com/yyfz/Pi3")
-
-    def estimate(
-        self, pictures: Sequence[Picture], *, in_order: bool, known: EstimatedGeometry | None = None
-    ) -> EstimatedGeometry:
-        """See `GeometryProvider.estimate`; all pictures are looked at together."""
-        self.check()
-        check_enough(pictures, 1, self.name)
+    def views(self, pictures: Sequence[Picture], device: str) -> Mapping[str, EstimatedView]:
+        """See `NetworkProvider.views`."""
         import torch
         from pi3.models.pi3x import Pi3X
 
-        device = device_of(self.device)
         network = Pi3X.from_pretrained(self.weights).to(device).eval()
         with torch.no_grad():
             answer = network(as_tensor(pictures, 518, 14).to(device)[None])
@@ -56,7 +43,7 @@ class Pi3(GeometryProvider):
             valid = sure[n] >= LEAST_SURE
             K = fitted_pinhole(points[n], valid)
             views[picture.name] = view_of(picture, points[n, ..., 2], K, rigid(poses[n]), valid)
-        return EstimatedGeometry(views=views, metric=False, notes={"weights": self.weights})
+        return views
 
 
 def fitted_pinhole(

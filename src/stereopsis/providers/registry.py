@@ -15,14 +15,7 @@ from stereopsis.providers.rooms_geometry import RoomsGeometry
 from stereopsis.providers.vggt import Vggt
 
 PROVIDERS: Mapping[str, Callable[[], GeometryProvider]] = {
-    "colmap": Colmap,
-    "plane_sweep": PlaneSweep,
-    "rooms_geometry": RoomsGeometry,
-    "depth_anything_3": DepthAnything3,
-    "map_anything": MapAnything,
-    "vggt": Vggt,
-    "pi3": Pi3,
-    "moge": Moge,
+    each.name: each for each in (Colmap, PlaneSweep, RoomsGeometry, DepthAnything3, MapAnything, Vggt, Pi3, Moge)
 }
 
 
