@@ -44,7 +44,6 @@ ALLOWED = {
     ("scenes/rooms/language/balance.py", ".read_bytes"): "of the package's own",
     ("scenes/rooms/language/balance.py", "json.loads"): "of the package's own",
     ("serve/chat.py", "Image.open"): "of bytes of an upload, which the server bounds",
-    ("serve/tiny.py", "load_file"): "of the package's own",
     ("serve/uploads.py", "tarfile.open"): "of an upload, bounded there",
     ("serve/uploads.py", "zipfile.ZipFile"): "of an upload, bounded there",
     ("serve/page/__init__.py", ".read_bytes"): "of the package's own",

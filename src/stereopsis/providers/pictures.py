@@ -80,13 +80,6 @@ class Footage:
     notes: dict[str, object]
 
 
-def is_footage(path: Path) -> bool:
-    """Whether it is a video, or a folder that holds photos."""
-    if path.is_file():
-        return path.suffix.lower() in VIDEO_SUFFIXES
-    return path.is_dir() and bool(photo_paths(path))
-
-
 def photo_paths(folder: Path) -> list[Path]:
     """The photos directly in a folder, in the order in which people count."""
     found = [p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES and not p.name.startswith(".")]

@@ -18,8 +18,6 @@ from stereopsis.serve.failures import ForbiddenError, RequestError, TooLargeErro
 log = logging.getLogger("stereopsis.serve")
 COOKIE = "stereopsis_token"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MOST_DEPTH = 32
-"""Of nested JSON; what we read has 6."""
 POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; script-src 'self'; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"

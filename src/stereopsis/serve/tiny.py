@@ -5,6 +5,7 @@ from typing import Any
 
 import stereopsis.assets
 from stereopsis.errors import CheckpointError
+from stereopsis.reading import read_tensors
 from stereopsis.serve.opening import OpenedModel
 
 NAME = "tiny-rooms"
@@ -41,12 +42,9 @@ def put_in(model: Any, path: Path) -> None:
     Raises:
         CheckpointError: the file cannot be read, or belongs to another base.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
-        tuned = load_file(path)
-    except (OSError, SafetensorError) as error:
+        tuned = read_tensors(path)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); install the package again") from error
     own = model.state_dict()
     wrong = sorted(key for key, tensor in tuned.items() if key not in own or own[key].shape != tensor.shape)
